@@ -1,0 +1,11 @@
+//! The media plane: relay, prompts, digits, and the one gate from a packet to a file.
+//!
+//! Two pure machines, each told bytes and time: [`Session`](session) relays one call's packets and
+//! [`Capture`](capture) turns the frames that a [`consent::Permit`] covers into a sealed recording.
+//! [`plane`] runs them on sockets and threads. Signalling and records are elsewhere.
+
+mod command;
+mod event;
+
+pub use command::{Command, NewRecording, RemoteMedia, RecordingKey, SourceChange, StreamFormat};
+pub use event::{Event, Gap, GapCause, Interval, LegStatistics, Phase, Sealed};

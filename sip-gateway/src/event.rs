@@ -1,0 +1,151 @@
+//! What the core tells the hub about calls. Events carry numbers and names: they are for records and
+//! rules, never for logs.
+
+use consent::{CallId, Leg, Side};
+
+use crate::{LegMedia, PeerId};
+
+/// Something happened on a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An initial INVITE was accepted from a peer; 100 has been sent. The core waits for
+    /// [`Command::Proceed`](crate::Command::Proceed) or `Refuse` and goes no further on its own.
+    Offered(Box<Offer>),
+    /// The INVITE went out to a peer (again, after a failover).
+    Routed {
+        /// Which call.
+        call: CallId,
+        /// To whom.
+        peer: PeerId,
+        /// Its side.
+        side: Side,
+        /// Our Call-ID on that leg.
+        sip_call_id: String,
+        /// Whether the peer signals changes of its parties.
+        parties_signalled: bool,
+    },
+    /// A provisional answer other than 100 came from the callee and was passed on.
+    Progress {
+        /// Which call.
+        call: CallId,
+        /// 180, 183, …
+        status: u16,
+    },
+    /// A leg's session description took effect (offer or answer, initial or in a re-INVITE or UPDATE).
+    /// Sent before the message that completes the exchange leaves the gateway.
+    Media {
+        /// Which call.
+        call: CallId,
+        /// Whose description.
+        leg: Leg,
+        /// What it says.
+        media: LegMedia,
+    },
+    /// The callee's 2xx arrived and is about to be passed on.
+    Answered {
+        /// Which call.
+        call: CallId,
+    },
+    /// Something about who is at a leg's far end changed. Sent before any message or media of the
+    /// change is passed on.
+    Changed {
+        /// Which call.
+        call: CallId,
+        /// Where.
+        leg: Leg,
+        /// What.
+        change: Change,
+    },
+    /// A digit came in a SIP INFO (`application/dtmf-relay` or `application/dtmf`).
+    Digit {
+        /// Which call.
+        call: CallId,
+        /// Whose.
+        leg: Leg,
+        /// `0`-`9`, `*`, `#`, `A`-`D`.
+        digit: char,
+    },
+    /// The call is over: every dialog of it is ended or ending.
+    Ended {
+        /// Which call.
+        call: CallId,
+        /// How.
+        end: End,
+    },
+}
+
+/// An initial INVITE as the hub needs it. User parts are percent-decoded, without parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The id given to the call.
+    pub call: CallId,
+    /// From which peer.
+    pub peer: PeerId,
+    /// Its side.
+    pub side: Side,
+    /// Whether that peer signals changes of its parties.
+    pub parties_signalled: bool,
+    /// Whether an emergency form was dialled: the static path.
+    pub emergency: bool,
+    /// Whether the call limit is reached (the hub answers `Refuse` with 503, unless it is a dispatch call).
+    pub over_limit: bool,
+    /// User part (or whole telephone-subscriber of a `tel:`) of the Request-URI.
+    pub request_user: String,
+    /// User part of To.
+    pub to_user: String,
+    /// Users of History-Info and Diversion, oldest first. Empty from public peers.
+    pub diverted_from: Vec<String>,
+    /// Who calls.
+    pub caller: Identity,
+    /// Call-ID of the caller's leg.
+    pub sip_call_id: String,
+    /// The offer, unless delayed.
+    pub media: Option<LegMedia>,
+}
+
+/// Who a far end says it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// User part of P-Asserted-Identity; `None` from public peers that are not trusted with it.
+    pub asserted: Option<String>,
+    /// User part of From (or of To, for the callee).
+    pub from: String,
+    /// Whether `Privacy: id` (RFC 3323/3325) withholds it.
+    pub privacy: bool,
+}
+
+/// A change at a leg's far end (`design.md` step 10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The leg put the other on hold.
+    Held,
+    /// The leg took the other off hold.
+    Resumed,
+    /// Another identity (P-Asserted-Identity, From, Contact user), Replaces, REFER, 3xx or `isfocus`.
+    NewParty {
+        /// Who it now says it is.
+        identity: Identity,
+    },
+    /// Another session origin that nothing announced.
+    NewOrigin,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Who ended it, if anybody did.
+    pub by: Option<EndedBy>,
+    /// The final status of the INVITE as the caller got it; `None` if it got none.
+    pub final_status: Option<u16>,
+    /// Whether the caller cancelled before an answer.
+    pub cancelled: bool,
+}
+
+/// Who ended a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the contract's words")]
+pub enum EndedBy {
+    Caller,
+    Callee,
+    Gateway,
+}

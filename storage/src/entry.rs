@@ -1,0 +1,235 @@
+//! Everything that can happen to a record, in the order in which it happened: what the journal holds
+//! and the database is projected from.
+
+use consent::{
+    Basis, CallId, Decision, Direction, E164, Leg, LineClass, RecordingId, RecordingOutcome, RetentionTag, Signal, Wall,
+};
+use serde::{Deserialize, Serialize};
+
+/// An entry with its instant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stamped {
+    /// When.
+    pub at: Wall,
+    /// What.
+    pub entry: Entry,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Entry {
+    /// An initial INVITE was accepted from a peer.
+    CallStarted(Box<CallStarted>),
+    /// The INVITE went out; our Call-ID on the callee's leg.
+    CallRouted {
+        /// Which call.
+        call: CallId,
+        /// Its Call-ID there.
+        sip_call_id: String,
+    },
+    /// It rings.
+    CallRinging {
+        /// Which call.
+        call: CallId,
+    },
+    /// It was answered.
+    CallAnswered {
+        /// Which call.
+        call: CallId,
+    },
+    /// A party came to a leg's far end.
+    PartyJoined {
+        /// Which call.
+        call: CallId,
+        /// Where.
+        leg: Leg,
+        /// The n-th party of the leg.
+        ordinal: u32,
+        /// Who it says it is (user part); `None` where privacy or a union line withholds it.
+        identity: Option<String>,
+    },
+    /// A party left.
+    PartyLeft {
+        /// Which call.
+        call: CallId,
+        /// Where.
+        leg: Leg,
+        /// Which.
+        ordinal: u32,
+    },
+    /// A row of the consent ledger.
+    Signalled {
+        /// Which call.
+        call: CallId,
+        /// What was signalled.
+        signal: Signal,
+    },
+    /// A decision about the gate.
+    Decided {
+        /// Which call.
+        call: CallId,
+        /// The decision.
+        decision: Decision,
+    },
+    /// The preamble was wiped.
+    PreambleWiped {
+        /// Which call.
+        call: CallId,
+        /// How much it held, ms.
+        held_ms: u32,
+        /// Why, in a code.
+        reason: consent::Reason,
+    },
+    /// A recording began.
+    RecordingStarted {
+        /// Which call.
+        call: CallId,
+        /// Which recording.
+        recording: RecordingId,
+        /// The basis of its first interval.
+        basis: Basis,
+        /// Its tag.
+        retention: RetentionTag,
+    },
+    /// A recording was sealed and its object is in the store.
+    RecordingStored(Box<RecordingRow>),
+    /// A recording failed.
+    RecordingFailed {
+        /// Which call.
+        call: CallId,
+        /// Which, if one was begun.
+        recording: Option<RecordingId>,
+    },
+    /// The call is over.
+    CallEnded(Box<CallEnded>),
+    /// Somebody did something that must be in the audit log.
+    Audit {
+        /// Who (`console`, a name, `gateway`).
+        actor: String,
+        /// What, as a code (`recording.export`).
+        action: String,
+        /// On what (an id), if on one thing.
+        object: Option<String>,
+        /// Further facts; no digit, number or name.
+        detail: Option<String>,
+    },
+}
+
+/// The start of a call's record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallStarted {
+    /// The call.
+    pub call: CallId,
+    /// The gateway's name.
+    pub node: String,
+    /// The district line, if one matched.
+    pub line: Option<E164>,
+    /// Its class; `never` where no line matched.
+    pub line_class: LineClass,
+    /// Its retention tag for the call record itself.
+    pub retention: RetentionTag,
+    /// Between which sides.
+    pub direction: Direction,
+    /// Who calls, as recorded: E.164 where it is a number; `None` where withheld.
+    pub from: Option<String>,
+    /// Who is called; `None` where withheld.
+    pub to: Option<String>,
+    /// Whether the caller asked for privacy.
+    pub privacy: bool,
+    /// Whether it is an emergency call.
+    pub emergency: bool,
+    /// Call-ID of the caller's leg.
+    pub sip_call_id: String,
+    /// An earlier call it belongs to.
+    pub linked_calls: Vec<CallId>,
+}
+
+/// The end of a call's record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallEnded {
+    /// The call.
+    pub call: CallId,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// The caller's final status.
+    pub final_status: Option<u16>,
+    /// `caller`, `callee`, `gateway`.
+    pub ended_by: Option<String>,
+    /// How it fared as to recording.
+    pub recording_outcome: RecordingOutcome,
+    /// The basis on which anything was stored.
+    pub basis: Option<Basis>,
+    /// Media of leg A and leg B.
+    pub media: [LegMediaRecord; 2],
+}
+
+/// How a call came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the contract's words")]
+pub enum Outcome {
+    InProgress,
+    Answered,
+    Cancelled,
+    Busy,
+    NoAnswer,
+    Rejected,
+    Failed,
+}
+
+/// What was received on a leg.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LegMediaRecord {
+    /// Encoding.
+    pub codec: Option<String>,
+    /// RTP packets.
+    pub packets: u64,
+    /// Packets that never came.
+    pub lost: u64,
+    /// Interarrival jitter, ms.
+    pub jitter_ms: f64,
+    /// Estimated mean opinion score.
+    pub mos: Option<f64>,
+}
+
+/// A sealed recording, stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordingRow {
+    /// Its id.
+    pub id: RecordingId,
+    /// Its call.
+    pub call: CallId,
+    /// The line.
+    pub line: Option<E164>,
+    /// First sample.
+    pub started_at: Wall,
+    /// After the last sample.
+    pub ended_at: Wall,
+    /// Seconds.
+    pub duration_s: f64,
+    /// The basis of its first interval.
+    pub basis: Basis,
+    /// Version of the rules.
+    pub rule_version: consent::RuleVersion,
+    /// Channel names in order.
+    pub channels: Vec<String>,
+    /// `opus`.
+    pub codec: String,
+    /// Size of the sealed object.
+    pub bytes: u64,
+    /// SHA-256 of the sealed object.
+    pub sha256: String,
+    /// Its tag.
+    pub retention: RetentionTag,
+    /// Where the object is, relative to the audio store.
+    pub object: String,
+    /// The wrapped key, hexadecimal.
+    pub wrapped_key: String,
+    /// `[{from_s,to_s,basis,clause,rule_version,phase}]`, as the recorder states them.
+    pub intervals: serde_json::Value,
+    /// `[{from_s,to_s,cause,leg}]`.
+    pub gaps: serde_json::Value,
+    /// Reasons to keep it from play and release.
+    pub quarantine: Vec<String>,
+}
