@@ -13,7 +13,9 @@ mod number;
 mod permit;
 mod rules;
 
-pub use call::{Action, Call, Event, Notice, RecordingOutcome, Signal, SignalMeaning, SignalSource};
+pub use call::{
+    Action, Call, CodeMatcher, Event, Notice, RecordingOutcome, Signal, SignalMeaning, SignalSource,
+};
 pub use clock::{Mono, Now, Wall};
 pub use decision::{Decision, Evidence, GateState, PartyConsent, PartyState, Reason};
 pub use epoch::{Epoch, EpochCounter};

@@ -5,7 +5,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Decision, Epoch, Leg, Permit, PermitId, Reason, Wall};
+use std::sync::Arc;
+
+use crate::{
+    Basis, CallFacts, CallId, Decision, Epoch, Leg, Line, LineClass, Mono, Now, Permit, PermitId, Reason,
+    RuleSet, Wall,
+};
+
+mod code;
+
+pub use code::CodeMatcher;
 
 /// What happened on the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,4 +233,80 @@ pub enum RecordingOutcome {
     UnionLine,
     Emergency,
     Failed,
+}
+
+/// One call, from its INVITE to its end.
+#[derive(Debug)]
+pub struct Call {
+    id: CallId,
+    rules: Arc<RuleSet>,
+    line: Option<Line>,
+    union: bool,
+    parties_signalled: bool,
+}
+
+impl Call {
+    /// Finds the line and what may be done, and says at once what to do (on a dispatch line: open).
+    /// `epoch` is the call's first.
+    pub fn new(
+        id: CallId,
+        rules: Arc<RuleSet>,
+        facts: &CallFacts,
+        _now: Now,
+        _epoch: Epoch,
+        _out: &mut Vec<Action>,
+    ) -> Self {
+        let line = rules.line_of(facts).cloned();
+        let union = line.as_ref().is_some_and(|line| line.class == LineClass::Union)
+            || rules.number_class_of(facts) == Some(crate::NumberClass::Union);
+        Self { id, rules, line, union, parties_signalled: facts.parties_signalled }
+    }
+
+    /// The district's line, if the call is on a listed one.
+    #[must_use]
+    pub const fn line(&self) -> Option<&Line> {
+        self.line.as_ref()
+    }
+
+    /// The class of its line; `Never` where none is listed.
+    #[must_use]
+    pub fn class(&self) -> LineClass {
+        self.line.as_ref().map_or(LineClass::Never, |line| line.class)
+    }
+
+    /// Whether the other party's number must not be shown: a union line or a union number.
+    #[must_use]
+    pub const fn withholds_numbers(&self) -> bool {
+        self.union
+    }
+
+    /// Tells whether the peer to which the callee's leg was routed signals its parties. Counts until the answer.
+    pub const fn set_parties_signalled(&mut self, signalled: bool) {
+        self.parties_signalled = self.parties_signalled && signalled;
+    }
+
+    /// Takes in what happened.
+    pub fn on_event(&mut self, _now: Now, _event: Event, _out: &mut Vec<Action>) {}
+
+    /// When [`Self::on_timeout`] is next due.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Mono> {
+        None
+    }
+
+    /// Does what is due at `now`; harmless if nothing is.
+    pub fn on_timeout(&mut self, _now: Now, _out: &mut Vec<Action>) {}
+
+    /// How the call fared so far as to recording.
+    #[must_use]
+    pub fn recording_outcome(&self) -> RecordingOutcome {
+        let _ = (self.id, &self.rules);
+        RecordingOutcome::NotAsked
+    }
+
+    /// The basis on which anything was stored.
+    #[must_use]
+    pub const fn basis(&self) -> Option<Basis> {
+        None
+    }
 }
