@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use consent::{CallId, EpochCounter, Leg, Notice, Permit, PermitId, Reason, RecordingId, Epoch};
+use consent::{CallId, Epoch, EpochCounter, Leg, Notice, Permit, PermitId, Reason, RecordingId};
 use zeroize::Zeroizing;
 
 /// An instruction for one call. Unknown calls are ignored: they may just have ended.

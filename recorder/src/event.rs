@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use consent::{Basis, CallId, Epoch, Leg, Now, Notice, PermitId, Reason, RecordingId, RetentionTag, RuleVersion, Wall};
+use consent::{
+    Basis, CallId, Epoch, Leg, Notice, Now, PermitId, Reason, RecordingId, RetentionTag, RuleVersion, Wall,
+};
 use serde::{Deserialize, Serialize};
 
 /// Something happened in a call's media.

@@ -6,6 +6,8 @@
 
 mod command;
 mod event;
+mod frame;
 
-pub use command::{Command, NewRecording, RemoteMedia, RecordingKey, SourceChange, StreamFormat};
+pub use command::{Command, NewRecording, RecordingKey, RemoteMedia, SourceChange, StreamFormat};
 pub use event::{Event, Gap, GapCause, Interval, LegStatistics, Phase, Sealed};
+pub use frame::{Codec, Content, Frame, Key, PAYLOAD_BYTES, Payload};
