@@ -5,10 +5,12 @@
 
 mod command;
 mod config;
+pub mod core;
 mod event;
 mod media;
 
 pub use command::{Command, Route};
+pub use self::core::{Input, Output, StreamId};
 pub use config::{Config, Limits, Listener, ListenerId, Peer, PeerId, Transport};
 pub use event::{Change, End, EndedBy, Event, Identity, Offer};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};

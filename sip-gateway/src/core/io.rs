@@ -1,0 +1,85 @@
+//! What crosses between the core and whatever carries its bytes.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::{Event, ListenerId};
+
+/// Names a stream. The shell names those that it accepts with even numbers, the core those that it asks
+/// for with odd ones, so neither waits for the other. A number is never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u64);
+
+/// What the shell tells the core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A datagram came.
+    Datagram {
+        /// On this listener.
+        listener: ListenerId,
+        /// From this address.
+        from: SocketAddr,
+        /// The whole datagram.
+        bytes: Bytes,
+    },
+    /// A stream was accepted. (One that the core asked for is open as soon as it is asked for: what is
+    /// sent on it meanwhile waits in the shell.)
+    StreamOpened {
+        /// Its name, even.
+        stream: StreamId,
+        /// On this listener.
+        listener: ListenerId,
+        /// From this address.
+        from: SocketAddr,
+    },
+    /// Bytes came on a stream, cut anywhere.
+    StreamBytes {
+        /// Its name.
+        stream: StreamId,
+        /// At least one byte.
+        bytes: Bytes,
+    },
+    /// A stream ended, failed, or could not be connected. Also sent after [`Output::CloseStream`].
+    StreamClosed {
+        /// Its name.
+        stream: StreamId,
+    },
+}
+
+/// What the core wants done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Something happened on a call: goes to the hub.
+    Event(Event),
+    /// Send a datagram.
+    Datagram {
+        /// From this listener.
+        listener: ListenerId,
+        /// To this address.
+        to: SocketAddr,
+        /// The whole datagram.
+        bytes: Bytes,
+    },
+    /// Send bytes on a stream.
+    Stream {
+        /// Its name.
+        stream: StreamId,
+        /// One whole message.
+        bytes: Bytes,
+    },
+    /// Open a stream.
+    Connect {
+        /// Its name, odd.
+        stream: StreamId,
+        /// From this listener's address (any port).
+        listener: ListenerId,
+        /// To this address.
+        to: SocketAddr,
+    },
+    /// Close a stream, after what was sent on it.
+    CloseStream {
+        /// Its name.
+        stream: StreamId,
+    },
+}
