@@ -1,0 +1,5 @@
+//! placeholder
+use crate::steps::Failure;
+pub(crate) fn bench(_arguments: &[String]) -> Result<(), Failure> {
+    Err(Failure::usage("later"))
+}

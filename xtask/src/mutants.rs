@@ -1,0 +1,285 @@
+//! Planted defects: each file of `tests/simulation/mutants` breaks one thing in a copy of the tree, and the
+//! simulation of that copy must fail and name the invariant. A check that no defect can trip is no check.
+//!
+//! A mutant is a text file `NAME.mutant`:
+//!
+//! ```text
+//! # Why this would be a disaster.
+//! file: recorder/src/tap.rs
+//! invariant: I1
+//! --- find
+//!     if !permit.covers(call, frame.epoch) {
+//! --- replace
+//!     if false {
+//! --- end
+//! ```
+//!
+//! `find` must stand exactly once in `file`, so that a mutant goes stale loudly. The simulation must exit
+//! with 1 and print `I1 violated`. The copy is built beside the product, from its compiled dependencies;
+//! no defect is ever in the product's own artefacts.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::steps::{self, Failure};
+use crate::tree;
+
+const FOLDER: &str = "tests/simulation/mutants";
+const SEEDS: &str = "200";
+/// A defect may also hang the simulation; that is found too late to be called found.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Mutant {
+    file: PathBuf,
+    invariant: String,
+    find: String,
+    replace: String,
+}
+
+/// Builds and runs every mutant.
+///
+/// # Errors
+/// A mutant is malformed, stale, does not compile, or survives; all are named.
+pub(crate) fn check() -> Result<(), Failure> {
+    let mutants = mutants()?;
+    let copy = Copy::make()?;
+    let mut failures = Vec::new();
+    for (name, mutant) in &mutants {
+        let began = Instant::now();
+        let result = copy.plant(mutant).and_then(|_planted| copy.simulate(mutant));
+        match result {
+            Ok(line) => println!("{name}: found in {:.0} s: {line}", began.elapsed().as_secs_f64()),
+            Err(failure) => failures.push(format!("{name}: {failure}")),
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(Failure::check(failures.join("\n"))) }
+}
+
+fn mutants() -> Result<Vec<(String, Mutant)>, Failure> {
+    let mut mutants = Vec::new();
+    for file in tree::files()? {
+        if file.starts_with(FOLDER) && file.extension().is_some_and(|extension| extension == "mutant") {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let mutant = Mutant::parse(&tree::read(&file)?)
+                .ok_or_else(|| Failure::check(format!("{}: not a mutant", file.display())))?;
+            mutants.push((name, mutant));
+        }
+    }
+    if mutants.is_empty() {
+        return Err(Failure::check(format!("no mutants in {FOLDER}")));
+    }
+    Ok(mutants)
+}
+
+impl Mutant {
+    fn parse(text: &str) -> Option<Self> {
+        let (head, rest) = text.split_once("--- find\n")?;
+        let (find, rest) = rest.split_once("--- replace\n")?;
+        let (replace, _) = rest.split_once("--- end")?;
+        let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let mutant = Self {
+            file: PathBuf::from(field("file:")?),
+            invariant: field("invariant:")?.to_owned(),
+            find: find.to_owned(),
+            replace: replace.to_owned(),
+        };
+        (!mutant.find.trim().is_empty() && mutant.find != mutant.replace).then_some(mutant)
+    }
+
+    /// The mutated source.
+    fn apply(&self, source: &str) -> Result<String, Failure> {
+        let times = source.matches(&self.find).count();
+        if times != 1 {
+            let file = self.file.display();
+            return Err(Failure::check(format!(
+                "stale: what it would change stands {times} times in {file}"
+            )));
+        }
+        Ok(source.replacen(&self.find, &self.replace, 1))
+    }
+}
+
+/// A copy of the sources with a build folder of its own.
+struct Copy {
+    sources: PathBuf,
+    build: PathBuf,
+}
+
+/// A defect in the copy; it is taken out again when this is dropped.
+struct Planted {
+    path: PathBuf,
+    sound: String,
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(&self.path, &self.sound) {
+            eprintln!("{} keeps its defect: {error}", self.path.display());
+        }
+    }
+}
+
+impl Copy {
+    fn make() -> Result<Self, Failure> {
+        // The dependencies as the simulation alone needs them; the copy then finds them compiled.
+        steps::run(&mut steps::cargo(&["build", "--release", "--locked", "--package", "simulation"]))?;
+        let folder = tree::target().join("mutants");
+        let copy = Self { sources: folder.join("tree"), build: folder.join("build") };
+        copy.copy_sources()?;
+        copy.link_dependencies()?;
+        Ok(copy)
+    }
+
+    /// Brings the copy up to date, leaving unchanged files (and their times) alone.
+    fn copy_sources(&self) -> Result<(), Failure> {
+        for file in tree::files()? {
+            let from = tree::root().join(&file);
+            let to = self.sources.join(&file);
+            let bytes = fs::read(&from).map_err(|error| unreadable(&from, &error))?;
+            if fs::read(&to).is_ok_and(|present| present == bytes) {
+                continue;
+            }
+            if let Some(parent) = to.parent() {
+                fs::create_dir_all(parent).map_err(|error| unreadable(parent, &error))?;
+            }
+            fs::write(&to, bytes).map_err(|error| unreadable(&to, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Hard-links the compiled dependencies of the product into the copy's build folder. Cargo replaces
+    /// files and never writes into them, and the copy's own crates have other names, so that nothing of the
+    /// copy reaches the product.
+    fn link_dependencies(&self) -> Result<(), Failure> {
+        let release = self.build.join("release");
+        if release.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&release).map_err(|error| unreadable(&release, &error))?;
+        for part in ["deps", "build", ".fingerprint"] {
+            let from = tree::target().join("release").join(part);
+            steps::run(Command::new("cp").arg("-al").arg(from).arg(release.join(part)))?;
+        }
+        Ok(())
+    }
+
+    fn plant(&self, mutant: &Mutant) -> Result<Planted, Failure> {
+        let path = self.sources.join(&mutant.file);
+        let sound = fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+        let broken = mutant.apply(&sound)?;
+        fs::write(&path, broken).map_err(|error| unreadable(&path, &error))?;
+        Ok(Planted { path, sound })
+    }
+
+    /// Builds and runs the planted copy; the line that names the broken invariant.
+    fn simulate(&self, mutant: &Mutant) -> Result<String, Failure> {
+        let mut build =
+            steps::cargo(&["build", "--quiet", "--release", "--locked", "--package", "simulation"]);
+        steps::run(build.current_dir(&self.sources).env("CARGO_TARGET_DIR", &self.build))?;
+        let mut simulation = Command::new(self.build.join("release/simulation"));
+        simulation.args(["--seeds", SEEDS]).current_dir(&self.sources);
+        let (code, output) = bounded(simulation)?;
+        verdict(code, &output, &mutant.invariant)
+    }
+}
+
+/// Whether the simulation found the defect, and the line in which it says so.
+fn verdict(code: Option<i32>, output: &str, invariant: &str) -> Result<String, Failure> {
+    let wanted = format!("{invariant} violated");
+    let named = output.lines().find(|line| line.contains(&wanted));
+    match (code, named) {
+        (Some(1), Some(line)) => Ok(line.trim().to_owned()),
+        (Some(0), _) => Err(Failure::check(format!("survived {SEEDS} seeds"))),
+        (Some(1), None) => Err(Failure::check(format!("found, but without `{wanted}`:\n{output}"))),
+        (Some(code), _) => Err(Failure::check(format!("the simulation ended with {code}:\n{output}"))),
+        (None, _) => Err(Failure::check(format!("killed after {} s:\n{output}", TIME_LIMIT.as_secs()))),
+    }
+}
+
+/// Exit code (`None` after the time limit) and all output of a command.
+fn bounded(mut command: Command) -> Result<(Option<i32>, String), Failure> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| Failure::usage(format!("cannot start the simulation: {error}")))?;
+    let streams = [reader(child.stdout.take()), reader(child.stderr.take())];
+    let code = wait(&mut child);
+    let text: Vec<String> = streams.into_iter().filter_map(|stream| stream.join().ok()).collect();
+    Ok((code, text.concat()))
+}
+
+fn reader(stream: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream
+            && let Err(error) = stream.read_to_end(&mut bytes)
+        {
+            eprintln!("the simulation's output is cut short: {error}");
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn wait(child: &mut Child) -> Option<i32> {
+    let deadline = Instant::now() + TIME_LIMIT;
+    while Instant::now() < deadline {
+        match child.try_wait() {
+            Ok(Some(status)) => return status.code(),
+            Ok(None) => std::thread::sleep(Duration::from_millis(100)),
+            Err(_) => break,
+        }
+    }
+    // It may just have ended by itself: then there is nothing to kill, only to collect.
+    let _ = child.kill();
+    let _ = child.wait();
+    None
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::check(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str =
+        "# why\nfile: a/b.rs\ninvariant: I1\n--- find\n    if x {\n--- replace\n    if true {\n--- end\n";
+
+    #[test]
+    fn a_mutant_is_read_and_applied() {
+        let mutant = Mutant::parse(TEXT);
+        let source = "fn f() {\n    if x {\n    }\n}\n";
+        let broken = mutant.map(|mutant| mutant.apply(source));
+        assert_eq!(broken, Some(Ok("fn f() {\n    if true {\n    }\n}\n".to_owned())));
+    }
+
+    #[test]
+    fn a_stale_mutant_fails() {
+        for source in ["fn f() {}\n", "    if x {\n    if x {\n"] {
+            let broken = Mutant::parse(TEXT).map(|mutant| mutant.apply(source).is_err());
+            assert_eq!(broken, Some(true), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_mutant_that_changes_nothing_or_lacks_a_field_is_refused() {
+        assert_eq!(Mutant::parse(&TEXT.replace("if true", "if x")), None);
+        assert_eq!(Mutant::parse(&TEXT.replace("invariant", "invention")), None);
+        assert_eq!(Mutant::parse(&TEXT.replace("--- end", "")), None);
+    }
+
+    #[test]
+    fn only_a_failure_that_names_the_invariant_counts_as_found() {
+        assert!(verdict(Some(1), "seed 4: I1 violated: a frame\n", "I1").is_ok());
+        assert!(verdict(Some(1), "seed 4: I3 violated\n", "I1").is_err());
+        assert!(verdict(Some(0), "I1 violated", "I1").is_err(), "survived");
+        assert!(verdict(Some(101), "I1 violated", "I1").is_err(), "panicked");
+        assert!(verdict(None, "", "I1").is_err(), "hung");
+    }
+}
