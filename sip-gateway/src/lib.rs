@@ -8,6 +8,7 @@ mod config;
 pub mod core;
 mod event;
 mod media;
+pub mod wire;
 
 pub use command::{Command, Route};
 pub use self::core::{Input, Output, StreamId};
