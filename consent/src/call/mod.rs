@@ -1,265 +1,228 @@
 //! The machine of one call: parties over time, what each has agreed to, and what the gate does about it.
 //!
 //! Inputs are facts with the epoch they belong to; outputs are actions for the media plane and rows for
-//! the record. Nothing here knows a socket, a file or a clock.
-
-use serde::{Deserialize, Serialize};
+//! the record. Nothing here knows a socket, a file or a clock. C.G.S. § 52-570d(a)(1) (consent of all, part
+//! of and at the start of the recording) and policy clause 8 govern; `design.md` I1, "Which rule wins" and
+//! "One call, in order", steps 7 to 12, say how.
+//!
+//! # Which machine a call gets
+//!
+//! | the call | state | said at once |
+//! |---|---|---|
+//! | emergency | `Final` | shut, `emergency` |
+//! | on a union line | `Final` | shut, `union` |
+//! | on a dispatch line, whatever else it is | `Dispatch` | `Open`, from the first epoch on; open, `dispatch-line` |
+//! | with a union number | `Final` | shut, `union` |
+//! | on a never line; on no listed line | `Final` | shut, `never-line`; shut, `unlisted-line` |
+//! | on a consent line with a privileged or a student's number | `Final` | shut, `privileged`, `student` |
+//! | on a consent line | `Idle` | nothing |
+//!
+//! # The consent line
+//!
+//! *Begin* means: if a party is on hold, `Paused`; if a peer hides its parties, shut with `parties-hidden`;
+//! else `StartPreamble` with the epoch in force, then `Buffering`. *Interrupt* means: the parties concerned
+//! have agreed to nothing, shut with the reason, begin again (at most 5 times in a call, then `Shut` and
+//! `not-permitted`). *Refuse* means: wipe, stop the questions, let digits pass, say "not recorded" to both,
+//! shut with the reason, `Shut`.
+//!
+//! | state | input | output | next |
+//! |---|---|---|---|
+//! | `Idle` | answered, `every-call` | begin; shut, `asking` (the first time) | `Buffering` |
+//! | `Idle` | answered, `on-request` | shut, `not-requested` | `Idle` |
+//! | `Idle` | answered, `signalled-only` | shut, `not-requested` | `Shut` |
+//! | `Idle` | request code of the district party, after the answer | begin | `Buffering` |
+//! | `Idle`, `Paused` | withdrawal code | "not recorded" to both, shut, `withdrawn` | `Shut` |
+//! | `Paused` | nobody holds any more | begin | `Buffering` |
+//! | `Buffering` | preamble started, its epoch | swallow digits, question to both | `Asking` |
+//! | `Buffering`, `Asking` | preamble unavailable; none within 2 s | refuse, `no-preamble-memory` | `Shut` |
+//! | `Asking` | accept, question open, epoch of the asking | agreed; its question stops | `Asking` |
+//! | `Asking` | the last accept | `Open` for exactly this epoch, digits pass, "recording" to both | `Open` |
+//! | `Asking` | decline or withdrawal code | refuse, `declined` | `Shut` |
+//! | `Asking` | question played to its end | answer timeout of that leg starts | `Asking` |
+//! | `Asking` | answer timeout, attempts left | question to that leg again | `Asking` |
+//! | `Asking` | answer timeout, no attempt left | refuse, `no-answer` | `Shut` |
+//! | `Asking` | question cut short; no end of it within 60 s | refuse, `prompt-incomplete` | `Shut` |
+//! | `Buffering`, `Asking` | cannot ask | refuse, `cannot-ask` (said to the other leg only) | `Shut` |
+//! | `Buffering`, `Asking` | party changed, doubt | wipe, interrupt | `Buffering`, `Paused` |
+//! | `Buffering`, `Asking` | held | wipe, interrupt | `Paused` |
+//! | `Open` | held | `Suspend`; shut, `held` | `Suspended` |
+//! | `Suspended` | nobody holds any more, nothing else changed | `Open` for the new epoch, continuing | `Open` |
+//! | `Open`, `Suspended` | party changed, doubt | `Revoke`, interrupt | `Buffering`, `Paused` |
+//! | `Open`, `Suspended` | withdrawal code | `Revoke`, "stopped" to both; shut, `withdrawn` | `Shut` |
+//! | `Open`, `Suspended` | recorder failed | `Revoke`; shut, `recorder-failed` | `Shut` |
+//! | `Open`, `Suspended` | ended | `Close`; shut, `ended` | `Final` |
+//! | `Buffering`, `Asking` | ended | wipe; shut, `ended` or `prompt-incomplete` | `Final` |
+//! | `Idle`, `Paused` | ended, nothing said yet | shut, `ended` | `Final` |
+//! | any that asks or records | an epoch that no event explained | as doubt | |
+//! | `Shut` | anything | at most a ledger row | `Shut` |
+//!
+//! # The dispatch line
+//!
+//! | input | output | next |
+//! |---|---|---|
+//! | left its line | `Close` before that epoch; shut, `left-line` | `Final` |
+//! | recorder failed | shut, `recorder-failed` (the permit lives on: a second writer may serve it) | `Dispatch` |
+//! | ended | `Close`; shut, `ended` | `Final` |
+//! | anything else | nothing, a withdrawal code at most a ledger row | `Dispatch` |
+//!
+//! # Decided here, where the sources leave a choice
+//!
+//! - A key pressed while one's own question plays is an answer and ends it: the party heard as much as it
+//!   wanted. "Cut short" is what a failure does. The evidence says how far into the question it was.
+//! - Silence is a refusal (`refused`), and so is hanging up instead of answering; hanging up while a
+//!   question still plays is `prompt-incomplete`.
+//! - Whoever agreed may still decline until all have agreed.
+//! - A refusal, silence or failure ends the asking for the rest of the call: nobody is pestered.
+//! - A key that goes on with a code (`*81`) is part of that code and no answer.
+//! - A resume that follows no hold, or comes out of order, is doubt.
+//! - A dispatch call that leaves its line is `partly-recorded`: the call went on without the recording.
+//!
+//! Left out: signals by `a=recordpref` and written consents (a line that is `signalled-only` never records
+//! yet), asking a newcomer alone, the recording tone ([`Settings::tone`](crate::Settings) is only carried).
 
 use std::sync::Arc;
 
 use crate::{
-    Basis, CallFacts, CallId, Decision, Epoch, Leg, Line, LineClass, Mono, Now, Permit, PermitId, Reason,
-    RuleSet, Wall,
+    Basis, CallFacts, CallId, Decision, Direction, Epoch, Evidence, GateState, Leg, Line, LineClass, Mono,
+    Now, NumberClass, PermitId, Reason, RuleSet,
 };
 
+mod asking;
 mod code;
+mod consented;
+mod event;
+mod party;
+mod words;
+
+use asking::Asking;
+use party::Party;
 
 pub use code::CodeMatcher;
+pub use event::{Action, Event, Notice, RecordingOutcome, Signal, SignalMeaning, SignalSource};
 
-/// What happened on the call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The callee answered; both parties can hear each other from now on.
-    Answered {
-        /// The epoch that begins with the answer.
-        epoch: Epoch,
-    },
-    /// Somebody else is now at the far end of `leg` (new identity, Replaces, REFER, 3xx, `isfocus`).
-    PartyChanged {
-        /// Where.
-        leg: Leg,
-        /// The epoch that begins with it.
-        epoch: Epoch,
-    },
-    /// It is no longer certain who is at the far end of `leg` (unannounced source, new SDP origin, clock jump).
-    Doubt {
-        /// Where.
-        leg: Leg,
-        /// The epoch that begins with it.
-        epoch: Epoch,
-    },
-    /// `leg` put the other party on hold.
-    Held {
-        /// The holding leg.
-        leg: Leg,
-        /// The epoch that begins with it.
-        epoch: Epoch,
-    },
-    /// `leg` took the other party off hold, with the same identity and SDP origin.
-    Resumed {
-        /// The resuming leg.
-        leg: Leg,
-        /// The epoch that begins with it.
-        epoch: Epoch,
-    },
-    /// The dispatch call left its line (transfer to an extension that is not a dispatch line).
-    LeftLine {
-        /// The epoch that begins with it.
-        epoch: Epoch,
-    },
-    /// A party pressed a key.
-    Digit {
-        /// Whose key.
-        leg: Leg,
-        /// `0`-`9`, `*`, `#`, `A`-`D`.
-        digit: char,
-        /// How it came.
-        source: SignalSource,
-        /// The epoch in force at its arrival; the relay raises it before reporting the last digit of a
-        /// withdrawal code.
-        epoch: Epoch,
-    },
-    /// The preamble's memory is locked and every frame from `epoch` on goes into it.
-    PreambleStarted {
-        /// The preamble's epoch.
-        epoch: Epoch,
-    },
-    /// No memory could be locked for the preamble, or its budget is spent.
-    PreambleUnavailable,
-    /// The question could not be played on `leg` at all (no codec that the gateway can encode).
-    CannotAsk {
-        /// Where.
-        leg: Leg,
-    },
-    /// A prompt or notice ended on `leg`.
-    Played {
-        /// Where.
-        leg: Leg,
-        /// Which.
-        notice: Notice,
-        /// Whether it was sent to its last sample while the leg went on receiving media.
-        complete: bool,
-    },
-    /// The recording of the permit stopped because the recorder failed.
-    RecorderFailed {
-        /// The permit whose recording failed.
-        permit: PermitId,
-    },
-    /// The call is over.
-    Ended,
-}
+/// How often the parties may be asked again after an interruption, so that a flapping leg cannot keep a
+/// call in prompts.
+const MOST_REPEATS: u32 = 5;
 
-/// What the media plane is to do, and what is to be written down.
-#[derive(Debug)]
-pub enum Action {
-    /// Begin buffering the preamble in locked memory, from this epoch's first sample on.
-    StartPreamble(Epoch),
-    /// Wipe the preamble.
-    WipePreamble(Reason),
-    /// Play a notice to a leg. `Notice::Question` mutes the other party to it while it plays.
-    Play {
-        /// To whom.
-        leg: Leg,
-        /// What.
-        notice: Notice,
-    },
-    /// Stop what is playing to a leg.
-    StopPlaying(Leg),
-    /// From now on answer digits of this leg are swallowed (`true`), or pass on again.
-    SwallowDigits {
-        /// Whose digits.
-        leg: Leg,
-        /// Whether they are kept from the other leg.
-        swallow: bool,
-    },
-    /// Open the tap. `continues` names an earlier permit of the same recording (resume after hold);
-    /// without one a new recording begins, with the preamble as its first segment if there is one.
-    Open {
-        /// The permit.
-        permit: Permit,
-        /// The permit whose recording it continues.
-        continues: Option<PermitId>,
-    },
-    /// Stop at once and discard what is not yet written under the permit.
-    Revoke {
-        /// Which.
-        permit: PermitId,
-        /// Why.
-        reason: Reason,
-    },
-    /// No frame after `before` is covered, what came before it drains into the file; the recording stays
-    /// open for a resume.
-    Suspend {
-        /// Which.
-        permit: PermitId,
-        /// The first epoch no longer covered.
-        before: Epoch,
-    },
-    /// The range is closed in good order: drain and seal.
-    Close {
-        /// Which.
-        permit: PermitId,
-        /// The first epoch no longer covered; `None` at the end of the call.
-        before: Option<Epoch>,
-    },
-    /// A signal for the consent ledger.
-    Heard(Signal),
-    /// A decision for the record.
-    Decided(Decision),
-}
+/// How long the recorder may take to lock the preamble's memory, in ms. Nobody hears anything meanwhile;
+/// a question that comes later than this would break into the conversation.
+const PREAMBLE_WAIT_MS: u64 = 2_000;
 
-/// What the gateway says to a party.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Notice {
-    /// The consent question: press the one key to agree, the other to decline.
-    Question,
-    /// The call is now being recorded.
-    Recording,
-    /// The call is not being recorded.
-    NotRecording,
-    /// Recording has stopped.
-    Stopped,
-}
+/// Ledger rows without effect that one call may cause; further ones are left out, so that a party leaning
+/// on a key cannot fill the ledger. Rows with effect are bounded by the machine itself.
+const MOST_IDLE_SIGNALS: u32 = 64;
 
-/// How a signal reached us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SignalSource {
-    /// A telephone event in RTP (RFC 4733).
-    TelephoneEvent,
-    /// A SIP INFO with a digit.
-    Info,
-    /// Tones in the audio.
-    InBand,
-    /// `a=recordpref` (RFC 7866).
-    RecordPreference,
-}
-
-/// What a party's signal meant. The digit itself is never kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SignalMeaning {
-    /// Yes to the question.
-    Accept,
-    /// No to the question.
-    Decline,
-    /// The district party asks for a recording.
-    Request,
-    /// Consent is taken back.
-    Withdraw,
-}
-
-/// A row of the consent ledger.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signal {
-    /// When.
-    pub at: Wall,
-    /// Whose.
-    pub leg: Leg,
-    /// Which party of that leg (see [`PartyState`](crate::PartyState)).
-    pub ordinal: u32,
-    /// What it meant.
-    pub meaning: SignalMeaning,
-    /// How it came.
-    pub source: SignalSource,
-    /// Whether it changed anything (an answer while no question is open does not).
-    pub effective: bool,
-}
-
-/// How a call fared as to recording: the `recording_outcome` of its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the contract's words, which say what they mean")]
-pub enum RecordingOutcome {
-    Recorded,
-    PartlyRecorded,
-    NotPermitted,
-    Refused,
-    Withdrawn,
-    PromptIncomplete,
-    NotAsked,
-    NeverLine,
-    UnionLine,
-    Emergency,
-    Failed,
-}
+/// What one asking can leave as evidence: two legs, ten attempts, three entries each, and the answers.
+/// Beyond, nothing is added.
+const MOST_EVIDENCE: usize = 80;
 
 /// One call, from its INVITE to its end.
+///
+/// Events must come in the order of their epochs as far as the shell knows it; where they do not, the
+/// machine falls back to storing nothing.
 #[derive(Debug)]
 pub struct Call {
     id: CallId,
     rules: Arc<RuleSet>,
     line: Option<Line>,
-    union: bool,
-    parties_signalled: bool,
+    withholds_numbers: bool,
+    direction: Direction,
+    /// Whether the peers of leg A and leg B signal their parties.
+    signalled: [bool; 2],
+    parties: [Party; 2],
+    answered: bool,
+    /// The newest epoch heard of. `Buffering`, `Asking` and `Open` hold for this one and no other.
+    epoch: Epoch,
+    state: State,
+    askings: u32,
+    permits: u32,
+    record: Record,
+}
+
+/// What has been said about the call so far, and what is still to be said.
+#[derive(Debug)]
+struct Record {
+    /// The current asking and what led to it: the ground of a consent.
+    asking: Vec<Evidence>,
+    /// What brought about the next decision.
+    occasion: Vec<Evidence>,
+    decided: bool,
+    idle_signals: u32,
+    outcome: RecordingOutcome,
+    basis: Option<Basis>,
+    /// The recorder has written something.
+    started: bool,
+    /// Something was stored, and then stopped before the call's end.
+    broken: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing that happens has any effect any more.
+    Final,
+    /// A consent line on which nothing is stored for the rest of the call.
+    Shut,
+    Dispatch {
+        permit: PermitId,
+        failed: bool,
+    },
+    /// Not asked: not answered yet, or nobody wants a recording.
+    Idle,
+    /// To be asked as soon as nobody holds.
+    Paused,
+    /// The preamble is being set up.
+    Buffering {
+        deadline: Mono,
+    },
+    Asking(Asking),
+    Open {
+        permit: PermitId,
+    },
+    /// On hold, under the permit that was live before.
+    Suspended {
+        permit: PermitId,
+    },
 }
 
 impl Call {
-    /// Finds the line and what may be done, and says at once what to do (on a dispatch line: open).
-    /// `epoch` is the call's first.
+    /// Finds the line and what may be done, and says at once what to do (on a dispatch line: open, so that
+    /// early media is stored). `epoch` is the call's first.
+    #[must_use]
     pub fn new(
         id: CallId,
         rules: Arc<RuleSet>,
         facts: &CallFacts,
-        _now: Now,
-        _epoch: Epoch,
-        _out: &mut Vec<Action>,
+        now: Now,
+        epoch: Epoch,
+        out: &mut Vec<Action>,
     ) -> Self {
         let line = rules.line_of(facts).cloned();
-        let union = line.as_ref().is_some_and(|line| line.class == LineClass::Union)
-            || rules.number_class_of(facts) == Some(crate::NumberClass::Union);
-        Self { id, rules, line, union, parties_signalled: facts.parties_signalled }
+        let class = line.as_ref().map(|line| line.class);
+        let number = rules.number_class_of(facts);
+        let mut call = Self {
+            id,
+            withholds_numbers: class == Some(LineClass::Union) || number == Some(NumberClass::Union),
+            direction: facts.direction,
+            signalled: [facts.parties_signalled, true],
+            parties: Leg::BOTH.map(|_| Party::new(rules.settings())),
+            answered: false,
+            epoch,
+            state: State::Final,
+            askings: 0,
+            permits: 0,
+            record: Record::new(),
+            line,
+            rules,
+        };
+        match bar(facts.emergency, class, number) {
+            Some((reason, outcome)) => {
+                call.record.outcome = outcome;
+                call.decide(now, GateState::Shut, reason, out);
+            }
+            None if class == Some(LineClass::Dispatch) => call.open_dispatch(now, out),
+            None => call.state = State::Idle,
+        }
+        call
     }
 
     /// The district's line, if the call is on a listed one.
@@ -277,36 +240,212 @@ impl Call {
     /// Whether the other party's number must not be shown: a union line or a union number.
     #[must_use]
     pub const fn withholds_numbers(&self) -> bool {
-        self.union
+        self.withholds_numbers
     }
 
-    /// Tells whether the peer to which the callee's leg was routed signals its parties. Counts until the answer.
+    /// Tells whether the peer to which the callee's leg is routed signals its parties. The last word before
+    /// an asking counts (a failover may change it); an open recording is not touched.
     pub const fn set_parties_signalled(&mut self, signalled: bool) {
-        self.parties_signalled = self.parties_signalled && signalled;
+        self.signalled[Leg::B.index()] = signalled;
     }
 
-    /// Takes in what happened.
-    pub fn on_event(&mut self, _now: Now, _event: Event, _out: &mut Vec<Action>) {}
+    /// Takes in what happened. What fell due before is done first, so that an answer after its deadline
+    /// is late however busy the shell was.
+    pub fn on_event(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
+        self.on_timeout(now, out);
+        match event {
+            Event::Answered { epoch } => self.on_answered(now, epoch, out),
+            Event::PartyChanged { leg, epoch } => self.on_party_changed(now, leg, epoch, out),
+            Event::Doubt { leg, epoch } => self.on_doubt(now, leg, epoch, out),
+            Event::Held { leg, epoch } => self.on_held(now, leg, epoch, out),
+            Event::Resumed { leg, epoch } => self.on_resumed(now, leg, epoch, out),
+            Event::LeftLine { epoch } => self.on_left_line(now, epoch, out),
+            Event::Digit { leg, digit, source, epoch } => self.on_digit(now, leg, digit, source, epoch, out),
+            Event::PreambleStarted { epoch } => self.on_preamble_started(now, epoch, out),
+            Event::PreambleUnavailable => self.on_preamble_unavailable(now, out),
+            Event::CannotAsk { leg } => self.on_cannot_ask(now, leg, out),
+            Event::Played { leg, notice: Notice::Question, complete } => {
+                self.on_question_played(now, leg, complete, out);
+            }
+            Event::Played { .. } => {}
+            Event::RecordingStarted { permit } => self.record.started |= permit.0 < self.permits,
+            Event::RecorderFailed { permit } => self.on_recorder_failed(now, permit, out),
+            Event::Ended => self.on_ended(now, out),
+        }
+    }
 
     /// When [`Self::on_timeout`] is next due.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Option<Mono> {
-        None
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        match &self.state {
+            State::Buffering { deadline } => Some(*deadline),
+            State::Asking(asking) => asking.deadline(),
+            _ => None,
+        }
     }
-
-    /// Does what is due at `now`; harmless if nothing is.
-    pub fn on_timeout(&mut self, _now: Now, _out: &mut Vec<Action>) {}
 
     /// How the call fared so far as to recording.
     #[must_use]
-    pub fn recording_outcome(&self) -> RecordingOutcome {
-        let _ = (self.id, &self.rules);
-        RecordingOutcome::NotAsked
+    pub const fn recording_outcome(&self) -> RecordingOutcome {
+        self.record.outcome
     }
 
-    /// The basis on which anything was stored.
+    /// The basis on which anything was stored (or, without media, might have been).
     #[must_use]
     pub const fn basis(&self) -> Option<Basis> {
-        None
+        self.record.basis
     }
+
+    fn on_left_line(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
+        let State::Dispatch { permit, failed } = self.state else {
+            return self.on_unexplained(now, epoch, out);
+        };
+        self.epoch = self.epoch.max(epoch);
+        out.push(Action::Close { permit, before: Some(epoch) });
+        self.state = State::Final;
+        if !failed {
+            self.record.outcome = RecordingOutcome::PartlyRecorded;
+            self.note(now, None, "the call left the line");
+            self.decide(now, GateState::Shut, Reason::LeftLine, out);
+        }
+    }
+
+    fn on_recorder_failed(&mut self, now: Now, failed_permit: PermitId, out: &mut Vec<Action>) {
+        match &mut self.state {
+            State::Dispatch { permit, failed } if *permit == failed_permit && !*failed => *failed = true,
+            State::Open { permit } | State::Suspended { permit } if *permit == failed_permit => {
+                out.push(Action::Revoke { permit: *permit, reason: Reason::RecorderFailed });
+                self.state = State::Shut;
+            }
+            _ => return,
+        }
+        self.record.outcome = if self.record.started || self.record.broken {
+            RecordingOutcome::PartlyRecorded
+        } else {
+            RecordingOutcome::Failed
+        };
+        self.note(now, None, "the recorder reported a failure");
+        self.decide(now, GateState::Shut, Reason::RecorderFailed, out);
+    }
+
+    fn on_ended(&mut self, now: Now, out: &mut Vec<Action>) {
+        let state = std::mem::replace(&mut self.state, State::Final);
+        let mut reason = Reason::Ended;
+        let mut says = true;
+        match state {
+            State::Final | State::Shut => says = false,
+            State::Idle | State::Paused => says = !self.record.decided,
+            State::Dispatch { permit, failed } => {
+                out.push(Action::Close { permit, before: None });
+                says = !failed;
+            }
+            State::Open { permit } | State::Suspended { permit } => {
+                out.push(Action::Close { permit, before: None });
+            }
+            State::Buffering { .. } => out.push(Action::WipePreamble(reason)),
+            State::Asking(asking) => {
+                let heard = asking.is_heard_by_all();
+                if !heard {
+                    reason = Reason::PromptIncomplete;
+                }
+                self.settle(words::outcome(if heard { Reason::NoAnswer } else { reason }));
+                out.push(Action::WipePreamble(reason));
+            }
+        }
+        if says {
+            self.note(now, None, "the call ended");
+            self.decide(now, GateState::Shut, reason, out);
+        }
+    }
+
+    fn open_dispatch(&mut self, now: Now, out: &mut Vec<Action>) {
+        let Some(permit) = self.permit(Basis::DispatchLine, None) else { return };
+        self.state = State::Dispatch { permit: permit.id(), failed: false };
+        self.record.outcome = RecordingOutcome::Recorded;
+        out.push(Action::Open { permit, continues: None });
+        self.note(now, None, "a number of the call is that of a dispatch line");
+        self.decide(now, GateState::Open, Reason::DispatchLine, out);
+    }
+
+    /// Issues the next permit, from the epoch in force on. Only a line can give one: its retention tag is
+    /// part of it.
+    fn permit(&mut self, basis: Basis, last: Option<Epoch>) -> Option<crate::Permit> {
+        let retention = self.line.as_ref()?.retention.clone();
+        let id = PermitId(self.permits);
+        self.permits += 1;
+        self.record.basis = Some(basis);
+        Some(crate::Permit::issue(self.id, id, basis, self.rules.version(), retention, self.epoch, last))
+    }
+
+    /// States a decision, with the evidence of the asking and of what brought it about.
+    fn decide(&mut self, now: Now, gate: GateState, reason: Reason, out: &mut Vec<Action>) {
+        let basis = match gate {
+            GateState::Open => self.record.basis,
+            GateState::Shut => None,
+        };
+        let on_line = Leg::BOTH.iter().filter(|&&leg| leg == Leg::A || self.answered);
+        let parties: Vec<_> = on_line.map(|&leg| self.parties[leg.index()].state(leg)).collect();
+        let mut evidence = self.record.asking.clone();
+        evidence.append(&mut self.record.occasion);
+        self.record.decided = true;
+        out.push(Action::Decided(Decision {
+            at: now.wall,
+            gate,
+            basis,
+            clause: words::clause(reason, self.class()).to_owned(),
+            rule_version: self.rules.version(),
+            reason,
+            otherwise: words::otherwise(reason, &parties),
+            parties,
+            evidence,
+        }));
+    }
+
+    /// Notes what brings about the next decision.
+    fn note(&mut self, now: Now, leg: Option<Leg>, what: &str) {
+        if self.record.occasion.len() < MOST_EVIDENCE {
+            self.record.occasion.push(Evidence { at: now.wall, leg, what: what.to_owned() });
+        }
+    }
+
+    /// An outcome that holds only where nothing has been stored before.
+    fn settle(&mut self, outcome: RecordingOutcome) {
+        self.record.outcome = if self.record.broken { RecordingOutcome::PartlyRecorded } else { outcome };
+    }
+}
+
+impl Record {
+    const fn new() -> Self {
+        Self {
+            asking: Vec::new(),
+            occasion: Vec::new(),
+            decided: false,
+            idle_signals: 0,
+            outcome: RecordingOutcome::NotAsked,
+            basis: None,
+            started: false,
+            broken: false,
+        }
+    }
+}
+
+/// Whether anything bars the call from being stored whatever its parties say (`design.md`, "Which rule
+/// wins"): above the dispatch line, an emergency and the line's own class; below it, the numbers.
+fn bar(
+    emergency: bool,
+    class: Option<LineClass>,
+    number: Option<NumberClass>,
+) -> Option<(Reason, RecordingOutcome)> {
+    let reason = match (class, number) {
+        _ if emergency => Reason::Emergency,
+        (Some(LineClass::Union), _) => Reason::Union,
+        (Some(LineClass::Dispatch), _) => return None,
+        (_, Some(NumberClass::Union)) => Reason::Union,
+        (Some(LineClass::Never), _) => Reason::NeverLine,
+        (None, _) => Reason::UnlistedLine,
+        (Some(LineClass::Consent), Some(NumberClass::Privileged)) => Reason::Privileged,
+        (Some(LineClass::Consent), Some(NumberClass::Student)) => Reason::Student,
+        (Some(LineClass::Consent), None) => return None,
+    };
+    Some((reason, words::outcome(reason)))
 }
