@@ -106,6 +106,15 @@ pub enum Event {
         /// The recording, if one was begun.
         recording: Option<RecordingId>,
     },
+    /// One of the two copies of a dispatch recording can no longer be written; the other goes on. An alarm.
+    CopyFailed {
+        /// Which call.
+        call: CallId,
+        /// The recording.
+        recording: RecordingId,
+        /// Whether it was the second writer's copy.
+        second: bool,
+    },
     /// The media of an ended call, summed up.
     Statistics {
         /// Which call.
@@ -208,6 +217,8 @@ pub enum GapCause {
     Digit,
     /// The party's codec cannot be decoded.
     Codec,
+    /// The party's device sent nothing and announced no comfort noise: muted, holding, or one-way.
+    Unsent,
 }
 
 /// What was received on a leg.

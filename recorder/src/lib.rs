@@ -7,6 +7,8 @@
 mod command;
 mod event;
 mod frame;
+pub mod g711;
+pub mod ogg_opus;
 
 pub use command::{Command, NewRecording, RecordingKey, RemoteMedia, SourceChange, StreamFormat};
 pub use event::{Event, Gap, GapCause, Interval, LegStatistics, Phase, Sealed};
