@@ -1,0 +1,3 @@
+//! `earmark demo`.
+pub mod mu_law;
+pub mod phone;
