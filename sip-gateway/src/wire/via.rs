@@ -26,9 +26,15 @@ impl<'a> Via<'a> {
     /// # Errors
     /// [`Malformed::Via`], or what is wrong with its parameters.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
+        let (version, via) = Self::of_any_version(text)?;
+        if version == "2.0" { Ok(via) } else { Err(Malformed::Via) }
+    }
+
+    /// Its version, and what it would be if that were ours.
+    pub(super) fn of_any_version(text: &'a str) -> Result<(&'a str, Self), Malformed> {
         let (protocol, rest) = text.split_once('/').ok_or(Malformed::Via)?;
         let (version, rest) = rest.split_once('/').ok_or(Malformed::Via)?;
-        if !trim(protocol).eq_ignore_ascii_case("SIP") || trim(version) != "2.0" {
+        if !trim(protocol).eq_ignore_ascii_case("SIP") {
             return Err(Malformed::Via);
         }
         let rest = trim(rest);
@@ -38,7 +44,7 @@ impl<'a> Via<'a> {
         }
         let (sent_by, params) = rest.split_at(find_outside(rest, b';').unwrap_or(rest.len()));
         let (host, port) = host_port(sent_by).map_err(|_| Malformed::Via)?;
-        Ok(Self { transport, host, port, params: Params::parse(params)? })
+        Ok((trim(version), Self { transport, host, port, params: Params::parse(params)? }))
     }
 
     /// Reads the first of a comma list.
