@@ -9,7 +9,13 @@ mod event;
 mod frame;
 pub mod g711;
 pub mod ogg_opus;
+pub mod prompt;
+pub mod preamble;
+pub mod sealed;
+mod tap;
+pub mod session;
 
 pub use command::{Command, NewRecording, RecordingKey, RemoteMedia, SourceChange, StreamFormat};
 pub use event::{Event, Gap, GapCause, Interval, LegStatistics, Phase, Sealed};
 pub use frame::{Codec, Content, Frame, Key, PAYLOAD_BYTES, Payload};
+pub use tap::{Admitted, Tap};

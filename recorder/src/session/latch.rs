@@ -1,0 +1,268 @@
+//! Symmetric RTP (RFC 4961) that does not bleed: which source address a leg's port listens to.
+//!
+//! | state | packet from | outcome |
+//! |---|---|---|
+//! | not described | anybody | refused |
+//! | nothing held | the described address | held as `Exact` |
+//! | nothing held | the described IP, another port | held as `SameIp` |
+//! | nothing held | elsewhere | refused, but a candidate (below) |
+//! | held | the held source | accepted |
+//! | held | a better fit than the held one | accepted, and held from now on |
+//! | held | anything else | refused |
+//! | described anew, change announced | - | nothing held |
+//!
+//! A source that the description does not explain (NAT, or a client that sends from another interface)
+//! is held only after it alone has kept up a plausible stream: [`PROBATION_PACKETS`] in order over
+//! [`PROBATION_MS`]. Until then it is sent nothing, and nothing of it is passed on. A spray from a third
+//! address therefore receives nothing where the description is right, and loses the stream to the first
+//! packet that does fit it.
+//!
+//! Left out: ICE (the gateway offers none), and telling apart two equally plausible foreign streams; the
+//! first wins, and the consent machine is told of every later change.
+
+use std::net::{IpAddr, SocketAddr};
+
+use consent::Mono;
+
+/// In-order packets that a foreign source must deliver (strict RTP elsewhere in the field asks for 4).
+pub(super) const PROBATION_PACKETS: u8 = 4;
+/// The shortest time over which it must deliver them: 4 packets of 20 ms; a spray comes faster.
+pub(super) const PROBATION_MS: u64 = 50;
+/// Foreign sources under observation at once; a fifth replaces the one silent for longest.
+const CANDIDATES: usize = 4;
+
+/// One port's view of its far end.
+#[derive(Debug, Default)]
+pub(super) struct Latch {
+    described: Option<SocketAddr>,
+    held: Option<(SocketAddr, Fit)>,
+    candidates: [Option<Candidate>; CANDIDATES],
+}
+
+/// How well a source fits the description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    Foreign,
+    SameIp,
+    Exact,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    source: SocketAddr,
+    ssrc: u32,
+    sequence: u16,
+    packets: u8,
+    since: Mono,
+    last: Mono,
+}
+
+/// How a source that the description does not explain may be learned.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Learning {
+    /// From a plausible RTP stream of this SSRC and sequence number.
+    Stream {
+        /// SSRC of the packet.
+        ssrc: u32,
+        /// Sequence number of the packet.
+        sequence: u16,
+    },
+    /// From datagrams of any content that keep coming.
+    Datagrams,
+    /// From its first packet: emergency calls, where hearing the caller outweighs a bled packet.
+    AtOnce,
+    /// Not at all (RTCP follows RTP).
+    Never,
+}
+
+impl Latch {
+    /// Takes in the address of a description. With `anew` the held source is forgotten.
+    pub(super) fn describe(&mut self, address: Option<SocketAddr>, anew: bool) {
+        self.described = address;
+        if anew || address.is_none() {
+            self.held = None;
+            self.candidates = Default::default();
+        }
+    }
+
+    /// Whether a packet from `source` is the leg's. `sibling` is an IP from which the leg is known to
+    /// send on its other port.
+    pub(super) fn admit(
+        &mut self,
+        at: Mono,
+        source: SocketAddr,
+        learning: Learning,
+        sibling: Option<IpAddr>,
+    ) -> bool {
+        let Some(described) = self.described else { return false };
+        if self.held.is_some_and(|(held, _)| held == source) {
+            return true;
+        }
+        let fit = fit_of(source, described, sibling);
+        let better = self.held.is_none_or(|(_, held)| fit > held);
+        if !better {
+            return false;
+        }
+        if fit > Fit::Foreign || self.has_proved(at, source, learning) {
+            self.held = Some((source, fit));
+            self.candidates = Default::default();
+            return true;
+        }
+        false
+    }
+
+    /// Where to send to the leg: the source held, else the described address. `None` for no address, an
+    /// unspecified one (`c=0.0.0.0`) and port 0.
+    pub(super) fn destination(&self) -> Option<SocketAddr> {
+        let described = self.described?;
+        let to = self.held.map_or(described, |(held, _)| held);
+        (!to.ip().is_unspecified() && to.port() != 0).then_some(to)
+    }
+
+    /// The IP from which the leg sends on this port, once known.
+    pub(super) fn held_ip(&self) -> Option<IpAddr> {
+        self.held.map(|(held, _)| held.ip())
+    }
+
+    fn has_proved(&mut self, at: Mono, source: SocketAddr, learning: Learning) -> bool {
+        let stream = match learning {
+            Learning::AtOnce => return true,
+            Learning::Never => return false,
+            Learning::Stream { ssrc, sequence } => Some((ssrc, sequence)),
+            Learning::Datagrams => None,
+        };
+        let candidate = self.candidate(at, source, stream);
+        candidate.last = at;
+        candidate.packets >= PROBATION_PACKETS && at.since_us(candidate.since) >= PROBATION_MS * 1_000
+    }
+
+    /// The candidate for `source` with this packet counted in; begun anew if the packet does not go on
+    /// from its last.
+    fn candidate(&mut self, at: Mono, source: SocketAddr, stream: Option<(u32, u16)>) -> &mut Candidate {
+        let known = self.candidates.iter().position(|slot| slot.is_some_and(|known| known.source == source));
+        let index = known.unwrap_or_else(|| self.slot_to_use());
+        let (ssrc, sequence) = stream.unwrap_or_default();
+        let fresh = Candidate { source, ssrc, sequence, packets: 1, since: at, last: at };
+        let slot = &mut self.candidates[index];
+        *slot = Some(match *slot {
+            Some(seen) if seen.source == source && seen.is_followed_by(stream) => {
+                Candidate { sequence, packets: seen.packets.saturating_add(1), ..seen }
+            }
+            _ => fresh,
+        });
+        slot.get_or_insert(fresh)
+    }
+
+    fn slot_to_use(&self) -> usize {
+        let silent_since = |index: &usize| self.candidates[*index].map_or(Mono(0), |slot| slot.last);
+        (0..CANDIDATES).min_by_key(silent_since).unwrap_or(0)
+    }
+}
+
+impl Candidate {
+    fn is_followed_by(&self, stream: Option<(u32, u16)>) -> bool {
+        stream.is_none_or(|(ssrc, sequence)| {
+            ssrc == self.ssrc && (1..=3).contains(&sequence.wrapping_sub(self.sequence))
+        })
+    }
+}
+
+fn fit_of(source: SocketAddr, described: SocketAddr, sibling: Option<IpAddr>) -> Fit {
+    let ip = source.ip().to_canonical();
+    if ip == described.ip().to_canonical() {
+        return if source.port() == described.port() { Fit::Exact } else { Fit::SameIp };
+    }
+    if sibling.is_some_and(|sibling| sibling.to_canonical() == ip) { Fit::SameIp } else { Fit::Foreign }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn described(text: &str) -> Latch {
+        let mut latch = Latch::default();
+        latch.describe(Some(address(text)), true);
+        latch
+    }
+
+    fn stream(sequence: u16) -> Learning {
+        Learning::Stream { ssrc: 7, sequence }
+    }
+
+    fn send(latch: &mut Latch, ms: u64, from: &str, sequence: u16) -> bool {
+        latch.admit(Mono::default().plus_ms(ms), address(from), stream(sequence), None)
+    }
+
+    #[test]
+    fn nobody_is_heard_before_the_description() {
+        assert!(!send(&mut Latch::default(), 0, "10.0.0.1:4000", 1));
+    }
+
+    #[test]
+    fn the_described_address_is_heard_at_once_and_others_never_after() {
+        let mut latch = described("10.0.0.1:4000");
+        assert!(send(&mut latch, 0, "10.0.0.1:4000", 1));
+        for n in 0..100 {
+            assert!(!send(&mut latch, u64::from(n) * 20, "10.0.0.9:4000", n));
+            assert!(!send(&mut latch, u64::from(n) * 20, "10.0.0.1:4002", n));
+        }
+        assert_eq!(latch.destination(), Some(address("10.0.0.1:4000")));
+    }
+
+    #[test]
+    fn a_better_fit_takes_over_and_a_worse_one_does_not() {
+        let mut latch = described("10.0.0.1:4000");
+        assert!(send(&mut latch, 0, "10.0.0.1:4002", 1));
+        assert!(send(&mut latch, 20, "10.0.0.1:4000", 2));
+        assert!(!send(&mut latch, 40, "10.0.0.1:4002", 3));
+    }
+
+    #[test]
+    fn a_foreign_source_is_heard_after_a_plausible_stream_and_then_stays() {
+        let mut latch = described("127.0.0.11:4000");
+        let heard: Vec<bool> =
+            (0..6).map(|n| send(&mut latch, u64::from(n) * 20, "127.0.0.1:4000", n)).collect();
+        assert_eq!(heard, [false, false, false, true, true, true]);
+        assert!((0..50).all(|n| !send(&mut latch, 200 + u64::from(n) * 20, "127.0.0.3:4000", n)));
+    }
+
+    #[test]
+    fn a_burst_or_a_stream_out_of_order_is_not_learned() {
+        let mut latch = described("10.0.0.1:4000");
+        assert!((0..40).all(|n| !send(&mut latch, 0, "10.0.0.9:4000", n)));
+        assert!((0..40).all(|n| !send(&mut latch, 20 * u64::from(n), "10.0.0.8:4000", n * 100)));
+        assert_eq!(latch.destination(), Some(address("10.0.0.1:4000")));
+    }
+
+    #[test]
+    fn a_learned_source_gives_way_to_the_described_one() {
+        let mut latch = described("10.0.0.1:4000");
+        let learned = (0..5).map(|n| send(&mut latch, u64::from(n) * 20, "10.0.0.9:4000", n)).last();
+        assert_eq!(learned, Some(true));
+        assert!(send(&mut latch, 120, "10.0.0.1:4000", 1));
+        assert!(!send(&mut latch, 140, "10.0.0.9:4000", 6));
+    }
+
+    #[test]
+    fn an_announced_change_latches_anew_and_a_refresh_does_not() {
+        let mut latch = described("10.0.0.1:4000");
+        assert!(send(&mut latch, 0, "10.0.0.1:4000", 1));
+        latch.describe(Some(address("10.0.0.1:4000")), false);
+        assert!(!send(&mut latch, 20, "10.0.0.2:5000", 2));
+        latch.describe(Some(address("10.0.0.2:5000")), true);
+        assert!(send(&mut latch, 40, "10.0.0.2:5000", 3));
+        assert!(!send(&mut latch, 60, "10.0.0.1:4000", 4));
+    }
+
+    #[test]
+    fn an_unspecified_address_is_sent_nothing() {
+        assert_eq!(described("0.0.0.0:4000").destination(), None);
+        assert_eq!(described("10.0.0.1:0").destination(), None);
+    }
+}
