@@ -5,11 +5,21 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::Wall;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub u128);
+
+        impl $name {
+            /// A UUIDv7 (RFC 9562 §5.7) of this instant, from these random bits.
+            #[must_use]
+            pub const fn v7(at: Wall, random: u128) -> Self {
+                Self(v7(at, random))
+            }
+        }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,6 +70,16 @@ id! {
 id! {
     /// A recording: one segment of consented or dispatch audio. UUIDv7, made by the shell.
     RecordingId
+}
+
+/// 48 bits of Unix milliseconds, version 7, variant 10, the rest random.
+#[expect(clippy::cast_sign_loss, reason = "an instant before 1970 is clamped to it")]
+const fn v7(at: Wall, random: u128) -> u128 {
+    let unix_ms = if at.0 > 0 { (at.0 / 1_000) as u128 } else { 0 };
+    let version = 0x7 << 76;
+    let variant = 0b10 << 62;
+    let random = random & !(0xf << 76 | 0b11 << 62) & ((1 << 80) - 1);
+    (unix_ms & 0xffff_ffff_ffff) << 80 | version | variant | random
 }
 
 /// Not a UUID in its hyphenated form.

@@ -1,0 +1,130 @@
+//! `earmark calls`: call records.
+
+use std::fmt::Write;
+
+use clap::{Args, Subcommand};
+use consent::CallId;
+use storage::{CallFilter, CallRow};
+
+use super::table::table;
+use super::{Common, Failure, Outcome, open, print_json, print_text};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// The latest calls, newest first.
+    List(List),
+    /// One call.
+    Show(Show),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    common: Common,
+    /// Only calls on this line (full number).
+    #[arg(long)]
+    line: Option<String>,
+    /// At most so many; all, if not given with --json, else 50.
+    #[arg(long)]
+    limit: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// The call's id.
+    id: CallId,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// How many calls a person is shown where no number is asked for.
+const ROWS_FOR_PEOPLE: u32 = 50;
+
+pub(super) async fn run(command: Command) -> Result<Outcome, Failure> {
+    match command {
+        Command::List(list) => run_list(list).await,
+        Command::Show(show) => run_show(show).await,
+    }
+}
+
+async fn run_list(list: List) -> Result<Outcome, Failure> {
+    let (_, store) = open(&list.common).await?;
+    let limit = list.limit.unwrap_or(if list.common.json { u32::MAX } else { ROWS_FOR_PEOPLE });
+    let calls = store.calls(&CallFilter { line: list.line, limit, ..CallFilter::default() }).await?;
+    if list.common.json {
+        print_json(&calls)?;
+        return Ok(Outcome::Done);
+    }
+    let rows: Vec<_> = calls
+        .iter()
+        .map(|call| {
+            [
+                call.id.to_string(),
+                call.started_at.clone(),
+                word(&call.direction),
+                call.from.clone().unwrap_or_else(|| "(withheld)".to_owned()),
+                call.to.clone().unwrap_or_else(|| "(withheld)".to_owned()),
+                word(&call.outcome),
+                word(&call.recording_outcome),
+                word(&call.basis),
+            ]
+        })
+        .collect();
+    print_text(&table(["ID", "STARTED", "DIRECTION", "FROM", "TO", "OUTCOME", "RECORDING", "BASIS"], &rows));
+    Ok(Outcome::Done)
+}
+
+async fn run_show(show: Show) -> Result<Outcome, Failure> {
+    let (_, store) = open(&show.common).await?;
+    let Some(call) = store.call(show.id).await? else {
+        return Ok(Outcome::No(format!("there is no call {}", show.id)));
+    };
+    if show.common.json {
+        print_json(&call)?;
+    } else {
+        print_text(&for_people(&call));
+    }
+    Ok(Outcome::Done)
+}
+
+fn for_people(call: &CallRow) -> String {
+    let withheld = || "(withheld)".to_owned();
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        let value = if value.is_empty() { "-" } else { value };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{name:18} {value}");
+    };
+    line("call", &call.id.to_string());
+    line("line", call.line.as_deref().unwrap_or("not a listed line"));
+    line("class", &word(&call.line_class));
+    line("direction", &word(&call.direction));
+    line("from", &call.from.clone().unwrap_or_else(withheld));
+    line("to", &call.to.clone().unwrap_or_else(withheld));
+    line("started", &call.started_at);
+    line("ringing", call.ringing_at.as_deref().unwrap_or_default());
+    line("answered", call.answered_at.as_deref().unwrap_or_default());
+    line("ended", call.ended_at.as_deref().unwrap_or_default());
+    line("outcome", &word(&call.outcome));
+    line("final status", &call.final_status.map(|status| status.to_string()).unwrap_or_default());
+    line("ended by", &word(&call.ended_by));
+    line("emergency", if call.emergency { "yes" } else { "no" });
+    line("recording", &word(&call.recording_outcome));
+    line("basis", &word(&call.basis));
+    for id in &call.recordings {
+        line("recorded as", &id.to_string());
+    }
+    for party in &call.parties {
+        let identity = party.identity.clone().unwrap_or_else(withheld);
+        line("party", &format!("{} {identity}: {}", word(&party.role), word(&party.consent.state)));
+    }
+    text
+}
+
+/// A word of the contract as it stands in JSON; nothing for null.
+pub(super) fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}

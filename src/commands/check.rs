@@ -1,0 +1,67 @@
+//! `earmark check`: the configuration judged, and what each line would do.
+
+use std::fmt::Write;
+
+use consent::{Ask, Line, LineClass, Side};
+use serde::Serialize;
+
+use super::{Common, Failure, Outcome, print_json, print_text};
+use crate::config::Config;
+
+#[derive(Serialize)]
+struct Report {
+    lines: Vec<LineReport>,
+    remarks: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct LineReport {
+    number: String,
+    name: String,
+    class: LineClass,
+    does: &'static str,
+}
+
+pub(super) fn run(common: &Common) -> Result<Outcome, Failure> {
+    let config = Config::load(&common.config)?;
+    let hidden = config.gateway.peers.iter().any(|peer| peer.side == Side::Public && !peer.parties_signalled);
+    let report = Report {
+        lines: config.rules.lines().iter().map(|line| describe(line, hidden)).collect(),
+        remarks: config.remarks.clone(),
+    };
+    if common.json {
+        print_json(&report)?;
+    } else {
+        print_text(&for_people(&config, &report));
+    }
+    Ok(Outcome::Done)
+}
+
+fn describe(line: &Line, hidden: bool) -> LineReport {
+    let does = match (line.class, line.ask) {
+        (LineClass::Dispatch, _) => "records every call, from its first media on",
+        (LineClass::Never, _) => "records nothing",
+        (LineClass::Union, _) => "records nothing, and withholds the other party's number",
+        (LineClass::Consent, _) if hidden => {
+            "records nothing through a peer that does not signal its parties; otherwise after all have agreed"
+        }
+        (LineClass::Consent, Ask::EveryCall) => "asks both parties on every call, and records once both have agreed",
+        (LineClass::Consent, Ask::OnRequest) => "asks when the district's party dials the request code",
+        (LineClass::Consent, Ask::SignalledOnly) => "never asks; signals of the parties are not acted on in this version",
+    };
+    LineReport { number: line.number.as_str().to_owned(), name: line.name.clone(), class: line.class, does }
+}
+
+fn for_people(config: &Config, report: &Report) -> String {
+    let mut text = String::from("The configuration is valid.\n\n");
+    for line in &report.lines {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}  {}: {}", line.number, line.name, line.does);
+    }
+    let _ = writeln!(text, "any other number: logged, never recorded");
+    let _ = writeln!(text, "\n{} peers, {} listeners", config.gateway.peers.len(), config.gateway.listeners.len());
+    for remark in &report.remarks {
+        let _ = writeln!(text, "note: {remark}");
+    }
+    text
+}

@@ -1,0 +1,175 @@
+//! The commands of the program. Each prints for people, or with `--json` one JSON document on stdout;
+//! diagnostics go to stderr.
+//!
+//! Exit codes: 0 done; 1 it ran and the answer is no; 2 usage or configuration; 3 a dependency is out of
+//! reach.
+
+mod audit;
+mod calls;
+mod check;
+mod explain;
+mod recordings;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use storage::{Store, StoreError};
+
+use crate::config::{Config, ConfigError};
+use crate::{demo, serve};
+
+/// The recording-consent gateway for a public school district's telephone lines.
+#[derive(Debug, Parser)]
+#[command(name = "earmark", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Sets everything up in a folder, places real calls through the gateway, and shows what came of them.
+    Demo(DemoArguments),
+    /// Runs the service.
+    Serve(Common),
+    /// Validates the configuration and says what each line would do; binds nothing.
+    Check(Common),
+    /// Call records.
+    #[command(subcommand)]
+    Calls(calls::Command),
+    /// Why a call was, or was not, recorded.
+    Explain(explain::Arguments),
+    /// Recordings.
+    #[command(subcommand)]
+    Recordings(recordings::Command),
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(audit::Command),
+}
+
+#[derive(Debug, Args)]
+struct DemoArguments {
+    /// End after the calls.
+    #[arg(long)]
+    once: bool,
+    /// Where to set up.
+    #[arg(long, default_value = "earmark-demo")]
+    dir: PathBuf,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// The configuration file.
+    #[arg(long, env = "EARMARK_CONFIG", value_name = "FILE")]
+    config: PathBuf,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a command came out.
+pub(crate) enum Outcome {
+    /// 0.
+    Done,
+    /// 1: it ran, and the answer is no.
+    No(String),
+}
+
+/// Why a command could not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// 2.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// 2.
+    #[error("{0}")]
+    Usage(String),
+    /// 3.
+    #[error("the database is out of reach: {0}")]
+    Database(#[from] StoreError),
+    /// 3.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// 1.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => return report(Err(Failure::Io { what: "starting".to_owned(), source })),
+    };
+    report(runtime.block_on(run(arguments.command)))
+}
+
+async fn run(command: Command) -> Result<Outcome, Failure> {
+    match command {
+        Command::Demo(demo) => {
+            let options = demo::Options { once: demo.once, dir: demo.dir };
+            Ok(if demo::run(options).await? {
+                Outcome::Done
+            } else {
+                Outcome::No("a call did not come out as expected".to_owned())
+            })
+        }
+        Command::Serve(common) => serve::run(Config::load(&common.config)?).await.map(|()| Outcome::Done),
+        Command::Check(common) => check::run(&common),
+        Command::Calls(command) => calls::run(command).await,
+        Command::Explain(arguments) => explain::run(arguments).await,
+        Command::Recordings(command) => recordings::run(command).await,
+        Command::Audit(command) => audit::run(command).await,
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "diagnostics of a command line program")]
+fn report(result: Result<Outcome, Failure>) -> ExitCode {
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::No(why)) => {
+            eprintln!("earmark: {why}");
+            ExitCode::from(1)
+        }
+        Err(failure) => {
+            eprintln!("earmark: {failure}");
+            ExitCode::from(match failure {
+                Failure::Config(_) | Failure::Usage(_) => 2,
+                Failure::Database(_) | Failure::Io { .. } => 3,
+                Failure::Other(_) => 1,
+            })
+        }
+    }
+}
+
+/// Opens the database that the configuration names.
+pub(crate) async fn open(common: &Common) -> Result<(Config, Store), Failure> {
+    let config = Config::load(&common.config)?;
+    let store = Store::open(&config.storage.database).await?;
+    Ok((config, store))
+}
+
+/// One JSON document on stdout.
+#[expect(clippy::print_stdout, reason = "the product of the command")]
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
+    println!("{text}");
+    Ok(())
+}
+
+/// Text for people on stdout.
+#[expect(clippy::print_stdout, reason = "the product of the command")]
+pub(crate) fn print_text(text: &str) {
+    print!("{text}");
+}

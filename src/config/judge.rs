@@ -1,0 +1,539 @@
+//! From the file as written to a configuration that can be served: each value checked, each fault with
+//! its key and its mend.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use consent::{
+    Ask, E164, Line, LineClass, NumberClass, Numbering, Preamble, RetentionTag, RuleSet, RuleVersion,
+    Settings, Side, Tone,
+};
+use sip_gateway::{Limits, Listener, Peer, Transport};
+
+use super::{Config, KeySource, Storage, raw};
+
+/// What is wrong with a value.
+pub(super) struct Fault {
+    pub(super) key: String,
+    pub(super) problem: String,
+    pub(super) mend: String,
+}
+
+fn fault<T>(key: impl Into<String>, problem: impl Into<String>, mend: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault { key: key.into(), problem: problem.into(), mend: mend.into() })
+}
+
+/// SIP messages of ordinary calls stay under 8 KiB; 64 KiB leaves room for large bodies (PIDF-LO, ISUP)
+/// and is the most that a datagram can carry.
+const MAX_MESSAGE_BYTES: usize = 65_535;
+const MAX_HEADERS: usize = 256;
+const MAX_STREAMS: usize = 512;
+
+pub(super) fn judge(file: raw::File, folder: &Path) -> Result<Config, Fault> {
+    let mut remarks = Vec::new();
+    unavailable(&file, &mut remarks)?;
+    let gateway = gateway(&file, &mut remarks)?;
+    let rules = rules(&file, &mut remarks)?;
+    let data_dir = folder.join(&file.node.data_dir);
+    let storage = storage(&file.storage, folder, &data_dir, &mut remarks)?;
+    if let Err(error) = jiff::tz::TimeZone::get(&file.node.timezone) {
+        return fault("node.timezone", error.to_string(), "use an IANA name such as \"America/New_York\"");
+    }
+    let (media_address, media_ports) = media(&file.media)?;
+    Ok(Config {
+        node: file.node.name,
+        data_dir,
+        drain: Duration::from_secs(file.node.drain_s),
+        gateway,
+        media_address,
+        media_ports,
+        rules,
+        languages: languages(file.consent.languages)?,
+        prompts: file.consent.prompts.map(|path| folder.join(path)),
+        preamble_memory_bytes: file.consent.preamble_memory_mb.saturating_mul(1 << 20),
+        lookback_ms: file.consent.lookback_ms,
+        storage,
+        ops: address("ops.listen", &file.ops.listen)?,
+        remarks,
+    })
+}
+
+/// Refuses what the contract names and this version does not do, rather than pass over it in silence.
+fn unavailable(file: &raw::File, remarks: &mut Vec<String>) -> Result<(), Fault> {
+    let tables = [
+        ("mail", file.mail.is_some()),
+        ("webhooks", file.webhooks.is_some()),
+        ("notices", file.notices.is_some()),
+        ("calendar", file.calendar.is_some()),
+        ("timestamp", file.timestamp.is_some()),
+    ];
+    for (key, present) in tables {
+        if present {
+            return fault(key, "this version cannot do it yet", "remove the table");
+        }
+    }
+    for (index, peer) in file.peers.iter().enumerate() {
+        let keys = [
+            ("listen", peer.listen.is_some()),
+            ("advertise", peer.advertise.is_some()),
+            ("media_address", peer.media_address.is_some()),
+            ("dial_format", peer.dial_format.as_deref().is_some_and(|format| format != "as-dialled")),
+            ("numbers", peer.numbers.is_some()),
+            ("username", peer.username.is_some()),
+            ("password_file", peer.password_file.is_some()),
+            ("register", peer.register == Some(true)),
+            ("options_ping_s", peer.options_ping_s.is_some_and(|seconds| seconds > 0)),
+            ("srtp", peer.srtp.as_deref().is_some_and(|srtp| srtp != "off")),
+        ];
+        if let Some((key, _)) = keys.iter().find(|(_, present)| *present) {
+            return fault(format!("peers[{index}].{key}"), "this version cannot do it yet", "remove the key");
+        }
+    }
+    if file.sip.tls.is_some() {
+        remarks
+            .push("[sip.tls]: there are no tls: listeners in this version; the table is not used".to_owned());
+    }
+    if file.portal.is_some() {
+        remarks.push("[portal]: there are no pages in this version; nothing listens there".to_owned());
+    }
+    if !file.consent.trust_recordpref.is_empty() {
+        remarks.push("consent.trust_recordpref: a=recordpref is not acted on in this version".to_owned());
+    }
+    if file.consent.tone != "off" {
+        remarks.push("consent.tone: the 15-second tone does not sound in this version".to_owned());
+    }
+    Ok(())
+}
+
+fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::Config, Fault> {
+    if file.sip.listen.is_empty() {
+        return fault("sip.listen", "no address", "give at least one, such as \"udp:127.0.0.1:5060\"");
+    }
+    let listeners = file
+        .sip
+        .listen
+        .iter()
+        .enumerate()
+        .map(|(index, text)| listener(&format!("sip.listen[{index}]"), text))
+        .collect::<Result<Vec<_>, _>>()?;
+    if file.sip.max_calls == 0 {
+        return fault("sip.max_calls", "no call could ever be made", "give at least 1");
+    }
+    if file.peers.is_empty() {
+        return fault("peers", "nobody may talk to the gateway", "add [[peers]] for the PBX and the carrier");
+    }
+    let peers = file
+        .peers
+        .iter()
+        .enumerate()
+        .map(|(index, raw)| peer(&format!("peers[{index}]"), raw))
+        .collect::<Result<Vec<_>, _>>()?;
+    check_peers(&peers)?;
+    for side in [Side::District, Side::Public] {
+        if !peers.iter().any(|peer| peer.side == side) {
+            remarks.push(format!(
+                "peers: none has side = \"{}\"; calls to that side are refused",
+                side_name(side)
+            ));
+        }
+    }
+    Ok(sip_gateway::Config {
+        listeners,
+        peers,
+        emergency: file.numbering.emergency.clone(),
+        limits: Limits {
+            max_calls: file.sip.max_calls,
+            max_message_bytes: MAX_MESSAGE_BYTES,
+            max_headers: MAX_HEADERS,
+            max_streams: MAX_STREAMS,
+        },
+    })
+}
+
+const fn side_name(side: Side) -> &'static str {
+    match side {
+        Side::District => "district",
+        Side::Public => "public",
+    }
+}
+
+fn listener(key: &str, text: &str) -> Result<Listener, Fault> {
+    let mend = "write it as \"udp:127.0.0.1:5060\" or \"tcp:[::1]:5060\"";
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return fault(key, format!("\"{text}\" is not a listener"), mend);
+    };
+    let transport = match scheme {
+        "udp" => Transport::Udp,
+        "tcp" => Transport::Tcp,
+        "tls" => return fault(key, "this version cannot do TLS yet", "use udp: or tcp:"),
+        _ => return fault(key, format!("unknown transport \"{scheme}\""), mend),
+    };
+    let address = address(key, rest)?;
+    if address.ip().is_unspecified() {
+        return fault(
+            key,
+            "a wildcard address cannot stand in Via and Contact",
+            "give the address that peers reach, one listener each",
+        );
+    }
+    Ok(Listener { transport, address })
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, Fault> {
+    text.parse().or_else(|_| {
+        fault(
+            key,
+            format!("\"{text}\" is not an address and port"),
+            "write it as 127.0.0.1:9090 or [::1]:9090",
+        )
+    })
+}
+
+fn peer(key: &str, raw: &raw::Peer) -> Result<Peer, Fault> {
+    if raw.name.is_empty() || !raw.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    {
+        return fault(format!("{key}.name"), "not a name", "use letters, digits, - and _");
+    }
+    let side = match raw.side.as_str() {
+        "district" => Side::District,
+        "public" => Side::Public,
+        other => {
+            return fault(
+                format!("{key}.side"),
+                format!("unknown side \"{other}\""),
+                "use district or public",
+            );
+        }
+    };
+    let parties_signalled = match raw.party_signals.as_deref() {
+        Some("verified") => true,
+        Some("none") | None => false,
+        Some(other) => {
+            return fault(
+                format!("{key}.party_signals"),
+                format!("unknown value \"{other}\""),
+                "use verified (after the conformance check) or none",
+            );
+        }
+    };
+    let (host, address, transport) = peer_uri(&format!("{key}.uri"), &raw.uri)?;
+    let allow = match &raw.allow {
+        None => vec![(address.ip(), if address.is_ipv4() { 32 } else { 128 })],
+        Some(networks) => networks
+            .iter()
+            .enumerate()
+            .map(|(index, text)| network(&format!("{key}.allow[{index}]"), text))
+            .collect::<Result<_, _>>()?,
+    };
+    Ok(Peer { name: raw.name.clone(), side, address, transport, host, allow, parties_signalled })
+}
+
+fn peer_uri(key: &str, uri: &str) -> Result<(String, SocketAddr, Transport), Fault> {
+    let mend = "write it as \"sip:192.0.2.10:5060;transport=udp\"";
+    let Some(rest) = uri.strip_prefix("sip:") else {
+        return fault(key, format!("\"{uri}\" is not a sip: URI"), mend);
+    };
+    let (host, parameters) = rest.split_once(';').unwrap_or((rest, ""));
+    let transport = match parameters.strip_prefix("transport=").unwrap_or("udp") {
+        "udp" => Transport::Udp,
+        "tcp" => Transport::Tcp,
+        other => return fault(key, format!("unsupported parameter or transport \"{other}\""), mend),
+    };
+    let address = host.parse::<SocketAddr>().or_else(|_| {
+        host.trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+            .map(|ip| SocketAddr::new(ip, 5060))
+    });
+    match address {
+        Ok(address) => Ok((host.to_owned(), address, transport)),
+        Err(_) => fault(
+            key,
+            format!("\"{host}\" is not an IP address"),
+            "give the address itself: names are not resolved in this version",
+        ),
+    }
+}
+
+fn network(key: &str, text: &str) -> Result<(IpAddr, u8), Fault> {
+    let (ip, prefix) = text.split_once('/').map_or((text, None), |(ip, prefix)| (ip, Some(prefix)));
+    let mend = "write it as 192.0.2.0/24 or 2001:db8::/64";
+    let Ok(ip) = ip.parse::<IpAddr>() else {
+        return fault(key, format!("\"{text}\" is not a network"), mend);
+    };
+    let most = if ip.is_ipv4() { 32 } else { 128 };
+    match prefix.map_or(Ok(most), str::parse) {
+        Ok(length) if length <= most => Ok((ip, length)),
+        _ => fault(key, format!("\"{text}\" has no valid prefix length"), mend),
+    }
+}
+
+/// Two peers whose networks overlap must be told apart by the source port of their URIs.
+fn check_peers(peers: &[Peer]) -> Result<(), Fault> {
+    for (index, peer) in peers.iter().enumerate() {
+        for other in &peers[..index] {
+            let key = format!("peers[{index}]");
+            if peer.name == other.name {
+                return fault(
+                    format!("{key}.name"),
+                    format!("\"{}\" is used twice", peer.name),
+                    "rename one",
+                );
+            }
+            let overlap = peer.allow.iter().any(|a| other.allow.iter().any(|b| networks_overlap(*a, *b)));
+            if overlap && peer.address.port() == other.address.port() {
+                return fault(
+                    format!("{key}.allow"),
+                    format!("overlaps that of peer \"{}\", and their ports are the same", other.name),
+                    "give them distinct networks, or distinct ports in their uri",
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn networks_overlap(a: (IpAddr, u8), b: (IpAddr, u8)) -> bool {
+    let bits = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    let shorter = u32::from(a.1.min(b.1));
+    a.0.is_ipv4() == b.0.is_ipv4()
+        && (shorter == 0 || bits(a.0) >> (128 - shorter) == bits(b.0) >> (128 - shorter))
+}
+
+fn media(raw: &raw::Media) -> Result<(IpAddr, std::ops::RangeInclusive<u16>), Fault> {
+    let Ok(ip) = raw.address.parse::<IpAddr>() else {
+        return fault(
+            "media.address",
+            format!("\"{}\" is not an IP address", raw.address),
+            "give the one SDP is to show",
+        );
+    };
+    if ip.is_unspecified() {
+        return fault("media.address", "a wildcard cannot stand in SDP", "give the address that peers reach");
+    }
+    let mend = "write it as \"20000-29999\"";
+    let bounds = raw
+        .ports
+        .split_once('-')
+        .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
+    match bounds {
+        Some((low, high)) if low >= 1024 && low < high => Ok((ip, low..=high)),
+        _ => fault("media.ports", format!("\"{}\" is not a range of ports above 1023", raw.ports), mend),
+    }
+}
+
+fn languages(languages: Vec<String>) -> Result<Vec<String>, Fault> {
+    for (index, language) in languages.iter().enumerate() {
+        if !matches!(language.as_str(), "en" | "es") {
+            return fault(
+                format!("consent.languages[{index}]"),
+                format!("no prompts in \"{language}\""),
+                "use en and es",
+            );
+        }
+    }
+    if languages.is_empty() {
+        return fault("consent.languages", "nobody could be asked", "give at least \"en\"");
+    }
+    Ok(languages)
+}
+
+fn rules(file: &raw::File, remarks: &mut Vec<String>) -> Result<RuleSet, Fault> {
+    let numbering = Numbering::new(
+        file.numbering.country.clone(),
+        file.numbering.area_code.clone(),
+        file.numbering.outside_prefix.clone(),
+    )
+    .or_else(|error| fault("numbering", error.to_string(), "correct country, area_code or outside_prefix"))?;
+    let lines = file
+        .lines
+        .iter()
+        .enumerate()
+        .map(|(index, raw)| line(&format!("lines[{index}]"), raw))
+        .collect::<Result<Vec<_>, _>>()?;
+    let numbers = file
+        .numbers
+        .iter()
+        .enumerate()
+        .map(|(index, raw)| number(&format!("numbers[{index}]"), raw))
+        .collect::<Result<Vec<_>, _>>()?;
+    if lines.is_empty() {
+        remarks.push("lines: none is listed; every call is logged and none recorded".to_owned());
+    }
+    for raw in file.peers.iter().filter(|peer| peer.party_signals.as_deref() != Some("verified")) {
+        remarks.push(format!(
+            "peer \"{}\" has party_signals = \"none\": no consent recording is made through it",
+            raw.name
+        ));
+    }
+    RuleSet::new(RuleVersion(1), numbering, lines, numbers, settings(&file.consent)?)
+        .or_else(|error| fault("lines, numbers or consent", error.to_string(), "correct it"))
+}
+
+fn line(key: &str, raw: &raw::Line) -> Result<Line, Fault> {
+    let class = match raw.class.as_str() {
+        "dispatch" => LineClass::Dispatch,
+        "consent" => LineClass::Consent,
+        "never" => LineClass::Never,
+        "union" => LineClass::Union,
+        other => {
+            return fault(
+                format!("{key}.class"),
+                format!("unknown line class \"{other}\""),
+                "use dispatch, consent, never or union",
+            );
+        }
+    };
+    let ask = match raw.ask.as_deref() {
+        None | Some("every-call") => Ask::EveryCall,
+        Some("on-request") => Ask::OnRequest,
+        Some("signalled-only") => Ask::SignalledOnly,
+        Some(other) => {
+            return fault(
+                format!("{key}.ask"),
+                format!("unknown value \"{other}\""),
+                "use every-call, on-request or signalled-only",
+            );
+        }
+    };
+    let retention = match (&raw.retention, class) {
+        (Some(tag), _) => tag.clone(),
+        (None, LineClass::Never | LineClass::Union) => "RT-CDR".to_owned(),
+        (None, LineClass::Dispatch | LineClass::Consent) => {
+            return fault(
+                format!("{key}.retention"),
+                "missing: nothing is stored without a retention tag",
+                "add one, such as \"RT-DISP-ROUTINE\" or \"RT-CONSENT-REC\"",
+            );
+        }
+    };
+    Ok(Line {
+        number: e164(&format!("{key}.number"), &raw.number)?,
+        name: raw.name.clone(),
+        class,
+        ask,
+        retention: RetentionTag::try_from(retention)
+            .or_else(|error| fault(format!("{key}.retention"), error.to_string(), "correct it"))?,
+        aliases: raw
+            .aliases
+            .iter()
+            .enumerate()
+            .map(|(index, text)| e164(&format!("{key}.aliases[{index}]"), text))
+            .collect::<Result<_, _>>()?,
+        tone: raw.tone.as_deref().map(|text| tone(&format!("{key}.tone"), text)).transpose()?,
+    })
+}
+
+fn e164(key: &str, text: &str) -> Result<E164, Fault> {
+    E164::try_from(text.to_owned()).or_else(|error| {
+        fault(key, format!("\"{text}\": {error}"), "write the full number, as in +18607427331")
+    })
+}
+
+fn number(key: &str, raw: &raw::Number) -> Result<(E164, NumberClass), Fault> {
+    let class = match raw.class.as_str() {
+        "union" => NumberClass::Union,
+        "privileged" => NumberClass::Privileged,
+        "student" => NumberClass::Student,
+        other => {
+            return fault(
+                format!("{key}.class"),
+                format!("unknown number class \"{other}\""),
+                "use union, privileged or student",
+            );
+        }
+    };
+    Ok((e164(&format!("{key}.number"), &raw.number)?, class))
+}
+
+fn tone(key: &str, text: &str) -> Result<Tone, Fault> {
+    match text {
+        "off" => Ok(Tone::Off),
+        "dispatch" => Ok(Tone::Dispatch),
+        "always" => Ok(Tone::Always),
+        other => fault(key, format!("unknown value \"{other}\""), "use off, dispatch or always"),
+    }
+}
+
+fn settings(raw: &raw::Consent) -> Result<Settings, Fault> {
+    let key = |name: &str, text: &str| -> Result<char, Fault> {
+        let mut characters = text.chars();
+        match (characters.next(), characters.next()) {
+            (Some(character), None) => Ok(character),
+            _ => fault(
+                format!("consent.{name}"),
+                format!("\"{text}\" is not one key"),
+                "give one key, such as \"1\"",
+            ),
+        }
+    };
+    let preamble = match raw.preamble.as_str() {
+        "memory" => Preamble::Memory,
+        "repeat" => Preamble::Repeat,
+        other => {
+            return fault(
+                "consent.preamble",
+                format!("unknown value \"{other}\""),
+                "use memory (or repeat, in a later version)",
+            );
+        }
+    };
+    Ok(Settings {
+        accept: key("accept", &raw.accept)?,
+        decline: key("decline", &raw.decline)?,
+        request: raw.request.clone(),
+        withdraw: raw.withdraw.clone(),
+        answer_timeout_ms: raw.answer_timeout_s.saturating_mul(1000),
+        attempts: raw.attempts,
+        preamble,
+        tone: tone("consent.tone", &raw.tone)?,
+    })
+}
+
+fn storage(
+    raw: &raw::Storage,
+    folder: &Path,
+    data_dir: &Path,
+    remarks: &mut Vec<String>,
+) -> Result<Storage, Fault> {
+    let below = |text: &Option<String>, scheme: &str, key: &str, default: &str| -> Result<PathBuf, Fault> {
+        let Some(text) = text else { return Ok(data_dir.join(default)) };
+        match text.strip_prefix(scheme) {
+            Some(path) if !path.is_empty() => Ok(folder.join(path)),
+            _ => fault(
+                key,
+                format!("\"{text}\" is not available in this version"),
+                format!("write it as \"{scheme}{default}\""),
+            ),
+        }
+    };
+    let database = below(&raw.database, "sqlite:", "storage.database", "earmark.db")?;
+    let audio = below(&raw.audio, "file:", "storage.audio", "audio")?;
+    let key = match raw.key_file.as_deref() {
+        None => KeySource::File(data_dir.join("keys/master.key")),
+        Some(text) => text.strip_prefix("env:").map_or_else(
+            || KeySource::File(folder.join(text)),
+            |name| KeySource::Environment(name.to_owned()),
+        ),
+    };
+    match raw.union_numbers.as_deref() {
+        Some("sealed") => remarks.push(
+            "storage.union_numbers = \"sealed\": there is no sealed store in this version; they are not kept at all"
+                .to_owned(),
+        ),
+        None | Some("absent") => {}
+        Some(other) => {
+            return fault("storage.union_numbers", format!("unknown value \"{other}\""), "use sealed or absent");
+        }
+    }
+    Ok(Storage {
+        database: format!("sqlite:{}", database.display()),
+        audio,
+        key,
+        second_spool: raw.second_writer.as_ref().map(|path| folder.join(path)),
+    })
+}

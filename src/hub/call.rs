@@ -1,0 +1,562 @@
+//! One call at the hub, from its INVITE to the end of its record.
+//!
+//! | stage | input | does |
+//! |---|---|---|
+//! | preparing | ports bound, journal written (or waited for long enough) | INVITE goes on → running |
+//! | preparing, running | gateway events | epoch raised first where parties change, then `consent`, media, record |
+//! | preparing, running | ended | recorder closes → closing |
+//! | closing | statistics in and recordings sealed, or waited for long enough | record closed |
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use consent::{
+    Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Leg, LineClass,
+    Mono, Now, Permit, PermitId, RecordingId, RecordingOutcome, RetentionTag, RuleSet, Side, SignalSource,
+};
+use recorder::{LegStatistics, SourceChange};
+use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
+use storage::{CallStarted, Entry, Stamped};
+
+use super::{Output, record};
+
+/// I3: the INVITE waits this long for the journal, no longer.
+const JOURNAL_WAIT_MS: u64 = 20;
+/// I2: and this long for media ports, which a healthy recorder binds in under one; then the call goes on
+/// without media through us.
+const BIND_WAIT_MS: u64 = 100;
+/// The same for an emergency call.
+const EMERGENCY_BIND_WAIT_MS: u64 = 20;
+/// How long an ended call's record stays open for its statistics and recordings.
+const CLOSE_WAIT_MS: u64 = 5_000;
+/// The most media streams relayed in one call; further `m=` lines are refused.
+const MAX_STREAMS: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Call {
+    id: CallId,
+    machine: consent::Call,
+    rules: Arc<RuleSet>,
+    epoch: EpochCounter,
+    /// The leg at whose far end the district's line is.
+    line_leg: Leg,
+    emergency: bool,
+    route: Route,
+    stage: Stage,
+    offered_media: Option<LegMedia>,
+    rtp: [Vec<Option<SocketAddr>>; 2],
+    /// Whether media runs through our ports; without it nothing can be stored.
+    anchored: bool,
+    answered: bool,
+    ringing: bool,
+    /// The user dialled: the identity of the callee until a change says otherwise.
+    callee: String,
+    ordinals: [Option<u32>; 2],
+    withdraw_by_info: [CodeMatcher; 2],
+    permits: BTreeMap<PermitId, (Basis, RetentionTag)>,
+    unsealed: BTreeSet<RecordingId>,
+    sealed: usize,
+    statistics: Option<Box<[LegStatistics; 2]>>,
+    pub(super) scheduled: Option<Mono>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Preparing { journalled: bool, journal_by: Mono, bound: Option<Vec<[SocketAddr; 2]>>, bound_by: Mono },
+    Refused,
+    Running,
+    Closing { end: End, by: Mono },
+    Closed,
+}
+
+impl Call {
+    /// Takes in an offered call: finds its line, opens its record, and asks for ports.
+    pub(super) fn begin(
+        now: Now,
+        offer: &Offer,
+        node: &str,
+        rules: &Arc<RuleSet>,
+        out: &mut VecDeque<Output>,
+    ) -> (CallId, Self) {
+        let to_line = offer.side == Side::Public || rules.is_line(&offer.request_user);
+        let direction = match (offer.side, to_line && !offer.emergency) {
+            (Side::Public, _) => Direction::Inbound,
+            (Side::District, true) => Direction::Internal,
+            (Side::District, false) => Direction::Outbound,
+        };
+        let facts = facts(offer, direction);
+        let epoch = EpochCounter::default();
+        let mut actions = Vec::new();
+        let machine =
+            consent::Call::new(offer.call, Arc::clone(rules), &facts, now, epoch.current(), &mut actions);
+        let line_leg = line_leg(direction, &machine, &facts, rules);
+        let withdraw = &rules.settings().withdraw;
+        let side = if direction == Direction::Outbound { Side::Public } else { Side::District };
+        let mut call = Self {
+            id: offer.call,
+            machine,
+            rules: Arc::clone(rules),
+            epoch,
+            line_leg,
+            emergency: offer.emergency,
+            route: Route { side, user: dialled(rules, offer, side) },
+            stage: Stage::Preparing {
+                journalled: offer.emergency,
+                journal_by: now.mono.plus_ms(JOURNAL_WAIT_MS),
+                bound: None,
+                bound_by: now.mono.plus_ms(if offer.emergency {
+                    EMERGENCY_BIND_WAIT_MS
+                } else {
+                    BIND_WAIT_MS
+                }),
+            },
+            offered_media: offer.media.clone(),
+            rtp: [Vec::new(), Vec::new()],
+            anchored: false,
+            answered: false,
+            ringing: false,
+            callee: offer.request_user.clone(),
+            ordinals: [None, None],
+            withdraw_by_info: [CodeMatcher::new(withdraw), CodeMatcher::new(withdraw)],
+            permits: BTreeMap::new(),
+            unsealed: BTreeSet::new(),
+            sealed: 0,
+            statistics: None,
+            scheduled: None,
+        };
+        call.open_record(now, offer, node, direction, out);
+        if offer.over_limit && !offer.emergency && call.machine.class() != LineClass::Dispatch {
+            call.stage = Stage::Refused;
+            out.push_back(Output::Gateway(sip_gateway::Command::Refuse {
+                call: offer.call,
+                status: 503,
+                text: "All lines of the gateway are in use",
+                retry_after_s: Some(10),
+            }));
+            return (offer.call, call);
+        }
+        out.push_back(Output::Media(recorder::Command::Bind {
+            call: offer.call,
+            epoch: call.epoch.clone(),
+            streams: offer.media.as_ref().map_or(1, |media| media.streams.len().clamp(1, MAX_STREAMS)) as u8,
+            emergency: offer.emergency,
+            withdraw: withdraw.clone(),
+        }));
+        call.perform(now, actions, out);
+        (offer.call, call)
+    }
+
+    pub(super) fn on_gateway(&mut self, now: Now, event: sip_gateway::Event, out: &mut VecDeque<Output>) {
+        use sip_gateway::Event as Sip;
+        match event {
+            Sip::Offered(_) => {}
+            Sip::Routed { parties_signalled, sip_call_id, .. } => {
+                self.machine.set_parties_signalled(parties_signalled);
+                self.write(now, Entry::CallRouted { call: self.id, sip_call_id }, out);
+            }
+            Sip::Progress { .. } if !self.ringing => {
+                self.ringing = true;
+                self.write(now, Entry::CallRinging { call: self.id }, out);
+            }
+            Sip::Progress { .. } => {}
+            Sip::Media { leg, media, .. } => self.describe(leg, &media, out),
+            Sip::Answered { .. } => self.on_answered(now, out),
+            Sip::Changed { leg, change, .. } => self.on_changed(now, leg, change, out),
+            Sip::Digit { leg, digit, .. } => {
+                if self.withdraw_by_info[leg.index()].push(digit, now.mono) {
+                    self.epoch.raise();
+                }
+                let epoch = self.epoch.current();
+                self.tell(now, Event::Digit { leg, digit, source: SignalSource::Info, epoch }, out);
+            }
+            Sip::Ended { end, .. } => self.on_ended(now, end, out),
+        }
+    }
+
+    pub(super) fn on_media(&mut self, now: Now, event: recorder::Event, out: &mut VecDeque<Output>) {
+        use recorder::Event as Media;
+        match event {
+            Media::Bound { addresses, .. } => self.on_bound(now, addresses, out),
+            Media::BindFailed { .. } => self.on_bound(now, Vec::new(), out),
+            Media::Digit { leg, digit, epoch, at, .. } => {
+                self.tell(at, Event::Digit { leg, digit, source: SignalSource::TelephoneEvent, epoch }, out);
+            }
+            Media::UnannouncedSource { leg, epoch, .. } => self.tell(now, Event::Doubt { leg, epoch }, out),
+            Media::Played { leg, notice, complete, .. } => {
+                self.tell(now, Event::Played { leg, notice, complete }, out);
+            }
+            Media::CannotPlay { leg, .. } => self.tell(now, Event::CannotAsk { leg }, out),
+            Media::PreambleStarted { epoch, .. } => self.tell(now, Event::PreambleStarted { epoch }, out),
+            Media::PreambleUnavailable { .. } => self.tell(now, Event::PreambleUnavailable, out),
+            Media::PreambleWiped { held_ms, reason, .. } => {
+                self.write(now, Entry::PreambleWiped { call: self.id, held_ms, reason }, out);
+            }
+            Media::RecordingStarted { permit, recording, .. } => {
+                self.unsealed.insert(recording);
+                if let Some((basis, retention)) = self.permits.get(&permit).cloned() {
+                    self.write(
+                        now,
+                        Entry::RecordingStarted { call: self.id, recording, basis, retention },
+                        out,
+                    );
+                }
+            }
+            Media::RecordingSealed(sealed) => {
+                self.unsealed.remove(&sealed.recording);
+                self.sealed += 1;
+                let line = self.machine.line().map(|line| line.number.clone());
+                out.push_back(Output::Store { sealed, line });
+            }
+            Media::RecordingFailed { permit, recording, .. } => {
+                self.write(now, Entry::RecordingFailed { call: self.id, recording }, out);
+                self.tell(now, Event::RecorderFailed { permit }, out);
+            }
+            Media::CopyFailed { recording, second, .. } => {
+                let entry = Entry::Audit {
+                    actor: "gateway".to_owned(),
+                    action: "recording.copy-failed".to_owned(),
+                    object: Some(recording.to_string()),
+                    detail: Some(if second { "second copy" } else { "first copy" }.to_owned()),
+                };
+                self.write(now, entry, out);
+            }
+            Media::Statistics { legs, .. } => self.statistics = Some(Box::new(legs)),
+        }
+        self.close_if_complete(now, out);
+    }
+
+    pub(super) fn on_journalled(&mut self, now: Now, out: &mut VecDeque<Output>) {
+        if let Stage::Preparing { journalled, .. } = &mut self.stage {
+            *journalled = true;
+            self.proceed_if_ready(now, out);
+        }
+    }
+
+    pub(super) fn on_timeout(&mut self, now: Now, out: &mut VecDeque<Output>) {
+        self.proceed_if_ready(now, out);
+        if self.machine.poll_timeout().is_some_and(|at| at <= now.mono) {
+            let mut actions = Vec::new();
+            self.machine.on_timeout(now, &mut actions);
+            self.perform(now, actions, out);
+        }
+        self.close_if_complete(now, out);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Mono> {
+        let own = match &self.stage {
+            Stage::Preparing { journalled, journal_by, bound, bound_by } => {
+                let journal = (!journalled).then_some(*journal_by);
+                let bind = bound.is_none().then_some(*bound_by);
+                journal.into_iter().chain(bind).min()
+            }
+            Stage::Closing { by, .. } => Some(*by),
+            Stage::Running | Stage::Refused | Stage::Closed => None,
+        };
+        own.into_iter().chain(self.machine.poll_timeout()).min()
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.stage, Stage::Closed)
+    }
+
+    pub(super) fn is_dispatch(&self) -> bool {
+        self.machine.class() == LineClass::Dispatch
+    }
+
+    pub(super) fn recordings(&self) -> usize {
+        self.unsealed.len()
+    }
+
+    fn open_record(
+        &mut self,
+        now: Now,
+        offer: &Offer,
+        node: &str,
+        direction: Direction,
+        out: &mut VecDeque<Output>,
+    ) {
+        let started = CallStarted {
+            call: self.id,
+            node: node.to_owned(),
+            line: self.machine.line().map(|line| line.number.clone()),
+            line_class: self.machine.class(),
+            retention: record::call_tag(offer.emergency),
+            direction,
+            from: self.shown(Leg::A, caller_user(&offer.caller), offer.caller.privacy),
+            to: self.shown(Leg::B, &offer.request_user, false),
+            privacy: offer.caller.privacy,
+            emergency: offer.emergency,
+            sip_call_id: offer.sip_call_id.clone(),
+            linked_calls: Vec::new(),
+        };
+        let stamped = Stamped { at: now.wall, entry: Entry::CallStarted(Box::new(started)) };
+        out.push_back(Output::Journal { stamped, awaited_by: (!offer.emergency).then_some(self.id) });
+        self.join(now, Leg::A, caller_user(&offer.caller), offer.caller.privacy, out);
+    }
+
+    fn on_bound(&mut self, now: Now, addresses: Vec<[SocketAddr; 2]>, out: &mut VecDeque<Output>) {
+        if let Stage::Preparing { bound, .. } = &mut self.stage {
+            self.anchored = !addresses.is_empty();
+            *bound = Some(addresses);
+            self.proceed_if_ready(now, out);
+        }
+    }
+
+    fn proceed_if_ready(&mut self, now: Now, out: &mut VecDeque<Output>) {
+        let Stage::Preparing { journalled, journal_by, bound, bound_by } = &mut self.stage else { return };
+        let journal_done = *journalled || *journal_by <= now.mono;
+        let bind_done = bound.is_some() || *bound_by <= now.mono;
+        if !journal_done || !bind_done {
+            return;
+        }
+        let media = bound.take().unwrap_or_default();
+        self.stage = Stage::Running;
+        if let Some(offered) = self.offered_media.take() {
+            self.describe(Leg::A, &offered, out);
+        }
+        out.push_back(Output::Gateway(sip_gateway::Command::Proceed {
+            call: self.id,
+            route: self.route.clone(),
+            media,
+        }));
+    }
+
+    fn describe(&mut self, leg: Leg, media: &LegMedia, out: &mut VecDeque<Output>) {
+        let rtp: Vec<_> = media.streams.iter().map(|stream| stream.rtp).collect();
+        let known = &mut self.rtp[leg.index()];
+        let change = if *known == rtp { SourceChange::Same } else { SourceChange::Announced };
+        *known = rtp;
+        out.push_back(Output::Media(recorder::Command::Describe {
+            call: self.id,
+            leg,
+            streams: media.streams.iter().take(MAX_STREAMS).map(record::remote_media).collect(),
+            change,
+        }));
+    }
+
+    fn on_answered(&mut self, now: Now, out: &mut VecDeque<Output>) {
+        if self.answered {
+            return;
+        }
+        self.answered = true;
+        self.write(now, Entry::CallAnswered { call: self.id }, out);
+        let callee = self.callee.clone();
+        self.join(now, Leg::B, &callee, false, out);
+        out.push_back(Output::Media(recorder::Command::Answered { call: self.id }));
+        let epoch = self.epoch.raise();
+        self.tell(now, Event::Answered { epoch }, out);
+        if !self.anchored && !self.emergency {
+            for leg in Leg::BOTH {
+                self.tell(now, Event::CannotAsk { leg }, out);
+            }
+        }
+    }
+
+    fn on_changed(&mut self, now: Now, leg: Leg, change: Change, out: &mut VecDeque<Output>) {
+        let epoch = self.epoch.raise();
+        match change {
+            Change::Held => self.tell(now, Event::Held { leg, epoch }, out),
+            Change::Resumed => self.tell(now, Event::Resumed { leg, epoch }, out),
+            Change::NewOrigin => self.tell(now, Event::Doubt { leg, epoch }, out),
+            Change::NewParty { identity } => {
+                self.leave(now, leg, out);
+                self.join(now, leg, caller_user(&identity), identity.privacy, out);
+                let left = self.is_dispatch() && leg == self.line_leg && !self.is_dispatch_line(&identity);
+                let event = if left { Event::LeftLine { epoch } } else { Event::PartyChanged { leg, epoch } };
+                self.tell(now, event, out);
+            }
+        }
+    }
+
+    fn on_ended(&mut self, now: Now, end: End, out: &mut VecDeque<Output>) {
+        if matches!(self.stage, Stage::Closing { .. } | Stage::Closed) {
+            return;
+        }
+        self.tell(now, Event::Ended, out);
+        for leg in Leg::BOTH {
+            self.leave(now, leg, out);
+        }
+        let refused = matches!(self.stage, Stage::Refused);
+        self.stage = Stage::Closing { end, by: now.mono.plus_ms(if refused { 0 } else { CLOSE_WAIT_MS }) };
+        if !refused {
+            out.push_back(Output::Media(recorder::Command::End { call: self.id }));
+        }
+        self.close_if_complete(now, out);
+    }
+
+    fn close_if_complete(&mut self, now: Now, out: &mut VecDeque<Output>) {
+        let Stage::Closing { end, by } = &self.stage else { return };
+        let complete = self.statistics.is_some() && self.unsealed.is_empty();
+        if !complete && now.mono < *by {
+            return;
+        }
+        let ended = record::ended(
+            self.id,
+            end,
+            self.answered,
+            self.recording_outcome(),
+            self.machine.basis().filter(|_| self.sealed + self.unsealed.len() > 0),
+            self.statistics.as_deref(),
+        );
+        self.write(now, Entry::CallEnded(Box::new(ended)), out);
+        self.stage = Stage::Closed;
+    }
+
+    /// The machine knows what was permitted; only a recording that exists makes a call "recorded".
+    fn recording_outcome(&self) -> RecordingOutcome {
+        let outcome = self.machine.recording_outcome();
+        let claims_audio = matches!(outcome, RecordingOutcome::Recorded | RecordingOutcome::PartlyRecorded);
+        match (claims_audio && self.sealed + self.unsealed.len() == 0, self.answered) {
+            (false, _) => outcome,
+            (true, true) => RecordingOutcome::Failed,
+            (true, false) => RecordingOutcome::NotAsked,
+        }
+    }
+
+    fn tell(&mut self, now: Now, event: Event, out: &mut VecDeque<Output>) {
+        if matches!(self.stage, Stage::Closing { .. } | Stage::Closed) {
+            return;
+        }
+        let mut actions = Vec::new();
+        self.machine.on_event(now, event, &mut actions);
+        self.perform(now, actions, out);
+    }
+
+    fn perform(&mut self, now: Now, actions: Vec<Action>, out: &mut VecDeque<Output>) {
+        use recorder::Command as Media;
+        let call = self.id;
+        for action in actions {
+            let command = match action {
+                Action::StartPreamble(epoch) => Media::StartPreamble { call, epoch },
+                Action::WipePreamble(reason) => Media::WipePreamble { call, reason },
+                Action::Play { leg, notice } => Media::Play { call, leg, notice },
+                Action::StopPlaying(leg) => Media::StopPlaying { call, leg },
+                Action::SwallowDigits { leg, swallow } => {
+                    out.push_back(Output::Gateway(sip_gateway::Command::SwallowInfoDigits {
+                        call,
+                        leg,
+                        swallow,
+                    }));
+                    Media::SwallowDigits { call, leg, swallow }
+                }
+                Action::Open { permit, continues } => {
+                    self.open(permit, continues, out);
+                    continue;
+                }
+                Action::Revoke { permit, reason } => Media::Revoke { call, permit, reason },
+                Action::Suspend { permit, before } => Media::Suspend { call, permit, before },
+                Action::Close { permit, before } => Media::CloseTap { call, permit, before },
+                Action::Heard(signal) => {
+                    self.write(now, Entry::Signalled { call, signal }, out);
+                    continue;
+                }
+                Action::Decided(decision) => {
+                    self.write(now, Entry::Decided { call, decision }, out);
+                    continue;
+                }
+            };
+            out.push_back(Output::Media(command));
+        }
+    }
+
+    fn open(&mut self, permit: Permit, continues: Option<PermitId>, out: &mut VecDeque<Output>) {
+        self.permits.insert(permit.id(), (permit.basis(), permit.retention().clone()));
+        out.push_back(match continues {
+            Some(earlier) => Output::Media(recorder::Command::OpenTap { permit, target: Err(earlier) }),
+            None => Output::BeginRecording {
+                look_back: permit.basis() == Basis::AllPartyConsent,
+                channels: record::channels(self.line_leg),
+                permit,
+            },
+        });
+    }
+
+    fn join(&mut self, now: Now, leg: Leg, user: &str, privacy: bool, out: &mut VecDeque<Output>) {
+        let ordinal = self.ordinals[leg.index()].map_or(0, |last| last + 1);
+        self.ordinals[leg.index()] = Some(ordinal);
+        let identity = self.shown(leg, user, privacy);
+        self.write(now, Entry::PartyJoined { call: self.id, leg, ordinal, identity }, out);
+    }
+
+    fn leave(&mut self, now: Now, leg: Leg, out: &mut VecDeque<Output>) {
+        if let Some(ordinal) = self.ordinals[leg.index()] {
+            self.write(now, Entry::PartyLeft { call: self.id, leg, ordinal }, out);
+        }
+    }
+
+    fn write(&self, now: Now, entry: Entry, out: &mut VecDeque<Output>) {
+        out.push_back(Output::Journal { stamped: Stamped { at: now.wall, entry }, awaited_by: None });
+    }
+
+    /// How a user is shown in records: in full form where it is a number; not at all where the caller asked
+    /// for privacy, or for the other party of a union line or with a union number.
+    fn shown(&self, leg: Leg, user: &str, privacy: bool) -> Option<String> {
+        let withheld = privacy || (self.machine.withholds_numbers() && leg != self.line_leg);
+        (!withheld)
+            .then(|| self.full(user).map_or_else(|| user.to_owned(), |number| number.as_str().to_owned()))
+    }
+
+    fn full(&self, user: &str) -> Option<E164> {
+        self.rules.numbering().normalise(user).number().cloned()
+    }
+
+    fn is_dispatch_line(&self, identity: &Identity) -> bool {
+        let Some(number) = self.full(caller_user(identity)) else { return false };
+        self.rules.lines().iter().any(|line| {
+            line.class == LineClass::Dispatch && (line.number == number || line.aliases.contains(&number))
+        })
+    }
+}
+
+fn caller_user(identity: &Identity) -> &str {
+    identity.asserted.as_deref().unwrap_or(&identity.from)
+}
+
+fn facts(offer: &Offer, direction: Direction) -> CallFacts {
+    let mut called = vec![offer.request_user.clone(), offer.to_user.clone()];
+    let mut calling = Vec::new();
+    if offer.side == Side::District {
+        called.extend(offer.diverted_from.iter().cloned());
+        calling.extend(offer.caller.asserted.clone());
+    }
+    calling.push(offer.caller.from.clone());
+    CallFacts {
+        direction,
+        called,
+        calling,
+        emergency: offer.emergency,
+        parties_signalled: offer.parties_signalled,
+    }
+}
+
+fn line_leg(direction: Direction, machine: &consent::Call, facts: &CallFacts, rules: &RuleSet) -> Leg {
+    match direction {
+        Direction::Inbound => Leg::B,
+        Direction::Outbound => Leg::A,
+        Direction::Internal => {
+            let Some(line) = machine.line() else { return Leg::B };
+            let is_line = |user: &String| {
+                rules
+                    .numbering()
+                    .normalise(user)
+                    .number()
+                    .is_some_and(|n| *n == line.number || line.aliases.contains(n))
+            };
+            if facts.called.iter().any(is_line) { Leg::B } else { Leg::A }
+        }
+    }
+}
+
+/// The outside prefix is for the PBX, not for the carrier: `98605550123` is dialled on as `8605550123`.
+fn dialled(rules: &RuleSet, offer: &Offer, side: Side) -> Option<String> {
+    if side != Side::Public || offer.emergency {
+        return None;
+    }
+    let numbering = rules.numbering();
+    let prefix = numbering.outside_prefix();
+    let rest = offer.request_user.strip_prefix(prefix).filter(|_| !prefix.is_empty())?;
+    let with = numbering.normalise(&offer.request_user).number().cloned()?;
+    let without = numbering.normalise(rest).number().cloned()?;
+    (with == without).then(|| rest.to_owned())
+}

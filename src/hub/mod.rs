@@ -1,0 +1,222 @@
+//! The hub: routes what one plane says to the others, and nothing else.
+//!
+//! Pure: events and time in, outputs out, in order; the shell (`serve`) performs them, the simulator
+//! performs them on virtual time. It holds one [`call::Call`] per call in progress. Bounded by the
+//! gateway's own limit on calls.
+
+mod call;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use consent::{CallId, E164, Mono, Now, Permit, RuleSet};
+use recorder::Sealed;
+use storage::Stamped;
+
+use call::Call;
+
+/// What the shell is to do, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Tell the SIP core.
+    Gateway(sip_gateway::Command),
+    /// Tell the media plane.
+    Media(recorder::Command),
+    /// Make an id and a key, and open the tap with them (`recorder::Command::OpenTap`).
+    BeginRecording {
+        /// The permit.
+        permit: Permit,
+        /// What the channels are called, caller's leg first.
+        channels: [String; 2],
+        /// Whether audio is held back for the look-back.
+        look_back: bool,
+    },
+    /// Write an entry to the journal.
+    Journal {
+        /// The entry.
+        stamped: Stamped,
+        /// Call [`Hub::on_journalled`] for this call once it is written.
+        awaited_by: Option<CallId>,
+    },
+    /// Move a sealed recording to its store, then call [`Hub::on_stored`].
+    Store {
+        /// The recording.
+        sealed: Box<Sealed>,
+        /// The district line it was made on.
+        line: Option<E164>,
+    },
+}
+
+/// Routes events between the planes.
+#[derive(Debug)]
+pub struct Hub {
+    node: String,
+    rules: Arc<RuleSet>,
+    calls: BTreeMap<CallId, Call>,
+    deadlines: BTreeSet<(Mono, CallId)>,
+    outputs: VecDeque<Output>,
+    dispatch_failures: u64,
+}
+
+impl Hub {
+    /// A hub with no calls. `node` is the gateway's name in records.
+    #[must_use]
+    pub fn new(node: String, rules: Arc<RuleSet>) -> Self {
+        Self {
+            node,
+            rules,
+            calls: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            dispatch_failures: 0,
+        }
+    }
+
+    /// Takes in what the SIP core says.
+    pub fn on_gateway(&mut self, now: Now, event: sip_gateway::Event) {
+        use sip_gateway::Event;
+        let id = match &event {
+            Event::Offered(offer) => {
+                let (id, call) = Call::begin(now, offer, &self.node, &self.rules, &mut self.outputs);
+                self.calls.insert(id, call);
+                self.settle(now, id);
+                return;
+            }
+            Event::Routed { call, .. }
+            | Event::Progress { call, .. }
+            | Event::Media { call, .. }
+            | Event::Answered { call }
+            | Event::Changed { call, .. }
+            | Event::Digit { call, .. }
+            | Event::Ended { call, .. } => *call,
+        };
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.on_gateway(now, event, &mut self.outputs);
+            self.settle(now, id);
+        }
+    }
+
+    /// Takes in what the media plane says.
+    pub fn on_media(&mut self, now: Now, event: recorder::Event) {
+        use recorder::Event;
+        let id = match &event {
+            Event::Bound { call, .. }
+            | Event::BindFailed { call }
+            | Event::Digit { call, .. }
+            | Event::UnannouncedSource { call, .. }
+            | Event::Played { call, .. }
+            | Event::CannotPlay { call, .. }
+            | Event::PreambleStarted { call, .. }
+            | Event::PreambleUnavailable { call }
+            | Event::PreambleWiped { call, .. }
+            | Event::RecordingStarted { call, .. }
+            | Event::RecordingFailed { call, .. }
+            | Event::CopyFailed { call, .. }
+            | Event::Statistics { call, .. } => *call,
+            Event::RecordingSealed(sealed) => sealed.call,
+        };
+        let Some(call) = self.calls.get_mut(&id) else {
+            // The call's record is closed already; its recording must not be lost for that.
+            if let Event::RecordingSealed(sealed) = event {
+                self.outputs.push_back(Output::Store { sealed, line: None });
+            }
+            return;
+        };
+        if matches!(event, Event::RecordingFailed { .. } | Event::CopyFailed { .. }) && call.is_dispatch() {
+            self.dispatch_failures += 1;
+        }
+        call.on_media(now, event, &mut self.outputs);
+        self.settle(now, id);
+    }
+
+    /// The entry that `call` waits for is written (or refused: the call does not wait for a full journal).
+    pub fn on_journalled(&mut self, now: Now, id: CallId) {
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.on_journalled(now, &mut self.outputs);
+            self.settle(now, id);
+        }
+    }
+
+    /// The sealed recording is in its store as `object`.
+    pub fn on_stored(&mut self, now: Now, sealed: &Sealed, line: Option<E164>, object: String) {
+        let entry = record::stored(sealed, line, object);
+        self.outputs
+            .push_back(Output::Journal { stamped: Stamped { at: now.wall, entry }, awaited_by: None });
+    }
+
+    /// When [`Self::on_timeout`] is next due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Does what is due.
+    pub fn on_timeout(&mut self, now: Now) {
+        while let Some(&(at, id)) = self.deadlines.first() {
+            if at > now.mono {
+                return;
+            }
+            self.deadlines.pop_first();
+            if let Some(call) = self.calls.get_mut(&id) {
+                call.on_timeout(now, &mut self.outputs);
+                self.settle(now, id);
+            }
+        }
+    }
+
+    /// Ends every call, with this text as the reason (RFC 3326).
+    pub fn end_all(&mut self, text: &'static str) {
+        for &call in self.calls.keys() {
+            self.outputs.push_back(Output::Gateway(sip_gateway::Command::End { call, text }));
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Calls whose record is not closed yet.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Recordings being made.
+    #[must_use]
+    pub fn recordings(&self) -> usize {
+        self.calls.values().map(Call::recordings).sum()
+    }
+
+    /// Failures of recordings, or of one of their two copies, on dispatch lines since the start: an alarm.
+    #[must_use]
+    pub const fn dispatch_failures(&self) -> u64 {
+        self.dispatch_failures
+    }
+
+    /// Keeps the call's one place among the deadlines true, and forgets the call once its record is closed.
+    fn settle(&mut self, now: Now, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        if let Some(at) = call.scheduled.take() {
+            self.deadlines.remove(&(at, id));
+        }
+        if call.is_closed() {
+            self.calls.remove(&id);
+            return;
+        }
+        if let Some(at) = call.poll_timeout() {
+            // Never in the past, so that a deadline that does nothing cannot spin.
+            let at = at.max(Mono(now.mono.0 + 1));
+            call.scheduled = Some(at);
+            self.deadlines.insert((at, id));
+        }
+    }
+}
+
+/// The entry for a recording that an earlier process left and that is stored now. Its line is that of its
+/// call's record.
+#[must_use]
+pub fn recovered(sealed: &Sealed, object: String) -> storage::Entry {
+    record::stored(sealed, None, object)
+}

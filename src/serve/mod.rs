@@ -1,0 +1,278 @@
+//! `earmark serve`: opens what the configuration names, in an order in which nothing can be lost, and
+//! runs until SIGTERM.
+
+mod clock;
+mod ops;
+mod shelf;
+mod signalling;
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use recorder::{Plane, PlaneConfig, PromptSet, Sealed};
+use sip_gateway::{Core, Listener, Sockets, Transport};
+use storage::{Delivery, Entry, Journal, MasterKey, Objects, Stamped};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing_subscriber::EnvFilter;
+
+use crate::commands::Failure;
+use crate::config::{Config, KeySource};
+use crate::hub::{self, Hub};
+use clock::Clock;
+use ops::Ops;
+use shelf::{Item, Stored};
+use signalling::{Inputs, Parts, Signalling};
+
+/// One or two media threads carry a district's calls many times over (docs/adr); more would only share
+/// the cores with signalling.
+const MEDIA_THREADS: usize = 2;
+
+/// How long the journal has to take the last entries when the service stops.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the store has to take the last recordings when the service stops; what is left is stored at
+/// the next start.
+const SHELF_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the state of journal and database is read for readiness and metrics.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs the service until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If something that a gateway cannot be without cannot be opened: a folder, the key, a port.
+pub(crate) async fn run(config: Config) -> Result<(), Failure> {
+    log_to_stderr();
+    let clock = Clock::start();
+    for remark in &config.remarks {
+        tracing::info!("configuration: {remark}");
+    }
+    for folder in [&config.data_dir, &config.data_dir.join("spool"), &config.storage.audio] {
+        make_folder(folder)?;
+    }
+    let master = master_key(&config.storage.key, &config)?;
+    let journal = Arc::new(Journal::start(&config.data_dir.join("journal")).map_err(anyhow::Error::from)?);
+    let objects = Arc::new(Objects::open(&config.storage.audio).map_err(anyhow::Error::from)?);
+    let ops = Arc::new(Ops::new());
+
+    recover(&config, &master, &journal, &objects, clock).await;
+
+    let (plane, media) = Plane::start(plane_config(&config, clock)?).map_err(anyhow::Error::from)?;
+    let (sockets, listeners, network) = bind(&config)?;
+    let mut gateway = config.gateway.clone();
+    gateway.listeners = listeners;
+    let mut seed = [0; 32];
+    storage::fill_random(&mut seed).map_err(anyhow::Error::from)?;
+    let core = Core::new(Arc::new(gateway.clone()), seed);
+    let hub = Hub::new(config.node.clone(), Arc::new(config.rules.clone()));
+
+    let (to_shelf, shelf_in) = mpsc::channel::<Item>(shelf::WAITING);
+    let (shelf_out, stored) = mpsc::channel::<Stored>(shelf::WAITING);
+    let shelf = tokio::spawn(shelf::run(shelf_in, shelf_out, objects, Arc::clone(&ops)));
+    let (stop_delivery, delivery_stop) = watch::channel(false);
+    let delivery = Delivery::start(&journal, &config.storage.database, delivery_stop);
+    tokio::spawn(watch_health(Arc::clone(&ops), Arc::clone(&journal), delivery.health()));
+
+    let ops_address = ops::start(config.ops, Arc::clone(&ops))
+        .await
+        .map_err(|source| Failure::Io { what: format!("ops.listen {}", config.ops), source })?;
+    let terminated = terminated().map_err(|source| Failure::Io { what: "signals".to_owned(), source })?;
+    announce(&gateway.listeners, ops_address);
+
+    let parts = Parts { clock, core, hub, sockets, plane, journal: Arc::clone(&journal), master, shelf: to_shelf, ops };
+    let inputs = Inputs { network, media, stored };
+    let finished = Signalling::new(parts).run(inputs, terminated, config.drain).await;
+    tracing::info!("no call is left; closing");
+    close(finished, shelf, journal, stop_delivery, delivery).await
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("EARMARK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // Fails only where a test has set a subscriber before.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
+fn make_folder(path: &Path) -> Result<(), Failure> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Failure::Io { what: format!("cannot make the folder {}", path.display()), source })
+}
+
+/// The master key. A new one is made only where nothing was ever recorded: with recordings there and no
+/// key, a new one would hide that they cannot be opened.
+pub(crate) fn master_key(source: &KeySource, config: &Config) -> Result<MasterKey, Failure> {
+    let key = match source {
+        KeySource::Environment(name) => MasterKey::from_env(name),
+        KeySource::File(path) if path.exists() => MasterKey::load(path),
+        KeySource::File(path) => {
+            let recorded = has_files(&config.storage.audio) || has_files(&config.data_dir.join("spool"));
+            if recorded {
+                return Err(Failure::Usage(format!(
+                    "{}: the master key is missing, and there are recordings that need it; put it back",
+                    path.display()
+                )));
+            }
+            MasterKey::create(path)
+        }
+    };
+    key.map_err(|error| Failure::Other(error.into()))
+}
+
+fn has_files(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Seals what an earlier process left in the spool, stores it, and ends the records it left open.
+async fn recover(config: &Config, master: &MasterKey, journal: &Journal, objects: &Arc<Objects>, clock: Clock) {
+    let mut entries = Vec::new();
+    for sealed in recover_spools(config, master) {
+        let (recording, file, sha256) = (sealed.recording, sealed.file.clone(), sealed.sha256.clone());
+        let objects = Arc::clone(objects);
+        let at = sealed.started_at;
+        let put = tokio::task::spawn_blocking(move || objects.put(recording, at, &file, &sha256)).await;
+        match put {
+            Ok(Ok(object)) => entries.push((sealed, object)),
+            Ok(Err(error)) => tracing::error!(recording = %recording, %error, "cannot store a recovered recording; it stays in the spool"),
+            Err(error) => tracing::error!(recording = %recording, %error, "storing a recovered recording failed"),
+        }
+    }
+    let now = clock.now().wall;
+    let stamped: Vec<_> = entries
+        .iter()
+        .map(|(sealed, object)| Stamped { at: now, entry: hub::recovered(sealed, object.clone()) })
+        .collect();
+    let mut written = true;
+    for receipt in journal.recover(now, &stamped) {
+        written &= receipt.await.is_ok();
+    }
+    let started = Entry::Audit { actor: "gateway".to_owned(), action: "service.start".to_owned(), object: None, detail: None };
+    drop(journal.append(&Stamped { at: now, entry: started }));
+    if written {
+        for (sealed, _) in &entries {
+            shelf::clear(&sealed.file);
+        }
+    }
+}
+
+fn recover_spools(config: &Config, master: &MasterKey) -> Vec<Sealed> {
+    let unwrap = |recording, wrapped: &[u8]| master.unwrap(recording, wrapped).ok();
+    let mut found: Vec<Sealed> = Vec::new();
+    let spools = [Some(config.data_dir.join("spool")), config.storage.second_spool.clone()];
+    for folder in spools.into_iter().flatten() {
+        for sealed in recorder::recover(&folder, &unwrap) {
+            match found.iter_mut().find(|other| other.recording == sealed.recording) {
+                // The second writer's copy of the same recording: the longer one is kept.
+                Some(other) if other.duration_s < sealed.duration_s => *other = sealed,
+                Some(_) => {}
+                None => found.push(sealed),
+            }
+        }
+    }
+    found
+}
+
+fn plane_config(config: &Config, clock: Clock) -> Result<PlaneConfig, Failure> {
+    let prompts = PromptSet::load(config.prompts.as_deref(), &config.languages)
+        .map_err(|error| Failure::Usage(format!("consent.prompts: {error}")))?;
+    Ok(PlaneConfig {
+        origin: clock.origin(),
+        address: config.media_address,
+        ports: config.media_ports.clone(),
+        media_threads: MEDIA_THREADS,
+        spool: config.data_dir.join("spool"),
+        second_spool: config.storage.second_spool.clone(),
+        prompts,
+        preamble_budget_bytes: config.preamble_memory_bytes,
+        lookback_ms: config.lookback_ms,
+    })
+}
+
+type Bound = (Sockets, Vec<Listener>, mpsc::Receiver<sip_gateway::Input>);
+
+fn bind(config: &Config) -> Result<Bound, Failure> {
+    let limits = &config.gateway.limits;
+    Sockets::bind(&config.gateway.listeners, limits)
+        .map_err(|source| Failure::Io { what: "sip.listen cannot be bound".to_owned(), source })
+}
+
+/// Resolves at SIGTERM or SIGINT. SIGHUP is noted: rules are changed by a restart in this version.
+fn terminated() -> io::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup: Signal = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = hangup.recv() => {
+                    tracing::warn!("SIGHUP: this version reads its configuration at start only; restart to apply a change");
+                }
+            }
+        }
+    })
+}
+
+/// The contract's line on stdout, and systemd's notice.
+#[expect(clippy::print_stdout, reason = "the contract's one line")]
+fn announce(listeners: &[Listener], ops: SocketAddr) {
+    let sip: Vec<_> = listeners
+        .iter()
+        .map(|listener| {
+            let transport = match listener.transport {
+                Transport::Udp => "udp",
+                Transport::Tcp => "tcp",
+            };
+            format!("{transport}:{}", listener.address)
+        })
+        .collect();
+    println!("ready sip={} ops=http://{ops}", sip.join(","));
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "no systemd to notify");
+    }
+}
+
+async fn watch_health(ops: Arc<Ops>, journal: Arc<Journal>, delivery: watch::Receiver<storage::DeliveryHealth>) {
+    let mut tick = tokio::time::interval(HEALTH_EVERY);
+    let mut refused = 0;
+    loop {
+        tick.tick().await;
+        let health = journal.health();
+        ops.journal_refused.inc_by(health.refused.saturating_sub(refused));
+        refused = health.refused;
+        ops.journal_writable.store(!health.failing, Ordering::Relaxed);
+        let delivered = delivery.borrow().clone();
+        ops.undelivered.store(health.written.saturating_sub(delivered.delivered), Ordering::Relaxed);
+        ops.database_reachable.store(delivered.reachable, Ordering::Relaxed);
+    }
+}
+
+/// Lets store, journal and database have what is left, each for a bounded time.
+async fn close(
+    finished: Signalling,
+    shelf: tokio::task::JoinHandle<()>,
+    journal: Arc<Journal>,
+    stop_delivery: watch::Sender<bool>,
+    delivery: Delivery,
+) -> Result<(), Failure> {
+    let Signalling { plane, shelf: to_shelf, .. } = finished;
+    plane.stop().await;
+    drop(to_shelf);
+    if tokio::time::timeout(SHELF_PATIENCE, shelf).await.is_err() {
+        tracing::warn!("recordings are left in the spool; the next start stores them");
+    }
+    let _: PathBuf = journal.folder().to_owned();
+    delivery.drain(JOURNAL_PATIENCE).await;
+    // The receiver is gone only if delivery ended by itself, and then there is nothing to stop.
+    let _ = stop_delivery.send(true);
+    Ok(())
+}

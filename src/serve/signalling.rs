@@ -1,0 +1,260 @@
+//! The task that owns the SIP core and the hub, and performs what they want done.
+//!
+//! Nothing in it waits for a disk, a database or the media plane: those are reached through bounded
+//! queues, and answer through others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use consent::{CallId, Direction, Permit, RecordingId};
+use recorder::{NewRecording, Plane, RecordingKey};
+use sip_gateway::{Core, Input, Sockets};
+use storage::{Entry, Journal, MasterKey, Stamped};
+use tokio::sync::mpsc;
+
+use super::clock::Clock;
+use super::ops::Ops;
+use super::shelf::{self, Item, Stored};
+use crate::hub::{Hub, Output};
+
+/// How many inputs are taken before timers and the other queues get their turn.
+const INPUTS_AT_ONCE: usize = 64;
+
+/// How long the calls that are left have to end after the drain time.
+const LAST_CALLS: Duration = Duration::from_secs(3);
+
+pub(super) struct Signalling {
+    pub(super) clock: Clock,
+    pub(super) core: Core,
+    pub(super) hub: Hub,
+    pub(super) sockets: Sockets,
+    pub(super) plane: Plane,
+    pub(super) journal: Arc<Journal>,
+    pub(super) master: MasterKey,
+    pub(super) shelf: mpsc::Sender<Item>,
+    pub(super) ops: Arc<Ops>,
+    /// For the metrics: the direction of each open call.
+    directions: HashMap<CallId, Direction>,
+    journalled: mpsc::Sender<CallId>,
+    journalled_in: mpsc::Receiver<CallId>,
+}
+
+/// Where the other tasks' answers come from.
+pub(super) struct Inputs {
+    pub(super) network: mpsc::Receiver<Input>,
+    pub(super) media: mpsc::Receiver<recorder::Event>,
+    pub(super) stored: mpsc::Receiver<Stored>,
+}
+
+/// What the task owns at its start.
+pub(super) struct Parts {
+    pub(super) clock: Clock,
+    pub(super) core: Core,
+    pub(super) hub: Hub,
+    pub(super) sockets: Sockets,
+    pub(super) plane: Plane,
+    pub(super) journal: Arc<Journal>,
+    pub(super) master: MasterKey,
+    pub(super) shelf: mpsc::Sender<Item>,
+    pub(super) ops: Arc<Ops>,
+}
+
+impl Signalling {
+    pub(super) fn new(parts: Parts) -> Self {
+        let (journalled, journalled_in) = mpsc::channel(4096);
+        let Parts { clock, core, hub, sockets, plane, journal, master, shelf, ops } = parts;
+        Self {
+            clock,
+            core,
+            hub,
+            sockets,
+            plane,
+            journal,
+            master,
+            shelf,
+            ops,
+            directions: HashMap::new(),
+            journalled,
+            journalled_in,
+        }
+    }
+
+    /// Runs until `stop` resolves; then takes no new calls, lets those in progress go on for `drain`, and
+    /// ends what is left.
+    pub(super) async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>, drain: Duration) -> Self {
+        tokio::pin!(stop);
+        let mut draining: Option<tokio::time::Instant> = None;
+        let mut ended_all = false;
+        loop {
+            self.perform();
+            if let Some(until) = draining {
+                if self.hub.calls() == 0 {
+                    return self;
+                }
+                if tokio::time::Instant::now() >= until {
+                    if ended_all {
+                        return self;
+                    }
+                    ended_all = true;
+                    draining = Some(until + LAST_CALLS);
+                    self.hub.end_all("The gateway is shutting down");
+                    continue;
+                }
+            }
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                () = &mut stop, if draining.is_none() => {
+                    self.ops.draining.store(true, Ordering::Relaxed);
+                    let now = self.clock.now();
+                    self.core.on_command(now, sip_gateway::Command::Drain);
+                    draining = Some(tokio::time::Instant::now() + drain);
+                }
+                Some(input) = inputs.network.recv() => {
+                    self.on_input(input);
+                    for _ in 1..INPUTS_AT_ONCE {
+                        let Ok(input) = inputs.network.try_recv() else { break };
+                        self.on_input(input);
+                    }
+                }
+                Some(event) = inputs.media.recv() => self.on_media(event),
+                Some(call) = self.journalled_in.recv() => self.hub.on_journalled(self.clock.now(), call),
+                Some(stored) = inputs.stored.recv() => self.on_stored(stored),
+                () = sleep_until(wake) => {}
+                () = sleep_until(draining) => {}
+            }
+            self.on_time();
+        }
+    }
+
+    fn wake(&self) -> Option<tokio::time::Instant> {
+        let at = self.core.poll_timeout().into_iter().chain(self.hub.poll_timeout()).min()?;
+        Some(self.clock.instant(at))
+    }
+
+    fn on_time(&mut self) {
+        let now = self.clock.now();
+        if self.core.poll_timeout().is_some_and(|at| at <= now.mono) {
+            self.core.on_timeout(now);
+        }
+        if self.hub.poll_timeout().is_some_and(|at| at <= now.mono) {
+            self.hub.on_timeout(now);
+        }
+    }
+
+    fn on_input(&mut self, input: Input) {
+        self.core.on_input(self.clock.now(), input);
+        self.perform();
+    }
+
+    fn on_media(&mut self, event: recorder::Event) {
+        if let recorder::Event::Statistics { legs, .. } = &event {
+            self.ops.media_refused.inc_by(legs.iter().map(|leg| leg.refused).sum());
+        }
+        self.hub.on_media(self.clock.now(), event);
+    }
+
+    fn on_stored(&mut self, stored: Stored) {
+        let Stored { item, object } = stored;
+        self.hub.on_stored(self.clock.now(), &item.sealed, item.line, object);
+        // The journal's queue keeps the order: the entry is written before the next start can miss the file.
+        self.perform();
+        let file = item.sealed.file;
+        tokio::task::spawn_blocking(move || shelf::clear(&file));
+    }
+
+    /// Does all that core and hub want done. Events go to the hub before anything that follows them is
+    /// sent, so that an epoch is raised before the message that lets a new party in.
+    fn perform(&mut self) {
+        loop {
+            if let Some(output) = self.core.poll_output() {
+                self.perform_core(output);
+            } else if let Some(output) = self.hub.poll_output() {
+                self.perform_hub(output);
+            } else {
+                break;
+            }
+        }
+        self.ops.calls_active.set(i64::try_from(self.hub.calls()).unwrap_or(i64::MAX));
+        self.ops.recordings_active.set(i64::try_from(self.hub.recordings()).unwrap_or(i64::MAX));
+        self.ops.dispatch_failures.set(i64::try_from(self.hub.dispatch_failures()).unwrap_or(i64::MAX));
+    }
+
+    fn perform_core(&mut self, output: sip_gateway::Output) {
+        use sip_gateway::Output as Sip;
+        match output {
+            Sip::Event(event) => self.hub.on_gateway(self.clock.now(), event),
+            Sip::Datagram { listener, to, bytes } => self.sockets.send_datagram(listener, to, bytes),
+            Sip::Stream { stream, bytes } => self.sockets.send_stream(stream, bytes),
+            Sip::Connect { stream, listener, to } => self.sockets.connect(stream, listener, to),
+            Sip::CloseStream { stream } => self.sockets.close_stream(stream),
+        }
+    }
+
+    fn perform_hub(&mut self, output: Output) {
+        match output {
+            Output::Gateway(command) => self.core.on_command(self.clock.now(), command),
+            Output::Media(command) => self.plane.send(command),
+            Output::BeginRecording { permit, channels, look_back } => self.begin_recording(permit, channels, look_back),
+            Output::Journal { stamped, awaited_by } => self.write(stamped, awaited_by),
+            Output::Store { sealed, line } => {
+                if self.shelf.try_send(Item { sealed, line }).is_err() {
+                    tracing::error!("too many recordings wait for the store; this one waits in the spool for the next start");
+                    self.ops.store_failures.inc();
+                }
+            }
+        }
+    }
+
+    fn begin_recording(&mut self, permit: Permit, channels: [String; 2], look_back: bool) {
+        match self.recording_key() {
+            Ok((id, key)) => {
+                let target = Ok(NewRecording { id, key, channels, look_back });
+                self.plane.send(recorder::Command::OpenTap { permit, target });
+            }
+            Err(error) => {
+                tracing::error!(call = %permit.call(), %error, "no key for a recording");
+                let failed = recorder::Event::RecordingFailed { call: permit.call(), permit: permit.id(), recording: None };
+                self.hub.on_media(self.clock.now(), failed);
+            }
+        }
+    }
+
+    fn recording_key(&self) -> Result<(RecordingId, RecordingKey), storage::KeyError> {
+        let mut random = [0; 16];
+        storage::fill_random(&mut random)?;
+        let id = RecordingId::v7(self.clock.now().wall, u128::from_be_bytes(random));
+        let secret = storage::fresh_dek()?;
+        let wrapped = self.master.wrap(id, &secret)?;
+        Ok((id, RecordingKey { secret, wrapped }))
+    }
+
+    fn write(&mut self, stamped: Stamped, awaited_by: Option<CallId>) {
+        let direction = match &stamped.entry {
+            Entry::CallStarted(started) => self.directions.insert(started.call, started.direction),
+            Entry::CallEnded(ended) => self.directions.remove(&ended.call),
+            _ => None,
+        };
+        self.ops.count(&stamped, direction);
+        let receipt = self.journal.append(&stamped);
+        if let Some(call) = awaited_by {
+            let journalled = self.journalled.clone();
+            tokio::spawn(async move {
+                if let Err(error) = receipt.await {
+                    tracing::error!(%call, %error, "the journal does not take the start of a call; the call goes on");
+                }
+                // Nobody listens any more once the service has stopped.
+                let _ = journalled.send(call).await;
+            });
+        }
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
