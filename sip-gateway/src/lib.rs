@@ -6,8 +6,10 @@
 mod command;
 mod config;
 pub mod core;
+pub mod emergency;
 mod event;
 mod media;
+pub mod sdp;
 pub mod wire;
 
 pub use command::{Command, Route};
