@@ -2,9 +2,10 @@
 //! and the database is projected from.
 
 use consent::{
-    Basis, CallId, Decision, Direction, E164, Leg, LineClass, RecordingId, RecordingOutcome, RetentionTag, Signal, Wall,
+    Basis, CallId, Decision, Direction, E164, Leg, LineClass, RecordingId, RecordingOutcome, RetentionTag,
+    Signal, Wall,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// An entry with its instant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -187,7 +188,8 @@ pub struct LegMediaRecord {
     pub packets: u64,
     /// Packets that never came.
     pub lost: u64,
-    /// Interarrival jitter, ms.
+    /// Interarrival jitter, ms. Not finite: written as null, read as 0.
+    #[serde(deserialize_with = "finite")]
     pub jitter_ms: f64,
     /// Estimated mean opinion score.
     pub mos: Option<f64>,
@@ -206,7 +208,8 @@ pub struct RecordingRow {
     pub started_at: Wall,
     /// After the last sample.
     pub ended_at: Wall,
-    /// Seconds.
+    /// Seconds. Not finite: written as null, read as 0.
+    #[serde(deserialize_with = "finite")]
     pub duration_s: f64,
     /// The basis of its first interval.
     pub basis: Basis,
@@ -232,4 +235,33 @@ pub struct RecordingRow {
     pub gaps: serde_json::Value,
     /// Reasons to keep it from play and release.
     pub quarantine: Vec<String>,
+}
+
+impl Entry {
+    /// The call that it belongs to; `None` for the audit log's.
+    #[must_use]
+    pub fn call(&self) -> Option<CallId> {
+        match self {
+            Self::CallStarted(started) => Some(started.call),
+            Self::RecordingStored(row) => Some(row.call),
+            Self::CallEnded(ended) => Some(ended.call),
+            Self::CallRouted { call, .. }
+            | Self::CallRinging { call }
+            | Self::CallAnswered { call }
+            | Self::PartyJoined { call, .. }
+            | Self::PartyLeft { call, .. }
+            | Self::Signalled { call, .. }
+            | Self::Decided { call, .. }
+            | Self::PreambleWiped { call, .. }
+            | Self::RecordingStarted { call, .. }
+            | Self::RecordingFailed { call, .. } => Some(*call),
+            Self::Audit { .. } => None,
+        }
+    }
+}
+
+/// JSON has no NaN: the serializer writes null for it, and a record must come back from the journal
+/// whatever the meters of a call said.
+fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(0.0))
 }
