@@ -1,0 +1,1 @@
+//! `earmark demo --once`: what the README promises.

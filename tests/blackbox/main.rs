@@ -1,0 +1,26 @@
+//! The built daemon from outside: real sockets, real time, real peers (SIPp, baresip, scripted telephones).
+//! Each test has a folder and loopback addresses of its own; each file is one part of what users rely on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+
+mod consent_line;
+mod demonstration;
+mod dispatch_line;
+mod emergency;
+mod faults;
+mod gateway;
+mod hostile;
+mod media;
+mod message;
+mod mistakes;
+mod operations;
+mod phone;
+mod sound;
+mod stock_clients;

@@ -1,0 +1,88 @@
+//! A wrong configuration or command line is refused with file, key, what is wrong and how to mend it.
+
+use crate::gateway::Site;
+
+/// Runs `command` with a changed configuration; it must refuse with 2 and name everything in `named`.
+fn refused(command: &str, from: &str, to: &str, named: &[&str]) {
+    let site = Site::with(|_, text| {
+        assert!(text.contains(from), "{from} is in the usual configuration");
+        text.replacen(from, to, 1)
+    });
+    let output = site.run([command]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{to}: {said}");
+    assert!(output.stdout.is_empty(), "nothing on stdout");
+    for word in named.iter().chain(&["earmark.toml"]) {
+        assert!(said.contains(word), "`{word}` is named: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_name() {
+    for command in ["check", "serve"] {
+        refused(command, "max_calls = 2000", "max_cals = 2000", &["max_cals", "max_calls"]);
+    }
+}
+
+#[test]
+fn an_unknown_line_class_is_refused_with_the_known_ones() {
+    let known = ["always", "dispatch", "consent", "never", "union"];
+    refused("check", "class = \"dispatch\"", "class = \"always\"", &known);
+}
+
+#[test]
+fn a_number_that_is_none_is_refused() {
+    refused("check", "number = \"+18607427331\"", "number = \"742-7331\"", &["number", "742-7331"]);
+}
+
+#[test]
+fn peers_that_cannot_be_told_apart_are_refused() {
+    let site = Site::with(|site, text| {
+        text.replacen(
+            &format!("uri = \"sip:{}\"", site.carrier()),
+            &format!("uri = \"sip:{}\"", site.pbx()),
+            1,
+        )
+    });
+    let output = site.run(["check"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for word in ["earmark.toml", "pbx", "carrier", "allow"] {
+        assert!(said.contains(word), "`{word}` is named: {said}");
+    }
+}
+
+#[test]
+fn a_missing_configuration_names_the_file() {
+    let site = Site::new();
+    std::fs::remove_file(site.config_file()).expect("the configuration");
+    let output = site.run(["serve"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("earmark.toml"));
+}
+
+#[test]
+fn check_says_what_each_line_does_without_binding_a_port() {
+    let site = Site::new();
+    let _gateway = site.start();
+    let output = site.run(["check"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout);
+    for line in ["+18607427331", "+18607427310", "+18607427399"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[test]
+fn an_id_that_is_not_there_is_no_and_not_an_error() {
+    let site = Site::new();
+    let _gateway = site.start();
+    let id = "01930000-0000-7000-8000-000000000000";
+    for arguments in [["calls", "show"], ["recordings", "show"], ["recordings", "verify"]] {
+        assert_eq!(site.run(arguments.iter().chain(&[id])).status.code(), Some(1), "{arguments:?}");
+    }
+    assert_eq!(site.run(["explain", id]).status.code(), Some(1));
+    assert_eq!(site.run(["explain", "not-an-id"]).status.code(), Some(2));
+    assert_eq!(site.run(["no-such-command"]).status.code(), Some(2));
+}

@@ -1,0 +1,592 @@
+//! A scripted SIP telephone (RFC 3261) on a real socket. Its own thread answers everything that needs no
+//! script: ACKs, re-INVITEs, UPDATE, OPTIONS, INFO, BYE, CANCEL and retransmissions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::media::{Media, Threads};
+use crate::message::{Message, describe};
+
+/// How long anything in a call may take before the test gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// RFC 3261 Timer A's T1.
+const T1: Duration = Duration::from_millis(500);
+
+/// A telephone (or a whole PBX or carrier: it holds any number of calls).
+pub(crate) struct Phone {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One call of a [`Phone`]. Hanging up is the script's business; dropping it only ends its media.
+pub(crate) struct Call {
+    shared: Arc<Shared>,
+    id: String,
+    media: Arc<Media>,
+    _threads: Threads,
+}
+
+/// What to put into an INVITE.
+pub(crate) struct Invite {
+    to: String,
+    from: String,
+    headers: Vec<(String, String)>,
+    body: fn(&str) -> (String, Vec<u8>),
+}
+
+struct Shared {
+    socket: UdpSocket,
+    address: SocketAddr,
+    gateway: SocketAddr,
+    state: Mutex<State>,
+    changed: Condvar,
+    closing: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    dialogs: BTreeMap<String, Dialog>,
+    arrived: VecDeque<(String, Threads)>,
+    serial: u32,
+}
+
+struct Dialog {
+    outgoing: bool,
+    local: String,
+    remote: String,
+    target: String,
+    cseq: u32,
+    /// The INVITE that made the dialog, sent or received.
+    invite: Message,
+    /// Our latest response to it.
+    reply: Option<Message>,
+    /// Every response received, provisional ones too.
+    responses: Vec<Message>,
+    ended: bool,
+    version: u32,
+    media: Arc<Media>,
+}
+
+impl Invite {
+    /// From one user part to another.
+    pub(crate) fn new(to: &str, from: &str) -> Self {
+        let plain = |sdp: &str| ("application/sdp".to_owned(), sdp.as_bytes().to_vec());
+        Self { to: to.to_owned(), from: from.to_owned(), headers: Vec::new(), body: plain }
+    }
+
+    /// With a further header field.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With a body made from the session description.
+    pub(crate) fn body(mut self, body: fn(&str) -> (String, Vec<u8>)) -> Self {
+        self.body = body;
+        self
+    }
+}
+
+impl Phone {
+    /// Binds `address`; everything goes to `gateway`.
+    pub(crate) fn new(address: SocketAddr, gateway: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(address).expect("a free address");
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a read timeout");
+        let shared = Arc::new(Shared {
+            socket,
+            address,
+            gateway,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            closing: AtomicBool::new(false),
+        });
+        let thread = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.listen()
+        });
+        Self { shared, thread: Some(thread) }
+    }
+
+    /// Calls `to` as `from`.
+    pub(crate) fn call(&self, to: &str, from: &str) -> Call {
+        self.invite(&Invite::new(to, from))
+    }
+
+    /// Sends an INVITE and waits until somebody takes note of it.
+    pub(crate) fn invite(&self, invite: &Invite) -> Call {
+        let (media, threads) = Media::open(self.shared.address.ip());
+        let (id, message) = self.shared.compose(invite, &media);
+        let call = Call { shared: Arc::clone(&self.shared), id, media, _threads: threads };
+        call.until_response("any response to the INVITE", message, |_| true);
+        call
+    }
+
+    /// Waits for a call. It is not yet ringing.
+    pub(crate) fn incoming(&self) -> Call {
+        let (id, threads) = self.shared.wait("a call", PATIENCE, |state| state.arrived.pop_front());
+        let media = Arc::clone(&self.shared.state().dialogs[&id].media);
+        Call { shared: Arc::clone(&self.shared), id, media, _threads: threads }
+    }
+
+    /// Whether no call is waiting to be taken.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.shared.state().arrived.is_empty()
+    }
+
+    /// Sends a datagram as it is.
+    pub(crate) fn send_raw(&self, datagram: &[u8]) {
+        self.shared.socket.send_to(datagram, self.shared.gateway).expect("a datagram leaves");
+    }
+
+    /// Sends OPTIONS and returns the status of its answer.
+    pub(crate) fn options(&self) -> u16 {
+        let shared = &self.shared;
+        let (media, _threads) = Media::open(shared.address.ip());
+        let (id, invite) = shared.compose(&Invite::new("ping", "ping"), &media);
+        let mut options = Message { start: invite.start.replace("INVITE", "OPTIONS"), ..invite };
+        options.body.clear();
+        options.headers.retain(|(name, _)| name != "Content-Type");
+        for (name, value) in &mut options.headers {
+            if name == "CSeq" {
+                *value = "1 OPTIONS".to_owned();
+            }
+        }
+        let call = Call { shared: Arc::clone(shared), id, media, _threads };
+        call.until_response("an answer to OPTIONS", options, |_| true).status().unwrap_or(0)
+    }
+}
+
+impl Drop for Phone {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic in it has already been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Call {
+    /// Its media.
+    pub(crate) fn media(&self) -> &Media {
+        &self.media
+    }
+
+    /// The INVITE that made it.
+    pub(crate) fn invite(&self) -> Message {
+        self.shared.state().dialogs[&self.id].invite.clone()
+    }
+
+    /// Callee: 180.
+    pub(crate) fn ring(&self) {
+        self.shared.reply(&self.id, 180, "Ringing", false);
+    }
+
+    /// Callee: 200, and media flows.
+    pub(crate) fn answer(&self) {
+        self.shared.reply(&self.id, 200, "OK", true);
+    }
+
+    /// Callee: a final refusal.
+    pub(crate) fn reject(&self, status: u16, reason: &str) {
+        self.shared.reply(&self.id, status, reason, false);
+    }
+
+    /// Caller: the final status of the INVITE.
+    pub(crate) fn final_status(&self) -> u16 {
+        self.response(1, "INVITE").status().unwrap_or(0)
+    }
+
+    /// Caller: waits for a 2xx.
+    pub(crate) fn answered(&self) {
+        assert_eq!(self.final_status(), 200, "the call is answered");
+    }
+
+    /// Caller: waits for a provisional status.
+    pub(crate) fn progress(&self, status: u16) {
+        self.shared.wait(&format!("a {status}"), PATIENCE, |state| {
+            let responses = &state.dialogs[&self.id].responses;
+            responses.iter().any(|response| response.status() == Some(status)).then_some(())
+        });
+    }
+
+    /// Hangs up.
+    pub(crate) fn bye(&self) {
+        let status = self.request("BYE", None).status();
+        assert_eq!(status, Some(200), "BYE is answered");
+        self.media.mute(true);
+        if let Some(dialog) = self.shared.state().dialogs.get_mut(&self.id) {
+            dialog.ended = true;
+        }
+    }
+
+    /// Caller: gives up before the answer.
+    pub(crate) fn cancel(&self) {
+        let cancel = {
+            let state = self.shared.state();
+            let invite = &state.dialogs[&self.id].invite;
+            let mut cancel =
+                Message { start: invite.start.replace("INVITE", "CANCEL"), ..Message::default() };
+            for name in ["Via", "From", "To", "Call-ID", "Max-Forwards"] {
+                cancel = cancel.with(name, invite.header(name).unwrap_or_default());
+            }
+            cancel.with("CSeq", "1 CANCEL")
+        };
+        self.until_response("an answer to CANCEL", cancel, |response| response.cseq().1 == "CANCEL");
+    }
+
+    /// Puts the other party on hold.
+    pub(crate) fn hold(&self) {
+        assert_eq!(self.request("INVITE", Some("sendonly")).status(), Some(200), "hold is answered");
+    }
+
+    /// Takes the other party off hold.
+    pub(crate) fn resume(&self) {
+        assert_eq!(self.request("INVITE", Some("sendrecv")).status(), Some(200), "resume is answered");
+    }
+
+    /// Waits until the far end has hung up or cancelled.
+    pub(crate) fn ended(&self) {
+        self.shared
+            .wait("the far end to hang up", PATIENCE, |state| state.dialogs[&self.id].ended.then_some(()));
+    }
+
+    /// Whether the far end has hung up or cancelled.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.shared.state().dialogs[&self.id].ended
+    }
+
+    /// Sends a request within the dialog and waits for its final response.
+    fn request(&self, method: &str, direction: Option<&str>) -> Message {
+        let (number, message) = {
+            let mut state = self.shared.state();
+            let branch = state.branch();
+            let dialog = state.dialogs.get_mut(&self.id).expect("a dialog");
+            dialog.cseq += 1;
+            let mut message = dialog.request(method, dialog.cseq, &branch, self.shared.address);
+            if let Some(direction) = direction {
+                dialog.version += 1;
+                message = message.with("Content-Type", "application/sdp");
+                message.body = describe(dialog.media.address(), dialog.version, direction).into_bytes();
+            }
+            (dialog.cseq, message)
+        };
+        let matches = |response: &Message| {
+            response.cseq() == (number, method) && response.status().is_some_and(|status| status >= 200)
+        };
+        self.until_response(&format!("a final response to {method}"), message, matches)
+    }
+
+    fn response(&self, number: u32, method: &str) -> Message {
+        self.shared.wait(&format!("a final response to {method}"), PATIENCE, |state| {
+            let responses = &state.dialogs[&self.id].responses;
+            let wanted = |response: &&Message| {
+                response.cseq() == (number, method) && response.status().is_some_and(|status| status >= 200)
+            };
+            responses.iter().find(wanted).cloned()
+        })
+    }
+
+    /// Sends `message` again and again, as a transaction does, until a response fits.
+    fn until_response(&self, what: &str, message: Message, fits: impl Fn(&Message) -> bool) -> Message {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.shared.send(&message);
+            let found = self.shared.poll(T1, |state| {
+                let responses = &state.dialogs.get(&self.id)?.responses;
+                responses.iter().find(|response| fits(response)).cloned()
+            });
+            if let Some(response) = found {
+                return response;
+            }
+            assert!(Instant::now() < deadline, "{what} did not come");
+        }
+    }
+}
+
+impl Dialog {
+    fn request(&self, method: &str, cseq: u32, branch: &str, address: SocketAddr) -> Message {
+        Message { start: format!("{method} {} SIP/2.0", self.target), ..Message::default() }
+            .with("Via", format!("SIP/2.0/UDP {address};branch={branch};rport"))
+            .with("From", self.local.clone())
+            .with("To", self.remote.clone())
+            .with("Call-ID", self.invite.call_id())
+            .with("CSeq", format!("{cseq} {method}"))
+            .with("Max-Forwards", "70")
+            .with("Contact", format!("<sip:phone@{address}>"))
+    }
+}
+
+impl State {
+    fn branch(&mut self) -> String {
+        self.serial += 1;
+        format!("z9hG4bK-{}-{}", std::process::id(), self.serial)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<T>(&self, what: &str, limit: Duration, found: impl FnMut(&mut State) -> Option<T>) -> T {
+        self.poll(limit, found).unwrap_or_else(|| panic!("{} waited in vain for {what}", self.address))
+    }
+
+    fn poll<T>(&self, limit: Duration, mut found: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + limit;
+        let mut state = self.state();
+        loop {
+            if let Some(value) = found(&mut state) {
+                return Some(value);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn send(&self, message: &Message) {
+        self.socket.send_to(&message.to_bytes(), self.gateway).expect("a datagram leaves");
+    }
+
+    /// A new dialog with its INVITE, not yet sent.
+    fn compose(&self, invite: &Invite, media: &Arc<Media>) -> (String, Message) {
+        let mut state = self.state();
+        let branch = state.branch();
+        let id = format!("{}-{}@{}", state.serial, std::process::id(), self.address.ip());
+        let (content_type, body) = (invite.body)(&describe(media.address(), 1, "sendrecv"));
+        let target = format!("sip:{}@{}", invite.to, self.gateway);
+        let local = format!("<sip:{}@{}>;tag=t{}", invite.from, self.address, state.serial);
+        let mut message = Message { start: format!("INVITE {target} SIP/2.0"), body, ..Message::default() }
+            .with("Via", format!("SIP/2.0/UDP {};branch={branch};rport", self.address))
+            .with("From", local.clone())
+            .with("To", format!("<{target}>"))
+            .with("Call-ID", id.clone())
+            .with("CSeq", "1 INVITE")
+            .with("Max-Forwards", "70")
+            .with("Contact", format!("<sip:{}@{}>", invite.from, self.address))
+            .with("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE")
+            .with("Content-Type", content_type);
+        message.headers.extend(invite.headers.iter().cloned());
+        let dialog = Dialog {
+            outgoing: true,
+            local,
+            remote: format!("<{target}>"),
+            target,
+            cseq: 1,
+            invite: message.clone(),
+            reply: None,
+            responses: Vec::new(),
+            ended: false,
+            version: 1,
+            media: Arc::clone(media),
+        };
+        state.dialogs.insert(id.clone(), dialog);
+        (id, message)
+    }
+
+    /// Answers the INVITE of an incoming call.
+    fn reply(&self, id: &str, status: u16, reason: &str, with_media: bool) {
+        let mut state = self.state();
+        let dialog = state.dialogs.get_mut(id).expect("a dialog");
+        let mut reply = response_to(&dialog.invite, status, reason, &dialog.local)
+            .with("Contact", format!("<sip:phone@{}>", self.address));
+        if with_media {
+            reply = reply.with("Content-Type", "application/sdp");
+            reply.body = describe(dialog.media.address(), dialog.version, "sendrecv").into_bytes();
+            if let Some(offer) = dialog.invite.description() {
+                dialog.media.connect(offer.rtp, offer.events);
+            }
+        }
+        self.send(&reply);
+        dialog.reply = Some(reply);
+    }
+
+    fn listen(&self) {
+        let mut buffer = vec![0_u8; 65_536];
+        while !self.closing.load(Ordering::Relaxed) {
+            let Ok((length, from)) = self.socket.recv_from(&mut buffer) else { continue };
+            assert_eq!(from, self.gateway, "only the gateway talks to us");
+            let Some(message) = Message::parse(&buffer[..length]) else {
+                panic!("not SIP: {}", String::from_utf8_lossy(&buffer[..length]));
+            };
+            let mut state = self.state();
+            if message.status().is_some() {
+                self.on_response(&mut state, message);
+            } else {
+                self.on_request(&mut state, message);
+            }
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    fn on_response(&self, state: &mut State, message: Message) {
+        let branch = state.branch();
+        let Some(dialog) = state.dialogs.get_mut(message.call_id()) else { return };
+        let status = message.status().unwrap_or(0);
+        let (number, method) = message.cseq();
+        if method == "INVITE" {
+            if let Some(description) = message.description() {
+                dialog.media.connect(description.rtp, description.events);
+            }
+            if (200..300).contains(&status) {
+                dialog.remote = message.header("To").unwrap_or_default().to_owned();
+                dialog.target = message.contact().expect("a Contact in a 2xx");
+                self.send(&dialog.request("ACK", number, &branch, self.address));
+            } else if status >= 300 {
+                // RFC 3261 §17.1.1.3: the ACK belongs to the INVITE's own transaction.
+                let via = message.header("Via").unwrap_or_default();
+                let own = via.split("branch=").nth(1).and_then(|rest| rest.split(';').next());
+                let mut ack = dialog.request("ACK", number, own.unwrap_or_default(), self.address);
+                ack.start = dialog.invite.start.replace("INVITE", "ACK");
+                ack.headers.retain(|(name, _)| name != "To");
+                self.send(&ack.with("To", message.header("To").unwrap_or_default()));
+            }
+        }
+        dialog.responses.push(message);
+    }
+
+    fn on_request(&self, state: &mut State, message: Message) {
+        let id = message.call_id().to_owned();
+        if !state.dialogs.contains_key(&id) {
+            if message.method() == "INVITE" {
+                self.accept(state, message);
+            } else if message.method() != "ACK" {
+                let local = message.header("To").unwrap_or_default().to_owned();
+                let status = if message.method() == "OPTIONS" { (200, "OK") } else { (481, "No such call") };
+                self.send(&response_to(&message, status.0, status.1, &local));
+            }
+            return;
+        }
+        let Some(dialog) = state.dialogs.get_mut(&id) else { return };
+        let again = message.header("CSeq") == dialog.invite.header("CSeq") && !dialog.outgoing;
+        match message.method() {
+            "INVITE" if again => {
+                if let Some(reply) = &dialog.reply {
+                    self.send(reply);
+                }
+            }
+            "ACK" => {
+                if let Some(answer) = message.description() {
+                    dialog.media.connect(answer.rtp, answer.events);
+                }
+            }
+            "CANCEL" => {
+                self.send(&response_to(&message, 200, "OK", &dialog.local));
+                let refusal = response_to(&dialog.invite, 487, "Request Terminated", &dialog.local);
+                self.send(&refusal);
+                dialog.reply = Some(refusal);
+                dialog.ended = true;
+            }
+            "BYE" => {
+                self.send(&response_to(&message, 200, "OK", &dialog.local));
+                dialog.media.mute(true);
+                dialog.ended = true;
+            }
+            _ => self.send(&dialog.agree(&message, self.address)),
+        }
+    }
+
+    /// A new incoming call.
+    fn accept(&self, state: &mut State, invite: Message) {
+        let (media, threads) = Media::open(self.address.ip());
+        state.serial += 1;
+        let dialog = Dialog {
+            outgoing: false,
+            local: format!("{};tag=t{}", invite.header("To").unwrap_or_default(), state.serial),
+            remote: invite.header("From").unwrap_or_default().to_owned(),
+            target: invite.contact().expect("a Contact in an INVITE"),
+            cseq: 0,
+            invite: invite.clone(),
+            reply: None,
+            responses: Vec::new(),
+            ended: false,
+            version: 1,
+            media,
+        };
+        self.send(&response_to(&invite, 100, "Trying", invite.header("To").unwrap_or_default()));
+        let id = invite.call_id().to_owned();
+        state.dialogs.insert(id.clone(), dialog);
+        state.arrived.push_back((id, threads));
+    }
+}
+
+impl Dialog {
+    /// 200 to a request within the dialog; an offer gets its answer.
+    fn agree(&mut self, message: &Message, address: SocketAddr) -> Message {
+        let mut reply = response_to(message, 200, "OK", &self.local);
+        let offer = message.description();
+        if offer.is_none() && message.method() != "INVITE" {
+            return reply;
+        }
+        let direction = match offer.as_ref().map(|offer| offer.direction.as_str()) {
+            Some("sendonly") => "recvonly",
+            Some("recvonly") => "sendonly",
+            Some("inactive") => "inactive",
+            _ => "sendrecv",
+        };
+        if let Some(offer) = offer {
+            self.media.connect(offer.rtp, offer.events);
+        }
+        self.version += 1;
+        reply =
+            reply.with("Contact", format!("<sip:phone@{address}>")).with("Content-Type", "application/sdp");
+        reply.body = describe(self.media.address(), self.version, direction).into_bytes();
+        reply
+    }
+}
+
+/// RFC 3261 §8.2.6: what a response copies from its request; `to` carries our tag.
+fn response_to(request: &Message, status: u16, reason: &str, to: &str) -> Message {
+    let mut response = Message { start: format!("SIP/2.0 {status} {reason}"), ..Message::default() };
+    for via in request.all("Via") {
+        response = response.with("Via", via);
+    }
+    for name in ["From", "Call-ID", "CSeq"] {
+        response = response.with(name, request.header(name).unwrap_or_default());
+    }
+    response.with("To", to)
+}
+
+#[test]
+fn two_telephones_back_to_back_understand_each_other() {
+    use crate::sound::{self, LADDER_A_HZ, LADDER_S};
+
+    let site = crate::gateway::Site::new();
+    let alice = Phone::new(site.carrier(), site.pbx());
+    let bob = Phone::new(site.pbx(), site.carrier());
+    let outgoing = alice.call("bob", "alice");
+    outgoing.media().say(&sound::ladder(LADDER_A_HZ, LADDER_S));
+    let incoming = bob.incoming();
+    incoming.ring();
+    outgoing.progress(180);
+    incoming.answer();
+    outgoing.answered();
+    std::thread::sleep(Duration::from_secs(2));
+    outgoing.media().press("*80");
+    outgoing.hold();
+    outgoing.resume();
+    outgoing.bye();
+    incoming.ended();
+    assert_eq!(incoming.media().keys_heard(), [10, 8, 0]);
+    let heard = sound::find_ladder(&incoming.media().heard(None), LADDER_A_HZ);
+    assert!(heard.seconds() > 1.5, "{heard:?}");
+
+    let refused = bob.call("alice", "bob");
+    alice.incoming().reject(486, "Busy Here");
+    assert_eq!(refused.final_status(), 486);
+    let given_up = bob.call("alice", "bob");
+    let ringing = alice.incoming();
+    given_up.cancel();
+    assert_eq!(given_up.final_status(), 487);
+    ringing.ended();
+    assert_eq!(bob.options(), 200);
+}
