@@ -8,6 +8,17 @@ use super::{
 };
 use crate::{Ask, Basis, Direction, Epoch, Evidence, GateState, Leg, Now, PartyConsent, PermitId, Reason};
 
+/// How an event's epoch follows on what is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    /// As it should.
+    Next,
+    /// An epoch in between was explained by nothing, or not yet: the relay's word may be on its way.
+    Skipped,
+    /// Not newer than what is known.
+    Old,
+}
+
 impl Call {
     pub(super) fn on_answered(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
         if std::mem::replace(&mut self.answered, true) {
@@ -28,7 +39,7 @@ impl Call {
     }
 
     pub(super) fn on_party_changed(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
-        self.epoch = self.epoch.max(epoch);
+        self.arrive(epoch);
         let party = &mut self.parties[leg.index()];
         party.ordinal = party.ordinal.saturating_add(1);
         party.consent = PartyConsent::NotAsked;
@@ -37,7 +48,7 @@ impl Call {
     }
 
     pub(super) fn on_doubt(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
-        self.epoch = self.epoch.max(epoch);
+        self.arrive(epoch);
         self.parties[leg.index()].consent = PartyConsent::NotAsked;
         self.note(now, Some(leg), "it became uncertain who is on the line");
         self.interrupt(now, Reason::Doubt, out);
@@ -56,20 +67,23 @@ impl Call {
     }
 
     pub(super) fn on_held(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
-        let newest = epoch > self.epoch;
-        self.epoch = self.epoch.max(epoch);
+        let arrival = self.arrive(epoch);
         if !self.parties[leg.index()].hold(epoch) {
             return;
         }
-        match self.state {
-            State::Open { permit } if newest => {
+        match (&self.state, arrival) {
+            (&State::Open { permit, first }, Arrival::Next) => {
                 out.push(Action::Suspend { permit, before: epoch });
-                self.state = State::Suspended { permit };
+                self.state = State::Suspended { permit, first };
                 self.note(now, Some(leg), "the party put the call on hold");
                 self.decide(now, GateState::Shut, Reason::Held, out);
             }
-            // Out of order: what was agreed to since belongs to nobody knows whom.
-            State::Open { .. } | State::Buffering { .. } | State::Asking(_) => {
+            (State::Open { .. } | State::Suspended { .. }, Arrival::Skipped) => {
+                self.note(now, Some(leg), "before the hold, something changed that nothing announced");
+                self.interrupt(now, Reason::Doubt, out);
+            }
+            // An open one here was agreed to while the hold was on its way.
+            (State::Open { .. } | State::Buffering { .. } | State::Asking(_), _) => {
                 self.note(now, Some(leg), "the party put the call on hold");
                 self.interrupt(now, Reason::Held, out);
             }
@@ -78,25 +92,23 @@ impl Call {
     }
 
     pub(super) fn on_resumed(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
-        let newest = epoch > self.epoch;
-        self.epoch = self.epoch.max(epoch);
+        let arrival = self.arrive(epoch);
         if !self.parties[leg.index()].resume(epoch) {
             self.note(now, Some(leg), "a resume came that follows no hold");
             return self.interrupt(now, Reason::Doubt, out);
         }
-        if self.anybody_holds() {
-            return;
-        }
-        match self.state {
-            State::Suspended { permit } if newest => {
+        let held = self.anybody_holds();
+        match (&self.state, arrival) {
+            (&State::Suspended { permit, first }, Arrival::Next) if !held => {
                 self.note(now, Some(leg), "the party that had put the call on hold took it back");
-                self.open(now, Some(permit), out);
+                self.open(now, Some((permit, first)), out);
             }
-            State::Suspended { .. } => {
-                self.note(now, Some(leg), "hold and resume came out of order");
+            (State::Suspended { .. }, Arrival::Next) => {}
+            (State::Suspended { .. }, Arrival::Skipped | Arrival::Old) => {
+                self.note(now, Some(leg), "during the hold, something changed that nothing announced");
                 self.interrupt(now, Reason::Doubt, out);
             }
-            State::Paused => self.begin(now, out),
+            (State::Paused, _) if !held => self.begin(now, out),
             _ => {}
         }
     }
@@ -141,7 +153,7 @@ impl Call {
         }
         self.parties[leg.index()].consent = PartyConsent::Withdrawn;
         let notice = if self.record.basis.is_some() { Notice::Stopped } else { Notice::NotRecording };
-        if let State::Open { permit } | State::Suspended { permit } = self.state {
+        if let State::Open { permit, .. } | State::Suspended { permit, .. } = self.state {
             out.push(Action::Revoke { permit, reason: Reason::Withdrawn });
         }
         self.state = State::Shut;
@@ -312,7 +324,7 @@ impl Call {
     /// What was agreed to no longer holds: stop whatever is going on, and ask again.
     fn interrupt(&mut self, now: Now, reason: Reason, out: &mut Vec<Action>) {
         match self.state {
-            State::Open { permit } | State::Suspended { permit } => {
+            State::Open { permit, .. } | State::Suspended { permit, .. } => {
                 out.push(Action::Revoke { permit, reason });
                 self.record.broken = true;
                 self.settle(RecordingOutcome::PartlyRecorded);
@@ -369,11 +381,13 @@ impl Call {
     }
 
     /// Every party of the epoch in force has agreed: opens the gate for this epoch and no other.
-    fn open(&mut self, now: Now, continues: Option<PermitId>, out: &mut Vec<Action>) {
+    /// `continues` is the last permit and the first of the recording that goes on.
+    fn open(&mut self, now: Now, continues: Option<(PermitId, PermitId)>, out: &mut Vec<Action>) {
         let Some(permit) = self.permit(Basis::AllPartyConsent, Some(self.epoch)) else { return };
-        self.state = State::Open { permit: permit.id() };
+        let first = continues.map_or(permit.id(), |(_, first)| first);
+        self.state = State::Open { permit: permit.id(), first };
         self.settle(RecordingOutcome::Recorded);
-        out.push(Action::Open { permit, continues });
+        out.push(Action::Open { permit, continues: continues.map(|(last, _)| last) });
         if continues.is_none() {
             for leg in Leg::BOTH {
                 out.push(Action::SwallowDigits { leg, swallow: false });
@@ -416,6 +430,20 @@ impl Call {
         if self.record.asking.len() < MOST_EVIDENCE {
             self.record.asking.push(Evidence { at: now.wall, leg: Some(leg), what });
         }
+    }
+
+    /// Takes in the epoch that an event begins.
+    fn arrive(&mut self, epoch: Epoch) -> Arrival {
+        let arrival = match epoch.0.checked_sub(self.epoch.0) {
+            None | Some(0) => return Arrival::Old,
+            Some(1) => Arrival::Next,
+            Some(_) => Arrival::Skipped,
+        };
+        self.epoch = epoch;
+        if arrival == Arrival::Skipped {
+            self.forget_consents();
+        }
+        arrival
     }
 
     fn forget_consents(&mut self) {

@@ -53,7 +53,7 @@
 //! | `Open`, `Suspended` | ended | `Close`; shut, `ended` | `Final` |
 //! | `Buffering`, `Asking` | ended | wipe; shut, `ended` or `prompt-incomplete` | `Final` |
 //! | `Idle`, `Paused` | ended, nothing said yet | shut, `ended` | `Final` |
-//! | any that asks or records | an epoch that no event explained | as doubt | |
+//! | any that asks or records | an epoch that no event explained, or that was skipped | as doubt | |
 //! | `Shut` | anything | at most a ledger row | `Shut` |
 //!
 //! # The dispatch line
@@ -118,8 +118,8 @@ const MOST_EVIDENCE: usize = 80;
 
 /// One call, from its INVITE to its end.
 ///
-/// Events must come in the order of their epochs as far as the shell knows it; where they do not, the
-/// machine falls back to storing nothing.
+/// The shell must hand in an event for every epoch that signalling begins, at once; the relay's own (a
+/// doubt, a withdrawal) may be late. An epoch that comes out of order or is skipped counts as doubt.
 #[derive(Debug)]
 pub struct Call {
     id: CallId,
@@ -175,12 +175,15 @@ enum State {
         deadline: Mono,
     },
     Asking(Asking),
+    /// `first` is the permit with which the recording began.
     Open {
         permit: PermitId,
+        first: PermitId,
     },
     /// On hold, under the permit that was live before.
     Suspended {
         permit: PermitId,
+        first: PermitId,
     },
 }
 
@@ -217,6 +220,7 @@ impl Call {
         match bar(facts.emergency, class, number) {
             Some((reason, outcome)) => {
                 call.record.outcome = outcome;
+                call.note(now, None, words::ground(reason));
                 call.decide(now, GateState::Shut, reason, out);
             }
             None if class == Some(LineClass::Dispatch) => call.open_dispatch(now, out),
@@ -313,7 +317,9 @@ impl Call {
     fn on_recorder_failed(&mut self, now: Now, failed_permit: PermitId, out: &mut Vec<Action>) {
         match &mut self.state {
             State::Dispatch { permit, failed } if *permit == failed_permit && !*failed => *failed = true,
-            State::Open { permit } | State::Suspended { permit } if *permit == failed_permit => {
+            State::Open { permit, first } | State::Suspended { permit, first }
+                if (*first..=*permit).contains(&failed_permit) =>
+            {
                 out.push(Action::Revoke { permit: *permit, reason: Reason::RecorderFailed });
                 self.state = State::Shut;
             }
@@ -339,7 +345,7 @@ impl Call {
                 out.push(Action::Close { permit, before: None });
                 says = !failed;
             }
-            State::Open { permit } | State::Suspended { permit } => {
+            State::Open { permit, .. } | State::Suspended { permit, .. } => {
                 out.push(Action::Close { permit, before: None });
             }
             State::Buffering { .. } => out.push(Action::WipePreamble(reason)),
@@ -363,7 +369,7 @@ impl Call {
         self.state = State::Dispatch { permit: permit.id(), failed: false };
         self.record.outcome = RecordingOutcome::Recorded;
         out.push(Action::Open { permit, continues: None });
-        self.note(now, None, "a number of the call is that of a dispatch line");
+        self.note(now, None, words::ground(Reason::DispatchLine));
         self.decide(now, GateState::Open, Reason::DispatchLine, out);
     }
 

@@ -35,6 +35,21 @@ pub(super) const fn clause(reason: Reason, class: LineClass) -> &'static str {
     }
 }
 
+/// The fact about a call's numbers on which a reason rests that holds from the start; for other reasons
+/// their own sentence.
+pub(super) const fn ground(reason: Reason) -> &'static str {
+    match reason {
+        Reason::DispatchLine => "a number of the call is that of a dispatch line",
+        Reason::Emergency => "an emergency number was dialled",
+        Reason::Union => "a line or number of class union is on the call",
+        Reason::Privileged => "a number of class privileged is on the call",
+        Reason::Student => "a number of class student is on the call",
+        Reason::NeverLine => "the call's line is of class never",
+        Reason::UnlistedLine => "no number of the call is on the list of lines",
+        other => other.sentence(),
+    }
+}
+
 /// How a call fares whose gate was never open and that stays shut for this reason.
 pub(super) const fn outcome(reason: Reason) -> RecordingOutcome {
     match reason {

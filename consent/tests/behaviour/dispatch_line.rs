@@ -1,0 +1,208 @@
+//! The lines that are recorded always, and the calls that are recorded never.
+
+use consent::{
+    Basis, Direction, Event, GateState, Leg, LineClass, Notice, PermitId, Reason, RecordingOutcome,
+    SignalMeaning,
+};
+
+use crate::stage::{
+    ATTORNEY, DISPATCH, Did, NEVER, OFFICE, STRANGER, STUDENT, Stage, UNION_LINE, UNION_NUMBER, facts,
+    inbound,
+};
+
+const OPEN: GateState = GateState::Open;
+const SHUT: GateState = GateState::Shut;
+
+fn opened_at_once() -> Vec<Did> {
+    vec![Did::Open(0, 0, None, None), Did::Decided(OPEN, Reason::DispatchLine)]
+}
+
+fn only_shut(reason: Reason) -> Vec<Did> {
+    vec![Did::Decided(SHUT, reason)]
+}
+
+/// Everything that could make a call recordable, and its end.
+fn do_everything(stage: &mut Stage) {
+    stage.answer();
+    stage.preamble();
+    for leg in Leg::BOTH {
+        stage.press(leg, '1');
+        stage.request(leg);
+        stage.played(leg, true);
+        stage.hold(leg);
+        stage.resume(leg);
+        stage.change(leg);
+        stage.preamble();
+        stage.press(leg, '1');
+        stage.withdraw(leg);
+    }
+    stage.wait_ms(200_000);
+    let epoch = stage.raise();
+    stage.event(Event::LeftLine { epoch });
+    stage.fail(0);
+    stage.end();
+}
+
+#[test]
+fn the_policys_dispatch_number_is_recorded_from_the_first_epoch() {
+    let stage = Stage::new(&inbound("+18607427331"));
+    assert_eq!(stage.did, opened_at_once());
+    assert_eq!(stage.call.class(), LineClass::Dispatch);
+    assert_eq!(stage.call.basis(), Some(Basis::DispatchLine));
+    assert!(stage.last().clause.contains("52-570d(b)(2)"));
+}
+
+#[test]
+fn numbers_that_only_resemble_the_dispatch_number_are_not_recorded() {
+    for near in ["+12037427331", "+19597427331", "+18607427330"] {
+        let mut stage = Stage::new(&inbound(near));
+        assert_eq!(stage.did, only_shut(Reason::UnlistedLine), "{near}");
+        do_everything(&mut stage);
+        assert_eq!(stage.did, only_shut(Reason::UnlistedLine), "{near}");
+        assert_eq!(stage.call.recording_outcome(), RecordingOutcome::NeverLine);
+        assert_eq!(stage.call.basis(), None);
+    }
+}
+
+#[test]
+fn the_dispatch_line_is_recorded_when_it_calls_out_and_from_inside() {
+    for direction in [Direction::Outbound, Direction::Internal] {
+        let stage = Stage::new(&facts(direction, &[STRANGER], &[DISPATCH]));
+        assert_eq!(stage.did, opened_at_once(), "{direction:?}");
+    }
+}
+
+#[test]
+fn a_caller_that_shows_the_dispatch_number_gets_no_recording() {
+    let stage = Stage::new(&facts(Direction::Inbound, &[NEVER], &[DISPATCH]));
+    assert_eq!(stage.did, only_shut(Reason::NeverLine));
+}
+
+#[test]
+fn a_public_peers_diversion_grants_nothing() {
+    let stage = Stage::new(&facts(Direction::Inbound, &["+18607427399", DISPATCH, OFFICE], &[STRANGER]));
+    assert_eq!(stage.did, only_shut(Reason::UnlistedLine));
+}
+
+#[test]
+fn a_dispatch_call_is_stored_through_hold_change_doubt_and_withdrawal_until_its_end() {
+    let mut stage = Stage::new(&inbound(DISPATCH));
+    stage.did.clear();
+    stage.answer();
+    for leg in Leg::BOTH {
+        stage.hold(leg);
+        stage.resume(leg);
+        stage.change(leg);
+        stage.doubt(leg);
+        stage.withdraw(leg);
+    }
+    let ignored = |leg| Did::Heard(leg, SignalMeaning::Withdraw, false);
+    assert_eq!(stage.did, [ignored(Leg::A), ignored(Leg::B)]);
+    assert_eq!(stage.end(), [Did::Close(0, None), Did::Decided(SHUT, Reason::Ended)]);
+    assert_eq!(stage.call.recording_outcome(), RecordingOutcome::Recorded);
+    assert_eq!(stage.end(), [], "an end comes once");
+}
+
+#[test]
+fn a_dispatch_call_that_is_never_answered_keeps_its_early_media() {
+    let mut stage = Stage::new(&inbound(DISPATCH));
+    assert_eq!(stage.end(), [Did::Close(0, None), Did::Decided(SHUT, Reason::Ended)]);
+    assert_eq!(stage.call.recording_outcome(), RecordingOutcome::Recorded);
+    assert_eq!(stage.last().parties.len(), 1, "the callee was never on the line");
+}
+
+#[test]
+fn recording_stops_where_the_call_leaves_the_dispatch_line() {
+    let mut stage = Stage::new(&inbound(DISPATCH));
+    stage.answer();
+    let epoch = stage.raise();
+    let did = stage.event(Event::LeftLine { epoch });
+    assert_eq!(did, [Did::Close(0, Some(2)), Did::Decided(SHUT, Reason::LeftLine)]);
+    assert_eq!(stage.end(), []);
+    assert_eq!(stage.call.recording_outcome(), RecordingOutcome::PartlyRecorded);
+}
+
+#[test]
+fn a_recorder_that_fails_on_a_dispatch_line_is_said_once_and_the_permit_lives_on() {
+    let mut stage = Stage::new(&inbound(DISPATCH));
+    assert_eq!(stage.fail(0), [Did::Decided(SHUT, Reason::RecorderFailed)]);
+    assert_eq!(stage.call.recording_outcome(), RecordingOutcome::Failed);
+    assert_eq!(stage.fail(0), []);
+    assert_eq!(stage.end(), [Did::Close(0, None)]);
+
+    let mut begun = Stage::new(&inbound(DISPATCH));
+    begun.event(Event::RecordingStarted { permit: PermitId(0) });
+    begun.fail(0);
+    assert_eq!(begun.call.recording_outcome(), RecordingOutcome::PartlyRecorded);
+}
+
+#[test]
+fn union_beats_dispatch_where_both_are_lines_of_the_call() {
+    let mut stage = Stage::new(&facts(Direction::Internal, &[DISPATCH], &[UNION_LINE]));
+    do_everything(&mut stage);
+    assert_eq!(stage.did, only_shut(Reason::Union));
+    assert!(stage.call.withholds_numbers());
+    assert_eq!(stage.call.recording_outcome(), RecordingOutcome::UnionLine);
+}
+
+#[test]
+fn a_dispatch_call_with_a_classified_number_is_stored() {
+    for (other, withheld) in [(UNION_NUMBER, true), (ATTORNEY, false), (STUDENT, false)] {
+        let stage = Stage::new(&facts(Direction::Inbound, &[DISPATCH], &[other]));
+        assert_eq!(stage.did, opened_at_once());
+        assert_eq!(stage.call.withholds_numbers(), withheld);
+    }
+}
+
+/// F22: union conversations are never recordable, even with consent.
+#[test]
+fn f22_a_union_line_or_number_is_not_recorded_whatever_anybody_presses() {
+    for facts in [
+        inbound(UNION_LINE),
+        facts(Direction::Outbound, &[UNION_NUMBER], &[OFFICE]),
+        facts(Direction::Inbound, &[OFFICE], &[UNION_NUMBER]),
+        facts(Direction::Inbound, &[OFFICE], &[UNION_LINE]),
+        facts(Direction::Inbound, &[NEVER], &[UNION_NUMBER]),
+    ] {
+        let mut stage = Stage::new(&facts);
+        do_everything(&mut stage);
+        assert_eq!(stage.did, only_shut(Reason::Union));
+        assert!(stage.call.withholds_numbers());
+        assert_eq!(stage.call.recording_outcome(), RecordingOutcome::UnionLine);
+        assert_eq!(stage.call.basis(), None);
+        assert!(stage.last().clause.contains("cl. 9"));
+    }
+}
+
+#[test]
+fn what_bars_a_call_is_said_once_and_nothing_else_is_ever_done() {
+    let emergency = consent::CallFacts { emergency: true, ..inbound(DISPATCH) };
+    for (facts, reason, outcome) in [
+        (emergency, Reason::Emergency, RecordingOutcome::Emergency),
+        (inbound(NEVER), Reason::NeverLine, RecordingOutcome::NeverLine),
+        (inbound("service"), Reason::UnlistedLine, RecordingOutcome::NeverLine),
+        (
+            facts(Direction::Outbound, &[ATTORNEY], &[OFFICE]),
+            Reason::Privileged,
+            RecordingOutcome::NotPermitted,
+        ),
+        (facts(Direction::Inbound, &[OFFICE], &[STUDENT]), Reason::Student, RecordingOutcome::NotPermitted),
+    ] {
+        let mut stage = Stage::new(&facts);
+        do_everything(&mut stage);
+        assert_eq!(stage.did, only_shut(reason));
+        assert_eq!(stage.call.recording_outcome(), outcome);
+        assert_eq!(stage.call.poll_timeout(), None);
+        assert!(!stage.last().otherwise.is_empty() && !stage.last().evidence.is_empty());
+    }
+}
+
+#[test]
+fn no_notice_is_played_on_a_dispatch_line() {
+    let mut stage = Stage::new(&inbound(DISPATCH));
+    do_everything(&mut stage);
+    assert!(!stage.did.iter().any(|did| matches!(did, Did::Play(_, Notice::Question | Notice::Recording))));
+    assert_eq!(stage.decisions.len(), 2);
+    assert_eq!(stage.decisions[1].reason, Reason::LeftLine);
+    assert!(stage.call.line().is_some_and(|line| line.class == LineClass::Dispatch));
+}
