@@ -17,6 +17,12 @@ pub const fn to_linear(code: u8) -> i16 {
     (if code & 0x80 == 0 { magnitude } else { -magnitude }) as i16
 }
 
+/// The code of a sample, by the nearest of all; for tones, not for speed.
+#[must_use]
+pub fn from_linear(sample: i16) -> u8 {
+    (0..=u8::MAX).min_by_key(|&code| to_linear(code).abs_diff(sample)).unwrap_or(SILENCE)
+}
+
 /// The mean magnitude of samples, 16 bits full scale; 0 for none.
 #[must_use]
 pub fn mean_magnitude(codes: &[u8]) -> u32 {
@@ -31,5 +37,12 @@ mod tests {
     #[test]
     fn the_ends_and_the_middle_of_the_table() {
         assert_eq!([0x00, 0x80, 0xFF, 0x7F, 0xE7].map(to_linear), [-32_124, 32_124, 0, 0, 260]);
+    }
+
+    #[test]
+    fn every_code_comes_back_but_for_the_sign_of_zero() {
+        for code in 0..=u8::MAX {
+            assert_eq!(to_linear(from_linear(to_linear(code))), to_linear(code));
+        }
     }
 }
