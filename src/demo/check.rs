@@ -197,12 +197,18 @@ mod tests {
     use std::time::Instant;
 
     use super::super::scenario::Utterance;
-    use super::super::speech;
+    use super::super::speech::{self, Clip};
     use super::*;
+
+    /// The clips' beginnings: enough to find, and soon compared.
+    fn clips() -> [Clip; 2] {
+        [speech::DISPATCH_CALLER, speech::DISPATCH_OFFICER]
+            .map(|clip| Clip { name: clip.name, mu_law: &clip.mu_law[4_000..8_000] })
+    }
 
     /// What a perfect recorder would keep of both parties, delayed by `late` samples.
     fn recorded(dir: &Path, late: usize, swap: bool) -> std::path::PathBuf {
-        let clips = [speech::DISPATCH_CALLER, speech::DISPATCH_OFFICER];
+        let clips = clips();
         let starts = [8_000 + late, 60_000 + late];
         let mut channels = [vec![0_i16; 120_000], vec![0_i16; 120_000]];
         for party in 0..2 {
@@ -228,6 +234,7 @@ mod tests {
     }
 
     fn media() -> Media {
+        let [caller, called] = clips();
         let first = Instant::now();
         let at = |ms| first + Duration::from_millis(ms);
         Media {
@@ -236,8 +243,8 @@ mod tests {
             last: at(15_000),
             answered: at(1_000),
             spoken: [
-                Utterance { clip: speech::DISPATCH_CALLER, began: at(1_000) },
-                Utterance { clip: speech::DISPATCH_OFFICER, began: at(7_500) },
+                Utterance { clip: caller, began: at(1_000) },
+                Utterance { clip: called, began: at(7_500) },
             ],
         }
     }

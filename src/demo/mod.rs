@@ -61,15 +61,18 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
     let setup = Setup::prepare(&options.dir).await?;
     progress(&format!("starting the gateway; its log is {}", setup.dir.join("gateway.log").display()));
     let mut gateway = Gateway::start(&setup.dir, &setup.config).await?;
+    // An interrupt from the terminal reaches the gateway too: whose end is seen first must not matter.
     let as_expected = tokio::select! {
-        played = play(&setup, &gateway) => played?,
+        biased;
         () = &mut interrupted => bail!("interrupted before the calls were over"),
+        played = play(&setup, &gateway) => played?,
     };
     if !options.once {
         say(&serving(&setup, &gateway))?;
         tokio::select! {
-            ended = gateway.ended() => bail!("the gateway ended by itself ({})", ended?),
+            biased;
             () = &mut interrupted => progress("stopping"),
+            ended = gateway.ended() => bail!("the gateway ended by itself ({})", ended?),
         }
     }
     gateway.stop().await?;

@@ -152,7 +152,8 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Both agree; then the PBX transfers the call to somebody who never answers the question.
+    /// Both agree; then the PBX transfers the call to somebody who never answers the question. The caller is
+    /// asked again too, and agrees again.
     async fn transferred(&self) -> anyhow::Result<Placed> {
         let (caller, callee) = self.answered("+18605550104").await.context("call that is transferred")?;
         both_press(&caller, '1', &callee, '1', "transfer").await?;
@@ -160,7 +161,8 @@ impl<'a> Stage<'a> {
         let at = SystemTime::now();
         callee.hand_to("+18607427355").await.context("the transfer's re-INVITE")?;
         progress("transfer: somebody else is on the line, and is asked");
-        listen(&callee, "transfer").await?;
+        tokio::try_join!(listen(&caller, "transfer"), listen(&callee, "transfer"))?;
+        caller.press('1').await.context("the call ended before a key was pressed")?;
         tokio::time::sleep(Duration::from_secs(ANSWER_TIMEOUT_S)).await;
         hang_up(&caller, &callee).await?;
         progress("transfer: over");

@@ -405,8 +405,8 @@ impl Call {
         }
     }
 
-    /// Waits until somebody has spoken to this telephone for 300 ms in all and has then been quiet for
-    /// `quiet`, as a person does who lets an announcement finish.
+    /// Waits until somebody has spoken to this telephone for 300 ms from now on and has then been quiet
+    /// for `quiet`, as a person does who lets an announcement finish.
     ///
     /// # Errors
     /// The call ended before.
@@ -457,10 +457,13 @@ fn random<const N: usize>() -> Result<[u8; N], PhoneError> {
 async fn quiet_after_speech(media: &Media, quiet: Duration) {
     const SPEECH_MS: u32 = 300;
     let mut activity = media.activity();
+    let before = activity.borrow_and_update().loud_ms;
     loop {
         let seen = *activity.borrow_and_update();
         let wait = match seen.last_loud {
-            Some(last) if seen.loud_ms >= SPEECH_MS => quiet.saturating_sub(last.elapsed()),
+            Some(last) if seen.loud_ms.saturating_sub(before) >= SPEECH_MS => {
+                quiet.saturating_sub(last.elapsed())
+            }
             _ => Duration::MAX,
         };
         if wait.is_zero() {
