@@ -13,6 +13,7 @@ const QUESTION_LIMIT_MS: u64 = 60_000;
 pub(super) struct Asking {
     /// The epoch whose parties are asked.
     pub(super) epoch: Epoch,
+    since: Mono,
     legs: [Question; 2],
 }
 
@@ -48,7 +49,13 @@ pub(super) struct Agreement {
 
 impl Asking {
     pub(super) const fn new(epoch: Epoch, now: Mono) -> Self {
-        Self { epoch, legs: [Question::Playing { since: now, attempt: 1 }; 2] }
+        Self { epoch, since: now, legs: [Question::Playing { since: now, attempt: 1 }; 2] }
+    }
+
+    /// Whether a key pressed at `at` in `epoch` can be an answer: not one pressed before the question, or
+    /// by whoever was there in another epoch, however late it is reported.
+    pub(super) fn admits(&self, epoch: Epoch, at: Mono) -> bool {
+        epoch == self.epoch && at >= self.since
     }
 
     /// Takes a yes. `None` if the leg has said it before.

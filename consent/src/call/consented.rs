@@ -201,7 +201,7 @@ impl Call {
             _ => return,
         };
         let State::Asking(asking) = &mut self.state else { return };
-        let current = asking.epoch == epoch;
+        let current = asking.admits(epoch, now.mono);
         if current && meaning == SignalMeaning::Decline {
             self.hear(now, leg, meaning, source, true, out);
             self.parties[leg.index()].consent = PartyConsent::Declined;

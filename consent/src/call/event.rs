@@ -45,7 +45,7 @@ pub enum Event {
         /// The epoch that begins with it.
         epoch: Epoch,
     },
-    /// A party pressed a key.
+    /// A party pressed a key, at the instant of the call of `on_event`.
     Digit {
         /// Whose key.
         leg: Leg,

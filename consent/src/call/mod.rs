@@ -35,7 +35,7 @@
 //! | `Paused` | nobody holds any more | begin | `Buffering` |
 //! | `Buffering` | preamble started, its epoch | swallow digits, question to both | `Asking` |
 //! | `Buffering`, `Asking` | preamble unavailable; none within 2 s | refuse, `no-preamble-memory` | `Shut` |
-//! | `Asking` | accept, question open, epoch of the asking | agreed; its question stops | `Asking` |
+//! | `Asking` | accept, pressed since the question began, in its epoch | agreed; its question stops | `Asking` |
 //! | `Asking` | the last accept | `Open` for exactly this epoch, digits pass, "recording" to both | `Open` |
 //! | `Asking` | decline or withdrawal code | refuse, `declined` | `Shut` |
 //! | `Asking` | question played to its end | answer timeout of that leg starts | `Asking` |
@@ -253,8 +253,10 @@ impl Call {
         self.signalled[Leg::B.index()] = signalled;
     }
 
-    /// Takes in what happened. What fell due before is done first, so that an answer after its deadline
-    /// is late however busy the shell was.
+    /// Takes in what happened. `now` is the instant at which it happened where that is known: for a key,
+    /// when its first packet arrived, so that one pressed before the question is never taken for an answer,
+    /// and so that codes are timed as the relay times them. What fell due before is done first, so that an
+    /// answer after its deadline is late however busy the shell was.
     pub fn on_event(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
         self.on_timeout(now, out);
         match event {

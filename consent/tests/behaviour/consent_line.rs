@@ -399,6 +399,20 @@ fn an_answer_pressed_before_a_change_does_not_count_after_it() {
 }
 
 #[test]
+fn a_key_pressed_before_the_question_is_no_answer_however_late_it_is_reported() {
+    let mut stage = Stage::office();
+    stage.answer();
+    let pressed_at = stage.now;
+    stage.wait_ms(40);
+    stage.preamble();
+    let asked_at = std::mem::replace(&mut stage.now, pressed_at);
+    assert_eq!(stage.press(A, '1'), [unheeded(A, SignalMeaning::Accept)]);
+    assert_eq!(stage.press(B, '2'), [unheeded(B, SignalMeaning::Decline)]);
+    stage.now = asked_at;
+    assert_eq!(stage.press(A, '1')[0], heard(A, SignalMeaning::Accept));
+}
+
+#[test]
 fn a_change_while_asking_wipes_and_asks_everybody_again() {
     for (reason, change) in [
         (Reason::PartyChanged, Stage::change as fn(&mut Stage, Leg) -> Vec<Did>),
