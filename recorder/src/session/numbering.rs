@@ -33,6 +33,7 @@ pub(super) struct Numbering {
     last_at: Option<Mono>,
     step: u32,
     feed: Option<Feed>,
+    begun: bool,
     packets: u32,
     octets: u32,
 }
@@ -80,7 +81,7 @@ impl Numbering {
     /// A space beginning at the given numbers, which should be random (RFC 3550 §5.1).
     pub(super) fn new(ssrc: u32, sequence: u16, timestamp: u32) -> Self {
         let (step, feed) = (FIRST_STEP, None);
-        let (packets, octets) = (0, 0);
+        let (begun, packets, octets) = (false, 0, 0);
         Self {
             ssrc,
             next_sequence: sequence,
@@ -88,6 +89,7 @@ impl Numbering {
             last_at: None,
             step,
             feed,
+            begun,
             packets,
             octets,
         }
@@ -139,12 +141,14 @@ impl Numbering {
             self.last_at = Some(at);
         }
         self.feed = Some(feed);
+        self.begun = true;
         Some(Sent { ssrc: self.ssrc, sequence, timestamp, joined: joined || jumped })
     }
 
     /// The numbers for `samples` of our own audio. The next received packet joins behind it.
     pub(super) fn insert(&mut self, at: Mono, samples: u32, first: bool) -> Sent {
         self.feed = None;
+        self.begun = true;
         let timestamp =
             if first { self.timestamp_at(at, 8_000) } else { self.last_timestamp.wrapping_add(samples) };
         let sequence = self.next_sequence;
@@ -184,11 +188,13 @@ impl Numbering {
 
     fn join(&mut self, at: Mono, received: Received) {
         let goes_on = self.timestamp_at(at, received.clock_rate);
+        // Before our first packet every number is free, and the first to arrive may not be the first sent.
+        let floor = if self.begun { received.sequence } else { received.sequence.wrapping_sub(MAX_MISORDER) };
         self.feed = Some(Feed {
             ssrc: received.ssrc,
             sequence_offset: self.next_sequence.wrapping_sub(received.sequence),
             timestamp_offset: goes_on.wrapping_sub(received.timestamp),
-            floor: received.sequence,
+            floor,
             highest: received.sequence,
             timed: None,
         });
