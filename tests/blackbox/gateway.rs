@@ -213,7 +213,7 @@ listen = "{host}:9090"
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder().join("log"));
         let mut child = self
             .earmark(["serve"])
-            .env("RUST_LOG", filter)
+            .env("EARMARK_LOG", filter)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log.expect("a log file"))

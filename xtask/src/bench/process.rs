@@ -26,7 +26,7 @@ impl Daemon {
             .arg("serve")
             .arg("--config")
             .arg(&file)
-            .env("RUST_LOG", "warn")
+            .env("EARMARK_LOG", "warn")
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
