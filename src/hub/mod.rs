@@ -220,3 +220,6 @@ impl Hub {
 pub fn recovered(sealed: &Sealed, object: String) -> storage::Entry {
     record::stored(sealed, None, object)
 }
+
+#[cfg(test)]
+mod tests;

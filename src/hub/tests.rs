@@ -1,0 +1,257 @@
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::sync::Arc;
+
+use consent::{
+    CallId, E164, EpochCounter, Leg, Line, LineClass, Mono, Now, Numbering, Permit, RecordingOutcome, RuleSet,
+    RuleVersion, Settings, Side, Wall,
+};
+use recorder::Command as Media;
+use sip_gateway::{Change, Command as Sip, End, EndedBy, Event, Identity, Offer, PeerId};
+use storage::{CallEnded, CallStarted, Entry};
+
+use super::{Hub, Output};
+
+const CALL: CallId = CallId(7);
+const DISPATCH: &str = "+18607427331";
+
+fn at(ms: u64) -> Now {
+    Now { mono: Mono(ms * 1_000), wall: Wall(1_000_000 + ms as i64 * 1_000) }
+}
+
+fn line(number: &str, class: LineClass) -> Line {
+    Line {
+        number: E164::try_from(number.to_owned()).unwrap(),
+        name: "line".to_owned(),
+        class,
+        ask: consent::Ask::EveryCall,
+        retention: "RT-TEST".to_owned().try_into().unwrap(),
+        aliases: Vec::new(),
+        tone: None,
+    }
+}
+
+fn hub() -> Hub {
+    let lines = vec![line(DISPATCH, LineClass::Dispatch), line("+18607427310", LineClass::Consent)];
+    let numbering = Numbering::new("1".to_owned(), "860".to_owned(), "9".to_owned()).unwrap();
+    let rules = RuleSet::new(RuleVersion(1), numbering, lines, Vec::new(), Settings::default()).unwrap();
+    Hub::new("gw1".to_owned(), Arc::new(rules))
+}
+
+fn offer(side: Side, request_user: &str) -> Offer {
+    Offer {
+        call: CALL,
+        peer: PeerId(0),
+        side,
+        parties_signalled: true,
+        emergency: false,
+        over_limit: false,
+        request_user: request_user.to_owned(),
+        to_user: request_user.to_owned(),
+        diverted_from: Vec::new(),
+        caller: Identity { asserted: None, from: "8605550100".to_owned(), privacy: false },
+        sip_call_id: "a@host".to_owned(),
+        media: None,
+    }
+}
+
+fn drain(hub: &mut Hub) -> Vec<Output> {
+    std::iter::from_fn(|| hub.poll_output()).collect()
+}
+
+fn proceeded(outputs: &[Output]) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Gateway(Sip::Proceed { .. })))
+}
+
+fn begun(outputs: Vec<Output>) -> Permit {
+    let mut permits = outputs.into_iter().filter_map(|output| match output {
+        Output::BeginRecording { permit, .. } => Some(permit),
+        _ => None,
+    });
+    permits.next().unwrap()
+}
+
+fn started(outputs: &[Output]) -> &CallStarted {
+    let mut entries = outputs.iter().filter_map(|output| match output {
+        Output::Journal { stamped, .. } => match &stamped.entry {
+            Entry::CallStarted(started) => Some(started),
+            _ => None,
+        },
+        _ => None,
+    });
+    entries.next().unwrap()
+}
+
+fn ended(outputs: &[Output]) -> &CallEnded {
+    let mut entries = outputs.iter().filter_map(|output| match output {
+        Output::Journal { stamped, .. } => match &stamped.entry {
+            Entry::CallEnded(ended) => Some(ended),
+            _ => None,
+        },
+        _ => None,
+    });
+    entries.next().unwrap()
+}
+
+fn bound(hub: &mut Hub, now: Now) {
+    let pair = ["127.0.0.1:20000".parse().unwrap(), "127.0.0.1:20002".parse().unwrap()];
+    hub.on_media(now, recorder::Event::Bound { call: CALL, addresses: vec![pair] });
+}
+
+fn connect(hub: &mut Hub, offer: Offer) -> Vec<Output> {
+    hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
+    bound(hub, at(0));
+    hub.on_journalled(at(1), CALL);
+    hub.on_gateway(at(5), Event::Answered { call: CALL });
+    drain(hub)
+}
+
+fn hang_up(hub: &mut Hub, now: Now) {
+    let end = End { by: Some(EndedBy::Caller), final_status: Some(200), cancelled: false };
+    hub.on_gateway(now, Event::Ended { call: CALL, end });
+}
+
+#[test]
+fn the_invite_goes_on_once_ports_are_bound_and_the_journal_is_written() {
+    let mut hub = hub();
+    hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, "7427310"))));
+    bound(&mut hub, at(1));
+    assert!(!proceeded(&drain(&mut hub)));
+    hub.on_journalled(at(2), CALL);
+    assert!(proceeded(&drain(&mut hub)));
+}
+
+#[test]
+fn a_journal_that_hangs_holds_a_call_for_20_ms_and_no_longer() {
+    let mut hub = hub();
+    hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, "7427310"))));
+    bound(&mut hub, at(1));
+    drain(&mut hub);
+    assert_eq!(hub.poll_timeout(), Some(Mono(20_000)));
+    hub.on_timeout(at(20));
+    assert!(proceeded(&drain(&mut hub)));
+}
+
+#[test]
+fn an_emergency_call_never_waits_for_the_journal_and_is_never_asked_nor_recorded() {
+    let mut hub = hub();
+    let offer = Offer { emergency: true, over_limit: true, ..offer(Side::District, "911") };
+    hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
+    bound(&mut hub, at(0));
+    let outputs = drain(&mut hub);
+    assert!(proceeded(&outputs));
+    hub.on_gateway(at(5), Event::Answered { call: CALL });
+    let outputs: Vec<_> = outputs.into_iter().chain(drain(&mut hub)).collect();
+    assert!(!outputs.iter().any(|output| matches!(
+        output,
+        Output::BeginRecording { .. } | Output::Media(Media::Play { .. } | Media::StartPreamble { .. })
+    )));
+}
+
+#[test]
+fn a_recorder_that_binds_nothing_does_not_stop_a_call() {
+    let mut hub = hub();
+    hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, DISPATCH))));
+    hub.on_journalled(at(1), CALL);
+    hub.on_timeout(at(100));
+    assert!(proceeded(&drain(&mut hub)));
+}
+
+#[test]
+fn at_the_limit_a_dispatch_call_goes_on_and_another_is_refused_with_a_record() {
+    for (user, goes_on) in [(DISPATCH, true), ("7427310", false)] {
+        let mut hub = hub();
+        hub.on_gateway(at(0), Event::Offered(Box::new(Offer { over_limit: true, ..offer(Side::Public, user) })));
+        bound(&mut hub, at(0));
+        hub.on_journalled(at(1), CALL);
+        let outputs = drain(&mut hub);
+        assert_eq!(proceeded(&outputs), goes_on);
+        assert_eq!(started(&outputs).call, CALL);
+        if !goes_on {
+            hang_up(&mut hub, at(2));
+            hub.on_timeout(at(3));
+            assert_eq!(ended(&drain(&mut hub)).call, CALL);
+        }
+    }
+}
+
+#[test]
+fn the_epoch_is_raised_before_a_new_party_is_known_to_anybody() {
+    let mut hub = hub();
+    hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, "7427310"))));
+    let mut epoch = EpochCounter::default();
+    for output in drain(&mut hub) {
+        if let Output::Media(Media::Bind { epoch: shared, .. }) = output {
+            epoch = shared;
+        }
+    }
+    let before = epoch.current();
+    let change = Change::NewParty { identity: Identity { from: "7427399".to_owned(), ..Identity::default() } };
+    hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change });
+    assert!(epoch.current() > before);
+}
+
+#[test]
+fn a_dispatch_recording_stops_when_the_call_leaves_the_line_and_goes_on_among_dispatch_lines() {
+    for (user, stops) in [("7427399", true), (DISPATCH, false)] {
+        let mut hub = hub();
+        let permit = begun(connect(&mut hub, offer(Side::Public, DISPATCH)));
+        let identity = Identity { asserted: Some(user.to_owned()), ..Identity::default() };
+        hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change: Change::NewParty { identity } });
+        let closed = drain(&mut hub)
+            .iter()
+            .any(|output| matches!(output, Output::Media(Media::CloseTap { permit: id, .. }) if *id == permit.id()));
+        assert_eq!(closed, stops, "{user}");
+    }
+}
+
+#[test]
+fn an_answered_dispatch_call_without_a_recording_is_failed_not_recorded() {
+    let mut hub = hub();
+    connect(&mut hub, offer(Side::Public, DISPATCH));
+    hang_up(&mut hub, at(100));
+    hub.on_media(at(101), recorder::Event::Statistics { call: CALL, legs: Default::default() });
+    let outputs = drain(&mut hub);
+    assert_eq!(ended(&outputs).recording_outcome, RecordingOutcome::Failed);
+    assert_eq!(ended(&outputs).basis, None);
+}
+
+#[test]
+fn a_record_is_closed_even_if_the_media_plane_never_answers() {
+    let mut hub = hub();
+    connect(&mut hub, offer(Side::Public, DISPATCH));
+    hang_up(&mut hub, at(100));
+    while let Some(due) = hub.poll_timeout() {
+        hub.on_timeout(Now { mono: due, ..at(100) });
+    }
+    assert_eq!(ended(&drain(&mut hub)).call, CALL);
+    assert_eq!(hub.calls(), 0);
+}
+
+#[test]
+fn the_outside_prefix_stays_with_the_pbx() {
+    let mut hub = hub();
+    let outputs = connect(&mut hub, offer(Side::District, "98605550123"));
+    let route = outputs.iter().find_map(|output| match output {
+        Output::Gateway(Sip::Proceed { route, .. }) => Some(route.clone()),
+        _ => None,
+    });
+    assert_eq!(route.unwrap().user.as_deref(), Some("8605550123"));
+    assert_eq!(started(&outputs).to.as_deref(), Some("+18605550123"));
+}
+
+#[test]
+fn privacy_withholds_the_caller() {
+    let mut hub = hub();
+    let mut private = offer(Side::Public, "7427310");
+    private.caller.privacy = true;
+    let outputs = connect(&mut hub, private);
+    assert_eq!(started(&outputs).from, None);
+    let told = outputs.iter().any(|output| match output {
+        Output::Journal { stamped, .. } => {
+            matches!(&stamped.entry, Entry::PartyJoined { leg: Leg::A, identity: Some(_), .. })
+        }
+        _ => false,
+    });
+    assert!(!told);
+}
