@@ -322,7 +322,7 @@ fn exercise(octets: &[u8]) {
         }
         for field in headers.iter() {
             NameAddr::list(field.value).filter_map(Result::ok).for_each(|address| drop(address.user()));
-            Via::list(field.value).filter_map(Result::ok).for_each(|via| drop(via.branch()));
+            Via::list(field.value).filter_map(Result::ok).for_each(|via| assert!(!via.host.is_empty()));
             stamp_source(field.value, ([127, 0, 0, 1], 5060).into());
             Reason::list(field.value).for_each(drop);
         }

@@ -1,0 +1,243 @@
+//! The tokio shell: owns the sockets, carries bytes between them and the [`Core`](crate::Core), and knows
+//! no SIP (RFC 3261 §18 is the core's).
+//!
+//! What comes in goes into one bounded queue of [`Input`] towards the task that owns the core; that task
+//! stamps it with the time when it takes it. While the queue is full nothing more is read: datagrams wait,
+//! and at last are lost, in the kernel's buffer, streams in their peers. What goes out never waits: a
+//! datagram that the kernel does not take is lost and counted, as on any network; a stream whose queue is
+//! full is closed. Every reader is supervised: whatever happens in it, it starts again.
+
+mod counters;
+mod datagram;
+mod stream;
+mod supervise;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::{Input, Limits, Listener, ListenerId, StreamId, Transport};
+
+pub use counters::ShellCounters;
+
+use counters::Counters;
+use stream::{Acceptor, Link, Streams};
+
+/// Inputs waiting for the core. A second of an INVITE flood at what one core can read.
+const INPUT_QUEUE: usize = 4096;
+
+/// Bytes asked of the kernel for each UDP socket's receive buffer: about 3,000 INVITEs, so that a burst
+/// waits instead of being lost. The kernel may grant less (net.core.rmem_max).
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+
+/// Likewise for sending.
+const SEND_BUFFER_BYTES: usize = 1 << 20;
+
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 512;
+
+/// How long streams may take.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// To be connected. Shorter than Timer B (32 s), so that another peer can still be tried.
+    connect: Duration,
+    /// For the peer to read one message.
+    write: Duration,
+    /// Without a byte in either direction. The core closes sooner what stays inside a message.
+    idle: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    connect: Duration::from_secs(4),
+    write: Duration::from_secs(10),
+    idle: Duration::from_secs(600),
+};
+
+/// A listener that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{transport:?} {address}")]
+pub struct BindError {
+    /// Its transport.
+    pub transport: Transport,
+    /// Its address as configured.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// All sockets. Dropping it stops the listeners, and closes the streams after what was sent on them.
+#[derive(Debug)]
+pub struct Sockets {
+    /// By [`ListenerId`].
+    bound: Vec<Bound>,
+    streams: Streams,
+    inputs: mpsc::Sender<Input>,
+    counters: Arc<Counters>,
+    patience: Patience,
+    readers: JoinSet<()>,
+}
+
+/// What is kept of a listener: where datagrams are sent from, and where streams are connected from.
+#[derive(Debug)]
+struct Bound {
+    address: SocketAddr,
+    datagrams: Option<UdpSocket>,
+}
+
+impl Sockets {
+    /// Binds all listeners and starts to read. Returns them with the addresses that were in fact bound (port
+    /// 0 in `listeners` asks for any), and what comes in. Needs to be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// [`BindError`] inside an [`io::Error`] of the same kind; nothing is bound then.
+    pub fn bind(
+        listeners: &[Listener],
+        limits: &Limits,
+    ) -> io::Result<(Self, Vec<Listener>, mpsc::Receiver<Input>)> {
+        Self::bind_with(listeners, limits, PATIENCE)
+    }
+
+    fn bind_with(
+        listeners: &[Listener],
+        limits: &Limits,
+        patience: Patience,
+    ) -> io::Result<(Self, Vec<Listener>, mpsc::Receiver<Input>)> {
+        let (inputs, received) = mpsc::channel(INPUT_QUEUE);
+        let mut sockets = Self {
+            bound: Vec::with_capacity(listeners.len()),
+            streams: Streams::default(),
+            inputs,
+            counters: Arc::default(),
+            patience,
+            readers: JoinSet::new(),
+        };
+        let acceptor = Acceptor {
+            link: sockets.link(),
+            room: Arc::new(Semaphore::new(limits.max_streams.min(Semaphore::MAX_PERMITS))),
+            next: Arc::new(AtomicU64::new(2)),
+        };
+        let mut actual = Vec::with_capacity(listeners.len());
+        for (index, listener) in listeners.iter().enumerate() {
+            let address = sockets.listen(ListenerId(index), listener, &acceptor).map_err(|source| {
+                let Listener { transport, address } = *listener;
+                io::Error::new(source.kind(), BindError { transport, address, source })
+            })?;
+            actual.push(Listener { transport: listener.transport, address });
+        }
+        Ok((sockets, actual, received))
+    }
+
+    fn listen(&mut self, id: ListenerId, listener: &Listener, acceptor: &Acceptor) -> io::Result<SocketAddr> {
+        let address;
+        let mut datagrams = None;
+        match listener.transport {
+            Transport::Udp => {
+                let socket = udp_socket(listener.address)?;
+                address = socket.local_addr()?;
+                datagrams = Some(socket.try_clone()?);
+                let socket = Arc::new(tokio::net::UdpSocket::from_std(socket)?);
+                let (inputs, counters) = (self.inputs.clone(), Arc::clone(&self.counters));
+                let read =
+                    move || datagram::read(id, Arc::clone(&socket), inputs.clone(), Arc::clone(&counters));
+                self.readers.spawn(supervise::supervise(id, Arc::clone(&self.counters), read));
+            }
+            Transport::Tcp => {
+                let socket = Arc::new(tcp_listener(listener.address)?);
+                address = socket.local_addr()?;
+                let acceptor = acceptor.clone();
+                let accept = move || acceptor.clone().run(id, Arc::clone(&socket));
+                self.readers.spawn(supervise::supervise(id, Arc::clone(&self.counters), accept));
+            }
+        }
+        self.bound.push(Bound { address, datagrams });
+        Ok(address)
+    }
+
+    fn link(&self) -> Link {
+        Link {
+            streams: self.streams.clone(),
+            inputs: self.inputs.clone(),
+            counters: Arc::clone(&self.counters),
+            patience: self.patience,
+        }
+    }
+
+    /// Sends a datagram at once, or loses and counts it.
+    pub fn send_datagram(&mut self, listener: ListenerId, to: SocketAddr, bytes: Bytes) {
+        let socket = self.bound.get(listener.0).and_then(|bound| bound.datagrams.as_ref());
+        match socket.map(|socket| socket.send_to(&bytes, to)) {
+            Some(Ok(_)) => self.counters.datagrams_out.add(),
+            Some(Err(_)) | None => self.counters.datagrams_lost.add(),
+        }
+    }
+
+    /// Sends a message on a stream after what was sent before. If its queue is full, the stream is closed
+    /// at once; on one that has ended the message is lost. Both end in [`Input::StreamClosed`].
+    pub fn send_stream(&mut self, stream: StreamId, bytes: Bytes) {
+        if self.streams.send(stream, bytes) {
+            self.counters.stream_messages_out.add();
+        } else {
+            self.counters.stream_messages_lost.add();
+        }
+    }
+
+    /// Opens a stream from a listener's address (any port). What is sent on it meanwhile waits. If it cannot
+    /// be connected within 4 s, [`Input::StreamClosed`] says so.
+    pub fn connect(&mut self, stream: StreamId, listener: ListenerId, to: SocketAddr) {
+        let from = self.bound.get(listener.0).map(|bound| bound.address.ip());
+        self.link().connect(stream, from, to);
+    }
+
+    /// Closes a stream after what was sent on it.
+    pub fn close_stream(&mut self, stream: StreamId) {
+        self.streams.close(stream);
+    }
+
+    /// What has been counted since the start.
+    pub fn counters(&self) -> ShellCounters {
+        self.counters.snapshot()
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.streams.close_all();
+    }
+}
+
+/// Without SO_REUSEADDR: on UDP it would let another program share the port and take our datagrams.
+fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // As much as the kernel grants; a smaller buffer is no error.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// With SO_REUSEADDR, so that a restart need not wait for old connections to be forgotten.
+fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
