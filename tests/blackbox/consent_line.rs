@@ -48,7 +48,7 @@ fn states(call: &Value) -> Vec<&str> {
 
 #[test]
 fn when_both_press_1_the_recording_begins_with_the_question_and_both_answers() {
-    let site = Site::new();
+    let site = Site::with(|_, text| text.replace(r#"languages = ["en"]"#, r#"languages = ["en", "es"]"#));
     let _gateway = site.start();
     let (_carrier, _pbx, outgoing, incoming) = answered(&site);
     let questions = both_agree(&outgoing, &incoming);

@@ -176,7 +176,7 @@ class = "never"
 retention = "RT-NONE"
 
 [consent]
-languages = ["en", "es"]
+languages = ["en"]
 accept = "1"
 decline = "2"
 withdraw = "*80"

@@ -25,6 +25,7 @@ usage: cargo xtask COMMAND
   test                       every test: unit, black-box, simulation (300 seeds), planted defects
   lint                       format, clippy, rustdoc, dependency arrows, names and lengths, licences
   arrows                     only the dependency arrows of docs/ARCHITECTURE.md
+  conventions                only names and lengths
   simulate [--seeds N] [--seed K]
                              the simulation: N seeds (2000) from 0, or the one seed K
   mutants                    each planted defect of tests/simulation/mutants must be found by the simulation
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         "test" => no_arguments(rest).and_then(|()| suite::test()),
         "lint" => no_arguments(rest).and_then(|()| lint::lint()),
         "arrows" => no_arguments(rest).and_then(|()| arrows::check()),
+        "conventions" => no_arguments(rest).and_then(|()| conventions::check()),
         "simulate" => suite::simulate(rest),
         "mutants" => no_arguments(rest).and_then(|()| mutants::check()),
         "bench" => bench::bench(rest),
