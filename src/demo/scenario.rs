@@ -95,9 +95,10 @@ impl<'a> Stage<'a> {
 
     /// An incoming call rings with early media, is answered, and both parties speak.
     async fn dispatch(&self) -> anyhow::Result<Placed> {
+        let ringback = ringback();
         let (caller, callee) = self.connect("+18605550101", DISPATCH_LINE).await.context("dispatch call")?;
         callee.early_media().await?;
-        callee.speak(&ringback()).await?;
+        callee.speak(&ringback).await?;
         callee.answer().await?;
         let answered = Instant::now();
         caller.until_answered().await?;
