@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use consent::{CallId, Side};
+use consent::{CallId, Leg, Side};
 
 /// An instruction for one call. Unknown calls are ignored: they may just have ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,16 @@ pub enum Command {
         call: CallId,
         /// The text of the Reason header (RFC 3326).
         text: &'static str,
+    },
+    /// From now on, whether digits that a leg sends in INFO are told but not passed on (while a question
+    /// is open, so that no IVR behind the other leg takes the answer).
+    SwallowInfoDigits {
+        /// Which call.
+        call: CallId,
+        /// Whose digits.
+        leg: Leg,
+        /// Swallow, or pass on again.
+        swallow: bool,
     },
     /// Take no new calls from now on (503 with Retry-After), emergency calls excepted.
     Drain,

@@ -3,17 +3,22 @@
 //! [`Core`] is sans-IO: bytes and time in; messages to send, timers and call events out. [`shell`] owns
 //! the sockets. Nothing here knows a database, a file, a rule or an audio sample.
 
+mod b2bua;
 mod command;
 mod config;
-pub mod core;
+mod core;
+mod dialog;
 pub mod emergency;
 mod event;
 mod media;
 pub mod sdp;
+pub mod shell;
+mod transaction;
 pub mod wire;
 
+pub use self::core::{Core, Counters, Input, Output, StreamId};
 pub use command::{Command, Route};
-pub use self::core::{Input, Output, StreamId};
 pub use config::{Config, Limits, Listener, ListenerId, Peer, PeerId, Transport};
 pub use event::{Change, End, EndedBy, Event, Identity, Offer};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};
+pub use shell::Sockets;

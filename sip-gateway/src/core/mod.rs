@@ -1,5 +1,228 @@
-//! The sans-IO core: one entry for bytes, commands and time, one queue of what to do.
+//! The sans-IO core: one entry each for bytes, commands and time, one queue of what to do.
+//!
+//! A message takes this way (RFC 3261 §18.1.2, §18.2.1, §17, §8.2, §12.2): source check, codec,
+//! transaction, dialog, and then the back-to-back user agent. Nothing is shared and nothing waits; the
+//! same seed and the same inputs give the same outputs.
 
+mod counters;
+mod environment;
+mod generator;
+mod inbound;
 mod io;
+mod peers;
+mod timers;
+mod transport;
 
+pub use counters::Counters;
 pub use io::{Input, Output, StreamId};
+
+pub(crate) use environment::{Deadline, DialogPlace, Environment};
+pub(crate) use generator::MAGIC_COOKIE;
+pub(crate) use peers::peer_of;
+pub(crate) use timers::{TimerKey, Timers};
+pub(crate) use transport::{Origin, Path, Ports, TransportLayer};
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consent::{CallId, Mono, Now};
+
+use crate::b2bua::Call;
+use crate::wire::{Frame, Message, ParseError, Request, Response, Via, name, parse_datagram, stamp_source};
+use crate::{Command, Config, ListenerId};
+
+/// The back-to-back user agent and all below it, without I/O and clock.
+pub struct Core {
+    calls: HashMap<CallId, Call>,
+    env: Environment,
+    draining: bool,
+}
+
+impl Core {
+    /// A core with no calls. All identifiers come from `seed`, which must be unpredictable in service.
+    pub fn new(config: Arc<Config>, seed: [u8; 32]) -> Self {
+        Self { calls: HashMap::new(), env: Environment::new(config, seed), draining: false }
+    }
+
+    /// Takes what came from the network.
+    pub fn on_input(&mut self, now: Now, input: Input) {
+        self.env.now = now;
+        match input {
+            Input::Datagram { listener, from, bytes } => self.on_datagram(listener, from, &bytes),
+            Input::StreamOpened { stream, listener, from } => self.on_stream_opened(stream, listener, from),
+            Input::StreamBytes { stream, bytes } => self.on_stream_bytes(stream, &bytes),
+            Input::StreamClosed { stream } => self.on_stream_closed(stream),
+        }
+    }
+
+    /// Takes an instruction of the hub.
+    pub fn on_command(&mut self, now: Now, command: Command) {
+        self.env.now = now;
+        match command {
+            Command::Proceed { call, route, media } => {
+                self.with_call(call, |call, env| call.proceed(env, &route, media));
+            }
+            Command::Refuse { call, status, text, retry_after_s } => {
+                self.with_call(call, |call, env| call.refuse(env, status, text, retry_after_s));
+            }
+            Command::End { call, text } => self.with_call(call, |call, env| call.end(env, text)),
+            Command::SwallowInfoDigits { call, leg, swallow } => {
+                self.with_call(call, |call, _| call.swallow_info_digits(leg, swallow));
+            }
+            Command::Drain => self.draining = true,
+        }
+    }
+
+    /// Lets time pass: everything due at `now` happens.
+    pub fn on_timeout(&mut self, now: Now) {
+        self.env.now = now;
+        while let Some(deadline) = self.env.timers.pop_due(now.mono) {
+            match deadline {
+                Deadline::Transaction(fired) => {
+                    let (transactions, mut ports) = self.env.split();
+                    if let Some((id, owner, report)) = transactions.on_timer(&mut ports, fired) {
+                        self.report(owner, |call, env, role| call.on_report(env, role, id, report));
+                    }
+                }
+                Deadline::Call(call, timer) => self.with_call(call, |call, env| call.on_timer(env, timer)),
+                Deadline::StreamIdle(stream) => {
+                    self.env.transport.close(stream, &mut self.env.timers);
+                    self.on_stream_lost(stream);
+                }
+            }
+        }
+    }
+
+    /// When [`Self::on_timeout`] is next due.
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        self.env.timers.next()
+    }
+
+    /// What to do next, in order. Poll until `None` after every input.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.env.transport.pop()
+    }
+
+    /// Calls that have not ended.
+    pub fn calls(&self) -> usize {
+        self.env.live_calls
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            transactions: self.env.transactions.len(),
+            dialogs: self.env.dialogs.len(),
+            timers: self.env.timers.len(),
+            calls_lingering: self.calls.len().saturating_sub(self.env.live_calls),
+            ..self.env.transport.counters
+        }
+    }
+
+    fn on_datagram(&mut self, listener: ListenerId, from: SocketAddr, bytes: &Bytes) {
+        let Some(peer) = peer_of(&self.env.config, from) else {
+            self.env.counters().dropped_unknown_source += 1;
+            return;
+        };
+        let origin = Origin { peer, listener, source: from, stream: None };
+        match parse_datagram(bytes, &self.env.config.limits) {
+            Ok(message) => self.on_message(origin, message),
+            Err(error) => self.on_parse_error(origin, error),
+        }
+    }
+
+    fn on_stream_opened(&mut self, stream: StreamId, listener: ListenerId, from: SocketAddr) {
+        let Some(peer) = peer_of(&self.env.config, from) else {
+            self.env.counters().dropped_unknown_source += 1;
+            self.env.counters().closed_streams += 1;
+            self.env.transport.push(Output::CloseStream { stream });
+            return;
+        };
+        let origin = Origin { peer, listener, source: from, stream: Some(stream) };
+        self.env.transport.open(stream, origin, self.env.now.mono, &mut self.env.timers);
+    }
+
+    fn on_stream_bytes(&mut self, stream: StreamId, bytes: &Bytes) {
+        self.env.transport.feed(stream, bytes);
+        let now = self.env.now.mono;
+        while let Some((origin, frame)) = self.env.transport.next_frame(stream, now, &mut self.env.timers) {
+            match frame {
+                Frame::Message(message) => self.on_message(origin, message),
+                Frame::Ping => {
+                    self.env.transport.push(Output::Stream { stream, bytes: Bytes::from_static(b"\r\n") });
+                }
+                Frame::Refused(error) => self.on_parse_error(origin, error),
+                Frame::Broken(error) => {
+                    self.on_parse_error(origin, error);
+                    self.env.transport.close(stream, &mut self.env.timers);
+                    self.on_stream_lost(stream);
+                }
+            }
+        }
+    }
+
+    fn on_stream_closed(&mut self, stream: StreamId) {
+        if self.env.transport.forget(stream, &mut self.env.timers) {
+            self.on_stream_lost(stream);
+        }
+    }
+
+    fn on_stream_lost(&mut self, stream: StreamId) {
+        let (transactions, mut ports) = self.env.split();
+        for (id, owner, report) in transactions.on_stream_closed(&mut ports, stream) {
+            self.report(owner, |call, env, role| call.on_report(env, role, id, report));
+        }
+    }
+
+    /// RFC 3261 §8.2 and §16.3 leave it to us; what cannot be answered is counted.
+    fn on_parse_error(&mut self, origin: Origin, error: ParseError) {
+        let ParseError::Refuse { answer, .. } = error else {
+            self.env.counters().dropped_malformed += 1;
+            return;
+        };
+        self.env.counters().refused_malformed += 1;
+        let mut answer: Response = *answer;
+        let Some(via) = answer.headers.first(name::VIA).map(str::to_owned) else { return };
+        let Ok(first) = Via::first(&via) else { return };
+        let mut path = origin.reply_path(&first);
+        answer.headers.remove_first(name::VIA);
+        answer.headers.prepend(name::VIA, stamp_source(&via, origin.source));
+        self.env.add_to_tag(&mut answer.headers);
+        self.env.transport.send(&mut path, answer.to_bytes());
+    }
+
+    fn on_message(&mut self, origin: Origin, message: Message) {
+        match message {
+            Message::Request(request) => {
+                self.env.counters().requests_in += 1;
+                self.on_request(origin, request);
+            }
+            Message::Response(response) => {
+                self.env.counters().responses_in += 1;
+                self.on_response(origin, response);
+            }
+        }
+    }
+
+    fn on_response(&mut self, origin: Origin, response: Response) {
+        let (transactions, mut ports) = self.env.split();
+        let found = transactions.on_response(&mut ports, origin.peer, response.status, &response.headers);
+        match found {
+            Some((id, owner, true)) => {
+                self.report(owner, |call, env, role| call.on_response(env, role, id, origin, response));
+            }
+            Some(_) => self.env.counters().absorbed_responses += 1,
+            None => self.env.counters().dropped_stray_response += 1,
+        }
+    }
+
+    fn on_request(&mut self, origin: Origin, request: Request) {
+        let Some(arrival) = inbound::Arrival::new(origin, request) else {
+            self.env.counters().dropped_malformed += 1;
+            return;
+        };
+        self.on_arrival(arrival);
+    }
+}

@@ -1,0 +1,424 @@
+//! Our INVITE and what comes back (RFC 3261 §13.2.2, §16.7, §16.8; RFC 6026 §7.2).
+
+use consent::Leg;
+
+use super::offering::own_ip;
+use super::session::{self, Found};
+use super::{
+    Acceptance, Acked, Attempt, Call, CallTimer, Event, MAX_ACKED, MAX_FORKS, Owner, Phase, TIMER_C_MS,
+    forward,
+};
+use crate::core::{DialogPlace, Environment, Origin};
+use crate::dialog::{sequence_of, tag_of};
+use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS};
+use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
+use crate::{Change, EndedBy};
+
+/// What became of a body on its way to the other leg.
+pub(super) enum Passed {
+    /// It goes on like this, and this description was in it.
+    On(bytes::Bytes, Option<Found>),
+    /// It holds a description that cannot be read.
+    Unreadable,
+}
+
+impl Call {
+    pub(super) fn on_attempt_response(
+        &mut self,
+        env: &mut Environment,
+        index: usize,
+        origin: Origin,
+        response: Response,
+    ) {
+        let Some(attempt) = self.attempts.get_mut(index) else { return };
+        attempt.heard = true;
+        if origin.stream.is_some() {
+            attempt.path.stream = origin.stream;
+        }
+        match response.status {
+            100..=199 => self.on_provisional(env, index, response),
+            200..=299 => self.on_answer(env, index, response),
+            _ => self.on_failure(env, index, &response),
+        }
+    }
+
+    fn on_provisional(&mut self, env: &mut Environment, index: usize, mut response: Response) {
+        if self.attempts.get(index).is_some_and(|attempt| attempt.unwanted) {
+            return self.cancel_attempt(env, index);
+        }
+        if self.phase != Phase::Calling {
+            return;
+        }
+        self.disarm(env, CallTimer::Silence);
+        self.arm(env, CallTimer::Ringing, TIMER_C_MS);
+        if response.status == 100 {
+            return;
+        }
+        if let Some(attempt) = self.attempts.get_mut(index) {
+            attempt.ringing = true;
+        }
+        let Some(fork) = self.fork_of(env, index, &response) else { return };
+        self.meet(&response.headers, fork);
+        match self.pass_body(env, Leg::B, &response.headers, &response.body) {
+            Passed::On(body, found) => {
+                if let Some(found) = found {
+                    let told = self.session.describe(Leg::B, found.media(), true);
+                    self.tell(env, told);
+                }
+                response.body = body;
+            }
+            Passed::Unreadable => {
+                response.body = bytes::Bytes::new();
+                response.headers.remove(name::CONTENT_TYPE);
+            }
+        }
+        env.emit(Event::Progress { call: self.id, status: response.status });
+        self.answer_caller(env, fork, &response);
+    }
+
+    /// The first 2xx wins; any other is acknowledged and hung up (§13.2.2.4).
+    fn on_answer(&mut self, env: &mut Environment, index: usize, response: Response) {
+        if let Some(attempt) = self.attempts.get_mut(index) {
+            attempt.finished = true;
+        }
+        let tag = tag_of(&response.headers, name::TO).unwrap_or_default();
+        let known = self.find_fork(index, &tag);
+        if known.is_some() && known == self.answered {
+            return self.repeat_ack(env, index, known);
+        }
+        let unwanted = self.attempts.get(index).is_none_or(|attempt| attempt.unwanted);
+        if self.phase != Phase::Calling || unwanted {
+            return self.decline_answer(env, index, known, &response);
+        }
+        let Some(fork) = known.or_else(|| self.add_fork(env, index, &response)) else { return };
+        self.confirm(env, fork, &response.headers);
+        self.meet(&response.headers, fork);
+        self.win(env, index, fork, response);
+    }
+
+    fn win(&mut self, env: &mut Environment, index: usize, fork: usize, mut response: Response) {
+        let Passed::On(body, found) = self.pass_body(env, Leg::B, &response.headers, &response.body) else {
+            self.decline_answer(env, index, Some(fork), &response);
+            return self.fail(env, EndedBy::Callee, &Response::new(502));
+        };
+        if let Some(found) = found {
+            let told = self.session.describe(Leg::B, found.media(), false);
+            self.tell(env, told);
+        }
+        response.body = body;
+        self.phase = Phase::Answered;
+        self.answered = Some(fork);
+        self.disarm(env, CallTimer::Ringing);
+        self.disarm(env, CallTimer::Silence);
+        env.counters().calls_answered += 1;
+        tracing::debug!(call = %self.id, "answered");
+        env.emit(Event::Answered { call: self.id });
+        let (Some(attempt), Some(passed)) = (self.attempts.get(index), self.forks.get(fork)) else { return };
+        let tag = passed.id(Leg::A).local_tag.clone();
+        let reply = self.reply(env, &self.invite, &self.back, &tag, &response);
+        let acceptance = Acceptance {
+            from: Leg::A,
+            sequence: sequence_of(&self.invite.headers).unwrap_or_default(),
+            other_sequence: sequence_of(&attempt.invite.headers).unwrap_or_default(),
+            server: self.server,
+            client: attempt.client,
+            response: reply,
+            interval_ms: T1_MS,
+            settled: false,
+        };
+        self.accept(env, acceptance);
+        self.cancel_attempts(env, Some(index), None);
+    }
+
+    /// Sends a 2xx and repeats it until its ACK (§13.3.1.4), on every transport.
+    pub(super) fn accept(&mut self, env: &mut Environment, acceptance: Acceptance) {
+        env.respond(acceptance.server, &acceptance.response);
+        self.arm(env, CallTimer::RepeatAnswer, acceptance.interval_ms);
+        self.arm(env, CallTimer::GiveUpAnswer, T1_64_MS);
+        self.acceptance = Some(acceptance);
+    }
+
+    pub(super) fn repeat_answer(&mut self, env: &mut Environment) {
+        let Some(acceptance) = &mut self.acceptance else { return };
+        env.respond(acceptance.server, &acceptance.response);
+        acceptance.interval_ms = (acceptance.interval_ms * 2).min(T2_MS);
+        let interval_ms = acceptance.interval_ms;
+        self.arm(env, CallTimer::RepeatAnswer, interval_ms);
+    }
+
+    /// An ACK that belongs to no failure: that of a 2xx of ours (§13.3.1.4).
+    pub(crate) fn on_ack(&mut self, env: &mut Environment, place: DialogPlace, ack: &Request) {
+        let sequence = sequence_of(&ack.headers);
+        let expected = self
+            .acceptance
+            .take_if(|acceptance| acceptance.from == place.leg && Some(acceptance.sequence) == sequence);
+        let Some(acceptance) = expected.filter(|_| self.answered == Some(place.fork)) else { return };
+        self.disarm(env, CallTimer::RepeatAnswer);
+        self.disarm(env, CallTimer::GiveUpAnswer);
+        if !acceptance.settled {
+            self.pass_ack(env, &acceptance, Some(ack));
+        }
+        if let Some(reason) = self.bye_after_ack.take() {
+            self.send_bye(env, Leg::A, reason.as_deref());
+        }
+    }
+
+    /// Acknowledges the other leg's 2xx, with what the ACK that came carries.
+    pub(super) fn pass_ack(&mut self, env: &mut Environment, acceptance: &Acceptance, ack: Option<&Request>) {
+        let to = acceptance.from.other();
+        let Some(fork) = self.answered else { return };
+        let Some(dialog) = self.dialog(fork, to) else { return };
+        let (mut sent, path) = (dialog.ack(acceptance.other_sequence), dialog.path);
+        sent.headers.push(name::MAX_FORWARDS, ack.map_or(70, super::offering::hops_left).to_string());
+        if let Some(ack) = ack {
+            forward::copy_end_to_end(&ack.headers, &mut sent.headers, self.emergency);
+            match self.pass_body(env, acceptance.from, &ack.headers, &ack.body) {
+                Passed::On(body, found) => {
+                    if let Some(found) = found.filter(|_| self.session.offerer() == Some(to)) {
+                        let told = self.session.describe(acceptance.from, found.media(), false);
+                        self.tell(env, told);
+                    }
+                    sent.body = body;
+                }
+                Passed::Unreadable => sent.headers.remove(name::CONTENT_TYPE),
+            }
+        }
+        self.acknowledge(env, acceptance.client, fork, path, sent);
+    }
+
+    /// Sends an ACK and keeps it for repeated 2xx.
+    fn acknowledge(
+        &mut self,
+        env: &mut Environment,
+        client: crate::transaction::TxId,
+        fork: usize,
+        mut path: crate::core::Path,
+        mut ack: Request,
+    ) {
+        env.stamp_via(&path, &mut ack);
+        let bytes = ack.to_bytes();
+        env.transport.send(&mut path, bytes.clone());
+        if self.acked.len() >= MAX_ACKED {
+            self.acked.pop_front();
+        }
+        self.acked.push_back(Acked { client, fork, path, bytes });
+    }
+
+    fn repeat_ack(&mut self, env: &mut Environment, index: usize, fork: Option<usize>) {
+        let Some(client) = self.attempts.get(index).map(|attempt| attempt.client) else { return };
+        self.acknowledge_again(env, client, fork);
+    }
+
+    pub(super) fn acknowledge_again(
+        &mut self,
+        env: &mut Environment,
+        client: crate::transaction::TxId,
+        fork: Option<usize>,
+    ) {
+        let sent = self.acked.iter_mut().find(|acked| acked.client == client && Some(acked.fork) == fork);
+        if let Some(acked) = sent {
+            env.transport.send(&mut acked.path, acked.bytes.clone());
+        }
+    }
+
+    /// ACK and BYE to a 2xx that comes too late, or from another fork.
+    fn decline_answer(
+        &mut self,
+        env: &mut Environment,
+        index: usize,
+        known: Option<usize>,
+        response: &Response,
+    ) {
+        let Some((client, invite_sequence)) = self
+            .attempts
+            .get(index)
+            .map(|attempt| (attempt.client, sequence_of(&attempt.invite.headers).unwrap_or_default()))
+        else {
+            return;
+        };
+        if self.acked.iter().any(|acked| acked.client == client && Some(acked.fork) == known) {
+            return self.acknowledge_again(env, client, known);
+        }
+        let Some(fork) = known.or_else(|| self.add_fork(env, index, response)) else { return };
+        self.confirm(env, fork, &response.headers);
+        let Some(dialog) = self.dialog(fork, Leg::B) else { return };
+        let (mut ack, mut bye, path) =
+            (dialog.ack(invite_sequence), dialog.request(Method::BYE), dialog.path);
+        ack.headers.push(name::MAX_FORWARDS, "70");
+        bye.headers.push(name::MAX_FORWARDS, "70");
+        self.acknowledge(env, client, fork, path, ack);
+        env.request(path, bye, Owner::Nobody);
+    }
+
+    fn on_failure(&mut self, env: &mut Environment, index: usize, response: &Response) {
+        let Some(attempt) = self.attempts.get_mut(index) else { return };
+        attempt.finished = true;
+        let (unwanted, ringing) = (attempt.unwanted, attempt.ringing);
+        if unwanted || self.phase != Phase::Calling {
+            return;
+        }
+        let failover = self.emergency || (matches!(response.status, 408 | 503) && !ringing);
+        self.end_attempt(env, response, failover);
+    }
+
+    /// Timer B, or the transport failed.
+    pub(super) fn on_attempt_failed(&mut self, env: &mut Environment, index: usize, report: Report) {
+        let Some(attempt) = self.attempts.get_mut(index) else { return };
+        attempt.finished = true;
+        let (unwanted, ringing) = (attempt.unwanted, attempt.ringing);
+        if unwanted || self.phase != Phase::Calling {
+            return;
+        }
+        self.end_attempt(env, &Response::new(report.status()), self.emergency || !ringing);
+    }
+
+    fn end_attempt(&mut self, env: &mut Environment, failure: &Response, failover: bool) {
+        self.disarm(env, CallTimer::Ringing);
+        self.disarm(env, CallTimer::Silence);
+        if failover {
+            self.last_failure = Some(failure.clone());
+            return self.try_next_peer(env);
+        }
+        self.fail(env, EndedBy::Callee, failure);
+    }
+
+    /// Timer C: the callee rings, but has not been heard for long (§16.8).
+    pub(super) fn on_ringing_too_long(&mut self, env: &mut Environment) {
+        if self.phase == Phase::Calling {
+            self.cancel_attempts(env, None, None);
+            self.end_attempt(env, &Response::new(408), self.emergency);
+        }
+    }
+
+    /// The trunk of an emergency call says nothing: the next one is tried, if there is one.
+    pub(super) fn on_silence(&mut self, env: &mut Environment) {
+        if self.phase == Phase::Calling && !self.peers_left.is_empty() {
+            self.cancel_attempts(env, None, None);
+            self.try_next_peer(env);
+        }
+    }
+
+    /// Gives up every INVITE but one.
+    pub(super) fn cancel_attempts(
+        &mut self,
+        env: &mut Environment,
+        except: Option<usize>,
+        reason: Option<&str>,
+    ) {
+        for index in 0..self.attempts.len() {
+            if Some(index) == except {
+                continue;
+            }
+            if let Some(attempt) = self.attempts.get_mut(index) {
+                attempt.unwanted = true;
+                attempt.reason = reason.map(str::to_owned);
+            }
+            self.cancel_attempt(env, index);
+        }
+    }
+
+    /// CANCEL goes out once, and not before anything was heard (§9.1).
+    fn cancel_attempt(&mut self, env: &mut Environment, index: usize) {
+        let Some(attempt) = self.attempts.get_mut(index) else { return };
+        if !attempt.heard || attempt.finished || attempt.cancelled {
+            return;
+        }
+        attempt.cancelled = true;
+        let mut cancel = cancel_of(&attempt.invite);
+        if let Some(reason) = &attempt.reason {
+            cancel.headers.push(name::REASON, reason.clone());
+        }
+        env.request_with_branch(attempt.path, &cancel, attempt.branch.clone(), Owner::Nobody);
+        if self.phase == Phase::Ended {
+            self.arm(env, CallTimer::Linger, super::LINGER_MS);
+        }
+    }
+
+    fn fork_of(&mut self, env: &mut Environment, index: usize, response: &Response) -> Option<usize> {
+        let tag = tag_of(&response.headers, name::TO).unwrap_or_default();
+        if let Some(fork) = self.find_fork(index, &tag) {
+            return Some(fork);
+        }
+        if self.forks.len() >= MAX_FORKS {
+            return None;
+        }
+        self.add_fork(env, index, response)
+    }
+
+    fn confirm(&mut self, env: &Environment, fork: usize, response: &Headers) {
+        if let Some(dialog) = self.dialog(fork, Leg::B) {
+            dialog.confirm(env, response);
+        }
+    }
+
+    /// Takes in who the callee says it is, until it has answered.
+    fn meet(&mut self, response: &Headers, fork: usize) {
+        let address = self.forks.get(fork).map(|fork| fork.dialogs[Leg::B.index()].remote.clone());
+        self.far_ends[Leg::B.index()] = super::FarEnd::new(response, &address.unwrap_or_default());
+    }
+
+    /// Puts our own description into a body that goes from one leg to the other.
+    pub(super) fn pass_body(
+        &mut self,
+        env: &Environment,
+        from: Leg,
+        headers: &Headers,
+        body: &bytes::Bytes,
+    ) -> Passed {
+        let path = match from {
+            Leg::B => self.back,
+            Leg::A => self.attempts.last().map_or(self.back, |attempt: &Attempt| attempt.path),
+        };
+        match session::find(headers, body) {
+            Ok(Some(found)) => {
+                let body = self.session.rewrite(from, &found, body, own_ip(env, &path));
+                Passed::On(body, Some(found))
+            }
+            Ok(None) => Passed::On(body.clone(), None),
+            Err(_) if self.emergency => Passed::On(body.clone(), None),
+            Err(_) => Passed::Unreadable,
+        }
+    }
+
+    fn answer_caller(&self, env: &mut Environment, fork: usize, response: &Response) {
+        let Some(passed) = self.forks.get(fork) else { return };
+        let tag = &passed.id(Leg::A).local_tag;
+        let reply = self.reply(env, &self.invite, &self.back, tag, response);
+        env.respond(self.server, &reply);
+    }
+
+    /// A new party at a leg, as its message shows.
+    pub(super) fn observe(&mut self, env: &mut Environment, leg: Leg, headers: &Headers, from: Option<&str>) {
+        let far_end = &mut self.far_ends[leg.index()];
+        if !far_end.observe(headers, from) {
+            return;
+        }
+        let peer = match leg {
+            Leg::A => Some(self.peer),
+            Leg::B => self.attempts.last().map(|attempt| attempt.path.peer),
+        };
+        let trusted = peer.is_some_and(|peer| !Self::is_public(env, peer));
+        let identity = far_end.identity(headers, trusted);
+        env.emit(Event::Changed { call: self.id, leg, change: Change::NewParty { identity } });
+    }
+}
+
+/// The CANCEL of a request of ours (§9.1), with its Via.
+pub(super) fn cancel_of(sent: &Request) -> Request {
+    let mut cancel = Request::new(Method::CANCEL, sent.uri.clone());
+    if let Some(via) = sent.headers.first(name::VIA) {
+        cancel.headers.push(name::VIA, via);
+    }
+    cancel.headers.push(name::MAX_FORWARDS, "70");
+    for field in [name::ROUTE, name::FROM, name::TO, name::CALL_ID] {
+        cancel.headers.copy(&sent.headers, field);
+    }
+    let sequence = sequence_of(&sent.headers).unwrap_or_default();
+    cancel.headers.push(name::CSEQ, format!("{sequence} CANCEL"));
+    cancel
+}
+
+/// An address for comparison and display: never logged.
+pub(super) fn from_of(headers: &Headers) -> Option<&str> {
+    headers.first(name::FROM).filter(|from| NameAddr::parse(from).is_ok())
+}

@@ -1,0 +1,191 @@
+//! How a call ends (RFC 3261 §9.2, §13.3.1.4, §15; RFC 3326).
+
+use consent::Leg;
+
+use super::{Call, CallTimer, EndedBy, LINGER_MS, Phase};
+use crate::core::Environment;
+use crate::transaction::TxId;
+use crate::wire::{Method, Request, Response, name};
+use crate::{End, Event};
+
+use super::forward::map_failure;
+use super::{Owner, Role};
+
+impl Call {
+    /// The caller's CANCEL, which has been answered 200. It means something only before a final answer.
+    pub(crate) fn on_cancel(&mut self, env: &mut Environment, role: Role, server: TxId, cancel: &Request) {
+        let reason = cancel.headers.first(name::REASON).map(str::to_owned);
+        match role {
+            Role::Invite if matches!(self.phase, Phase::Waiting | Phase::Calling) => {
+                let terminated = Response::new(487);
+                let end = End { by: Some(EndedBy::Caller), final_status: Some(487), cancelled: true };
+                self.finish(env, end, Some(&terminated), reason.as_deref());
+            }
+            Role::Relay(number) => self.cancel_relay(env, number, server, reason.as_deref()),
+            Role::Invite | Role::Attempt(_) => {}
+        }
+    }
+
+    /// The hub ends the call.
+    pub(crate) fn end(&mut self, env: &mut Environment, text: &'static str) {
+        let answered = self.phase == Phase::Answered;
+        let reason = format!("SIP;cause=480;text=\"{text}\"");
+        let mut response = Response::new(480);
+        response.headers.push(name::REASON, reason.clone());
+        let end = End {
+            by: Some(EndedBy::Gateway),
+            final_status: Some(if answered { 200 } else { 480 }),
+            cancelled: false,
+        };
+        self.finish(env, end, Some(&response), Some(&reason));
+    }
+
+    /// The call fails before an answer.
+    pub(super) fn fail(&mut self, env: &mut Environment, by: EndedBy, failure: &Response) {
+        let mapped = map_failure(failure);
+        let end = End { by: Some(by), final_status: Some(mapped.status), cancelled: false };
+        self.finish(env, end, Some(&mapped), None);
+    }
+
+    /// A BYE of a leg, not answered yet.
+    pub(super) fn on_bye(
+        &mut self,
+        env: &mut Environment,
+        leg: Leg,
+        fork: usize,
+        server: TxId,
+        bye: &Request,
+    ) {
+        let tag = self.tag.clone();
+        let path = self.back;
+        let done = self.reply(env, bye, &path, &tag, &Response::new(200));
+        let early = self.answered.is_none();
+        if early && leg == Leg::B {
+            // A callee may not end an early dialog so (§15).
+            let refusal = self.reply(env, bye, &path, &tag, &Response::new(481));
+            return env.respond(server, &refusal);
+        }
+        env.respond(server, &done);
+        if !early && self.answered != Some(fork) {
+            return;
+        }
+        let reason = bye.headers.first(name::REASON).map(str::to_owned);
+        let by = match leg {
+            Leg::A => EndedBy::Caller,
+            Leg::B => EndedBy::Callee,
+        };
+        if early {
+            let terminated = Response::new(487);
+            let end = End { by: Some(by), final_status: Some(487), cancelled: true };
+            return self.finish(env, end, Some(&terminated), reason.as_deref());
+        }
+        self.over[leg.index()] = true;
+        if self.bye_after_ack.is_some() && leg == Leg::A {
+            self.bye_after_ack = None;
+        }
+        self.drop_acceptance_of(env, leg);
+        let end = End { by: Some(by), final_status: Some(200), cancelled: false };
+        self.finish(env, end, None, reason.as_deref());
+    }
+
+    /// A 2xx of ours has not been acknowledged for 64*T1 (§13.3.1.4).
+    pub(super) fn on_no_ack(&mut self, env: &mut Environment) {
+        let Some(acceptance) = self.acceptance.take() else { return };
+        self.disarm(env, CallTimer::RepeatAnswer);
+        if !acceptance.settled && !self.over[acceptance.from.other().index()] {
+            self.pass_ack(env, &acceptance, None);
+        }
+        if let Some(reason) = self.bye_after_ack.take() {
+            return self.send_bye(env, Leg::A, reason.as_deref());
+        }
+        let end = End { by: Some(EndedBy::Gateway), final_status: Some(200), cancelled: false };
+        self.finish(env, end, None, Some("SIP;cause=408;text=\"no ACK\""));
+    }
+
+    /// A leg that has hung up sends no ACK any more; the other still needs its own.
+    fn drop_acceptance_of(&mut self, env: &mut Environment, leg: Leg) {
+        let Some(acceptance) = self.acceptance.take_if(|acceptance| acceptance.from == leg) else { return };
+        self.disarm(env, CallTimer::RepeatAnswer);
+        self.disarm(env, CallTimer::GiveUpAnswer);
+        if !acceptance.settled && !self.over[leg.other().index()] {
+            self.pass_ack(env, &acceptance, None);
+        }
+    }
+
+    /// Ends the call on both legs, whichever way each needs, and says so once.
+    fn finish(
+        &mut self,
+        env: &mut Environment,
+        end: End,
+        final_response: Option<&Response>,
+        reason: Option<&str>,
+    ) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        let answered = self.phase == Phase::Answered;
+        self.phase = Phase::Ended;
+        env.live_calls = env.live_calls.saturating_sub(1);
+        for timer in [CallTimer::Decision, CallTimer::Ringing, CallTimer::Silence] {
+            self.disarm(env, timer);
+        }
+        tracing::debug!(call = %self.id, answered, "ended");
+        env.emit(Event::Ended { call: self.id, end });
+        self.end_relays(env);
+        if answered {
+            self.hang_up(env, reason);
+        } else if let Some(response) = final_response {
+            let reply = self.reply(env, &self.invite, &self.back, &self.tag, response);
+            env.respond(self.server, &reply);
+            self.over = [true, true];
+        }
+        self.cancel_attempts(env, None, reason);
+        self.invite.body = bytes::Bytes::new();
+        self.arm(env, CallTimer::Linger, LINGER_MS);
+    }
+
+    fn hang_up(&mut self, env: &mut Environment, reason: Option<&str>) {
+        // The caller may not get a BYE before it has sent its ACK (§15); the callee's side of a 2xx that
+        // waits for one is settled now.
+        let wait_for_ack = match self.acceptance.take() {
+            Some(mut acceptance) if acceptance.from == Leg::A && !self.over[Leg::A.index()] => {
+                if !self.over[Leg::B.index()] {
+                    self.pass_ack(env, &acceptance, None);
+                }
+                acceptance.settled = true;
+                self.acceptance = Some(acceptance);
+                true
+            }
+            Some(acceptance) => {
+                self.disarm(env, CallTimer::RepeatAnswer);
+                self.disarm(env, CallTimer::GiveUpAnswer);
+                if !self.over[Leg::A.index()] {
+                    self.pass_ack(env, &acceptance, None);
+                }
+                false
+            }
+            None => false,
+        };
+        if wait_for_ack {
+            self.bye_after_ack = Some(reason.map(str::to_owned));
+            self.over[Leg::A.index()] = true;
+        }
+        for leg in Leg::BOTH {
+            if !self.over[leg.index()] {
+                self.send_bye(env, leg, reason);
+            }
+        }
+    }
+
+    pub(super) fn send_bye(&mut self, env: &mut Environment, leg: Leg, reason: Option<&str>) {
+        self.over[leg.index()] = true;
+        let Some(fork) = self.answered else { return };
+        let Some(dialog) = self.dialog(fork, leg) else { return };
+        let (mut bye, path) = (dialog.request(Method::BYE), dialog.path);
+        bye.headers.push(name::MAX_FORWARDS, "70");
+        if let Some(reason) = reason {
+            bye.headers.push(name::REASON, reason);
+        }
+        env.request(path, bye, Owner::Nobody);
+    }
+}

@@ -1,0 +1,127 @@
+//! What passes from one leg to the other, and what is ours.
+//!
+//! | field | passes |
+//! |---|---|
+//! | Via, From, To, Call-ID, CSeq, Contact, Route, Record-Route, Max-Forwards, Content-Length | never: each leg has its own |
+//! | Supported, Require | the options of [`PASSED_OPTIONS`] |
+//! | Allow | the methods that pass through us |
+//! | credentials and challenges, Session-Expires, Min-SE, RSeq, RAck, Replaces, Join, Target-Dialog, Path, Service-Route, Security-*, Timestamp, In-Reply-To | never: they bind to one leg |
+//! | `X-Earmark-*`, `X-Consent*` | never: nobody else may speak in our name |
+//! | everything else | byte for byte |
+//!
+//! In an emergency call everything passes but the first row, RAck's CSeq number excepted; with it 100rel
+//! and session timers run end to end.
+//!
+//! A response's 3xx becomes 480 and a 401 or 407 becomes 502, each with the status in Reason: a redirection
+//! would lead the caller past the gateway and show it the other side, and credentials are never asked of
+//! one side for the other.
+
+use crate::wire::{Field, Headers, Response, name};
+
+/// The methods that we answer or pass on.
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, MESSAGE, NOTIFY";
+
+/// Extensions that need nothing of what is between the two ends but their header fields.
+pub(crate) const PASSED_OPTIONS: [&str; 7] = [
+    "answermode",
+    "geolocation-http",
+    "geolocation-sip",
+    "histinfo",
+    "record-aware",
+    "resource-priority",
+    "uui",
+];
+
+/// Methods that end at the gateway, so that neither side is told that the other knows them.
+const HELD_BACK: [&str; 6] = ["PRACK", "REFER", "SUBSCRIBE", "REGISTER", "PUBLISH", "UNREGISTER"];
+
+/// Each leg's own.
+const OURS: [&str; 10] = [
+    name::VIA,
+    name::FROM,
+    name::TO,
+    name::CALL_ID,
+    name::CSEQ,
+    name::CONTACT,
+    name::ROUTE,
+    name::RECORD_ROUTE,
+    name::MAX_FORWARDS,
+    name::CONTENT_LENGTH,
+];
+
+/// What binds to one leg.
+const HOP: [&str; 20] = [
+    name::AUTHORIZATION,
+    name::PROXY_AUTHORIZATION,
+    name::PROXY_AUTHENTICATE,
+    name::WWW_AUTHENTICATE,
+    name::PROXY_REQUIRE,
+    "Authentication-Info",
+    "Proxy-Authentication-Info",
+    name::SESSION_EXPIRES,
+    name::MIN_SE,
+    name::RSEQ,
+    name::RACK,
+    name::REPLACES,
+    "Join",
+    "Target-Dialog",
+    "Path",
+    "Service-Route",
+    "Security-Client",
+    "Security-Server",
+    "Security-Verify",
+    name::TIMESTAMP,
+];
+
+/// Whether an extension that a message requires can work through us.
+pub(crate) fn passes_option(option: &str) -> bool {
+    PASSED_OPTIONS.iter().any(|passed| option.eq_ignore_ascii_case(passed))
+}
+
+/// Copies what passes from one leg's message into the other's.
+pub(crate) fn copy_end_to_end(from: &Headers, to: &mut Headers, emergency: bool) {
+    for field in from.iter() {
+        if is_one_of(field.name, &OURS) {
+            continue;
+        }
+        if emergency {
+            to.push_field(field);
+        } else {
+            copy_field(field, to);
+        }
+    }
+}
+
+fn copy_field(field: Field<'_>, to: &mut Headers) {
+    let forged = ["X-Earmark-", "X-Consent"]
+        .iter()
+        .any(|prefix| field.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)));
+    if forged || is_one_of(field.name, &HOP) || field.name.eq_ignore_ascii_case("In-Reply-To") {
+        return;
+    }
+    let keep: fn(&str) -> bool = match field.name {
+        name::SUPPORTED | name::REQUIRE => passes_option,
+        name::ALLOW => |method| !is_one_of(method, &HELD_BACK),
+        _ => return to.push_field(field),
+    };
+    let kept: Vec<&str> = field.value.split(',').map(str::trim).filter(|token| keep(token)).collect();
+    if !kept.is_empty() {
+        to.push(field.name, kept.join(", "));
+    }
+}
+
+/// What a final failure of one leg becomes on the other.
+pub(crate) fn map_failure(response: &Response) -> Response {
+    let status = match response.status {
+        300..=399 => 480,
+        401 | 407 => 502,
+        _ => return response.clone(),
+    };
+    let mut mapped = Response::new(status);
+    mapped.headers.push(name::REASON, format!("SIP;cause={}", response.status));
+    mapped
+}
+
+fn is_one_of(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|other| name.eq_ignore_ascii_case(other))
+}

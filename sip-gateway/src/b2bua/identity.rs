@@ -1,0 +1,148 @@
+//! Who is at a leg's far end, as it says itself (RFC 3261 §20.20, RFC 3325, RFC 4916, RFC 4579).
+
+use crate::wire::{Headers, NameAddr, Params, name};
+use crate::{Identity, wire};
+
+/// Reads an identity: P-Asserted-Identity (or Remote-Party-ID, where that is all there is) and the user of
+/// From or To.
+pub(crate) fn identity(headers: &Headers, field: &str, trusted: bool) -> Identity {
+    Identity {
+        asserted: if trusted { asserted(headers) } else { None },
+        from: headers.first(field).map_or_else(String::new, user_of),
+        privacy: headers.has_token(name::PRIVACY, "id"),
+    }
+}
+
+/// Users of History-Info, then of Diversion (whose newest comes first, RFC 5806 §5.1): oldest first.
+pub(crate) fn diverted_from(headers: &Headers) -> Vec<String> {
+    let mut users: Vec<String> = headers.list(name::HISTORY_INFO).map(user_of).collect();
+    let diversions: Vec<String> = headers.list(name::DIVERSION).map(user_of).collect();
+    users.extend(diversions.into_iter().rev());
+    users.retain(|user| !user.is_empty());
+    users
+}
+
+/// User part of an address, percent-decoded.
+pub(crate) fn user_of(address: &str) -> String {
+    NameAddr::parse(address).map_or_else(|_| String::new(), |address| address.user().into_owned())
+}
+
+fn asserted(headers: &Headers) -> Option<String> {
+    let address = headers.list(name::P_ASSERTED_IDENTITY).next();
+    let address = address.or_else(|| headers.list(name::REMOTE_PARTY_ID).next())?;
+    Some(user_of(address)).filter(|user| !user.is_empty())
+}
+
+/// What is known of a far end; tells whether a later message is from somebody else.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FarEnd {
+    asserted: Option<String>,
+    address: String,
+    contact: Option<String>,
+    focus: bool,
+}
+
+impl FarEnd {
+    /// The far end that sent this request, or answered with this response to what was sent to `address`.
+    pub(crate) fn new(headers: &Headers, address: &str) -> Self {
+        let (contact, focus) = contact(headers);
+        Self { asserted: asserted(headers), address: user_of(address), contact, focus }
+    }
+
+    /// Who it says it is now; its assertion only where it is trusted with one.
+    pub(crate) fn identity(&self, headers: &Headers, trusted: bool) -> Identity {
+        Identity {
+            asserted: self.asserted.clone().filter(|_| trusted),
+            from: self.address.clone(),
+            privacy: headers.has_token(name::PRIVACY, "id"),
+        }
+    }
+
+    /// Takes in a later message of this far end; `from` is its From, if it is a request. Says whether it
+    /// shows somebody else: another asserted identity (a first one, unless it is the address known
+    /// already), another From or Contact user, Replaces, or a conference's focus.
+    pub(crate) fn observe(&mut self, headers: &Headers, from: Option<&str>) -> bool {
+        let mut changed = headers.contains(name::REPLACES) || headers.contains(name::REFERRED_BY);
+        if let Some(asserted) = asserted(headers) {
+            changed |= *self.asserted.as_ref().unwrap_or(&self.address) != asserted;
+            self.asserted = Some(asserted);
+        }
+        if let Some(user) = from.map(user_of) {
+            changed |= user != self.address;
+            self.address = user;
+        }
+        let (contact, focus) = contact(headers);
+        if contact.is_some() {
+            changed |= contact != self.contact || (focus && !self.focus);
+            self.contact = contact;
+            self.focus = focus;
+        }
+        changed
+    }
+}
+
+/// The user of Contact (empty if it has none) and whether it is a conference's focus.
+fn contact(headers: &Headers) -> (Option<String>, bool) {
+    let Some(Ok(contact)) = headers.list(name::CONTACT).next().map(NameAddr::parse) else {
+        return (None, false);
+    };
+    let focus = |params: Params<'_>| params.contains("isfocus");
+    let in_uri = matches!(contact.parsed_uri(), Ok(wire::Uri::Sip(uri)) if focus(uri.params));
+    (Some(contact.user().into_owned()), focus(contact.params) || in_uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&str, &str)]) -> Headers {
+        let mut headers = Headers::new();
+        for (name, value) in fields {
+            headers.push(name, *value);
+        }
+        headers
+    }
+
+    fn known() -> FarEnd {
+        let first = [("Contact", "<sip:line1@10.0.0.1>"), ("P-Asserted-Identity", "<sip:7331@pbx>")];
+        FarEnd::new(&headers(&first), "<sip:7331@pbx>;tag=1")
+    }
+
+    #[test]
+    fn a_refresh_with_the_same_identity_is_nobody_new() {
+        let same =
+            [("Contact", "<sip:line1@10.0.0.9:5070>"), ("P-Asserted-Identity", "\"Bob\" <sip:7331@x>")];
+        assert!(!known().observe(&headers(&same), Some("<sip:7331@pbx>;tag=1")));
+        assert!(!known().observe(&headers(&[]), None));
+    }
+
+    #[test]
+    fn a_first_assertion_of_the_address_known_already_is_nobody_new() {
+        let mut silent = FarEnd::new(&headers(&[]), "<sip:7331@pbx>");
+        assert!(!silent.observe(&headers(&[("P-Asserted-Identity", "<sip:7331@pbx>")]), None));
+        assert!(silent.observe(&headers(&[("P-Asserted-Identity", "<sip:7399@pbx>")]), None));
+    }
+
+    #[test]
+    fn another_identity_contact_or_a_focus_is_somebody_new() {
+        for fields in [
+            [("P-Asserted-Identity", "<tel:+18605550100>")],
+            [("Remote-Party-ID", "<sip:7332@pbx>;party=called")],
+            [("Contact", "<sip:line2@10.0.0.1>")],
+            [("Contact", "<sip:line1@10.0.0.1>;isfocus")],
+            [("Replaces", "a;to-tag=b;from-tag=c")],
+        ] {
+            assert!(known().observe(&headers(&fields), None), "{fields:?}");
+        }
+        assert!(known().observe(&headers(&[]), Some("<sip:7332@pbx>;tag=1")));
+    }
+
+    #[test]
+    fn diversions_are_oldest_first() {
+        let fields = [
+            ("Diversion", "<sip:second@pbx>;reason=no-answer, <sip:first@pbx>"),
+            ("History-Info", "<sip:zero@pbx>;index=1"),
+        ];
+        assert_eq!(diverted_from(&headers(&fields)), ["zero", "first", "second"]);
+    }
+}

@@ -1,0 +1,419 @@
+//! Requests inside the dialogs, from one leg to the other (RFC 3261 §12.2, §14; RFC 3311; RFC 6086).
+//!
+//! | request | answer |
+//! |---|---|
+//! | CSeq below the last | 500 |
+//! | BYE | 200, and the call ends |
+//! | OPTIONS | 200 |
+//! | REFER | 403 from a public peer, 501 from the district's: transfers are not carried out yet |
+//! | SUBSCRIBE, PUBLISH, REGISTER; PRACK where 100rel is not passed on | 405 |
+//! | Max-Forwards 0 | 483 |
+//! | requiring an extension that does not pass | 420 |
+//! | INVITE or offer in UPDATE while the other leg's is pending | 491 |
+//! | the same while this leg's own is pending | 500 with Retry-After |
+//! | INFO with a digit | Digit is told; 200 and no further while digits are swallowed |
+//! | INVITE, UPDATE, PRACK | on, with our own session description |
+//! | anything else | on, body and all, byte for byte |
+//!
+//! The other leg's answer comes back with its status, reason phrase and fields. A request other than
+//! INVITE that nobody answers is not answered either: a 408 would come too late (RFC 4320 §4.2).
+
+use bytes::Bytes;
+use consent::Leg;
+
+use super::calling::{Passed, cancel_of, from_of};
+use super::digits::digit_of;
+use super::forward::{self, ALLOW, PASSED_OPTIONS, map_failure, passes_option};
+use super::offering::hops_left;
+use super::{Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role};
+use crate::core::{DialogPlace, Environment, Origin};
+use crate::dialog::sequence_of;
+use crate::transaction::{Report, T1_MS, TxId};
+use crate::wire::{Method, Request, Response, max_forwards, name};
+
+/// Retry-After where a leg's own request is still pending (RFC 3261 §14.2: 0 to 10).
+const RETRY_AFTER_S: u32 = 2;
+
+impl Call {
+    /// A request within one of our dialogs, in its new transaction.
+    pub(crate) fn on_request(
+        &mut self,
+        env: &mut Environment,
+        place: DialogPlace,
+        server: TxId,
+        origin: Origin,
+        request: Request,
+    ) {
+        let Some(dialog) = self.dialog(place.fork, place.leg) else { return };
+        if origin.stream.is_some() {
+            dialog.path.stream = origin.stream;
+        }
+        if !dialog.accepts_sequence(&request.headers) {
+            return self.answer(env, server, &request, Response::new(500));
+        }
+        if self.over[place.leg.index()] || self.phase == Phase::Ended {
+            let status = if request.method == Method::BYE { 200 } else { 481 };
+            if status == 200 {
+                self.on_bye_after_end(env, place.leg);
+            }
+            return self.answer(env, server, &request, Response::new(status));
+        }
+        if request.method == Method::BYE {
+            return self.on_bye(env, place.leg, place.fork, server, &request);
+        }
+        if let Some(refusal) = self.judge(env, place, &request) {
+            return self.answer(env, server, &request, refusal);
+        }
+        if request.method == Method::INFO && self.took_digit(env, place.leg, &request) {
+            return self.answer(env, server, &request, Response::new(200));
+        }
+        self.relay(env, place, server, request);
+    }
+
+    /// What we answer ourselves.
+    fn judge(&self, env: &Environment, place: DialogPlace, request: &Request) -> Option<Response> {
+        let status = match request.method {
+            Method::OPTIONS => return Some(capabilities()),
+            Method::REFER if Self::is_public(env, place.peer) => 403,
+            Method::REFER => 501,
+            Method::PRACK if self.emergency => return self.judge_passing(place, request),
+            Method::SUBSCRIBE | Method::PUBLISH | Method::REGISTER | Method::PRACK => {
+                let mut refusal = Response::new(405);
+                refusal.headers.push(name::ALLOW, ALLOW);
+                return Some(refusal);
+            }
+            _ => return self.judge_passing(place, request),
+        };
+        Some(Response::new(status))
+    }
+
+    fn judge_passing(&self, place: DialogPlace, request: &Request) -> Option<Response> {
+        if self.answered.is_some_and(|answered| answered != place.fork) {
+            return Some(Response::new(481));
+        }
+        if request.headers.first(name::MAX_FORWARDS).map(max_forwards) == Some(Ok(0)) {
+            return Some(Response::new(483));
+        }
+        let unsupported: Vec<&str> = request
+            .headers
+            .list(name::REQUIRE)
+            .filter(|option| !self.emergency && !passes_option(option))
+            .collect();
+        if !unsupported.is_empty() {
+            let mut refusal = Response::new(420);
+            refusal.headers.push(name::UNSUPPORTED, unsupported.join(", "));
+            return Some(refusal);
+        }
+        if self.relays.len() >= MAX_RELAYS {
+            return Some(retry_later());
+        }
+        self.judge_glare(place.leg, request)
+    }
+
+    /// RFC 3261 §14.2, RFC 3311 §5.2.
+    fn judge_glare(&self, leg: Leg, request: &Request) -> Option<Response> {
+        let pending = match request.method {
+            Method::INVITE => self.invite_pending(),
+            Method::UPDATE if has_description(request) => self.session.offerer(),
+            _ => None,
+        };
+        match pending {
+            Some(offerer) if offerer == leg => Some(retry_later()),
+            Some(_) => Some(Response::new(491)),
+            None => None,
+        }
+    }
+
+    /// Whose INVITE, or offer in an UPDATE, is not through yet.
+    fn invite_pending(&self) -> Option<Leg> {
+        if self.answered.is_none() {
+            return Some(Leg::A);
+        }
+        let unacknowledged = self.acceptance.as_ref().map(|acceptance| acceptance.from);
+        let relayed = self.relays.iter().find(|relay| relay.request.method == Method::INVITE);
+        unacknowledged.or(relayed.map(|relay| relay.from)).or(self.session.offerer())
+    }
+
+    /// Tells of a digit; `true` if the INFO is to go no further.
+    fn took_digit(&self, env: &mut Environment, leg: Leg, request: &Request) -> bool {
+        let Some(digit) = digit_of(request) else { return false };
+        env.emit(Event::Digit { call: self.id, leg, digit });
+        self.swallow[leg.index()]
+    }
+
+    fn relay(&mut self, env: &mut Environment, place: DialogPlace, server: TxId, request: Request) {
+        let to = place.leg.other();
+        let Some(body) = self.relayed_body(env, place.leg, &request) else {
+            return self.answer(env, server, &request, Response::new(488));
+        };
+        self.observe(env, place.leg, &request.headers, from_of(&request.headers));
+        if request.method == Method::INVITE {
+            env.respond(server, &Response::to(&request.headers, 100));
+        }
+        let emergency = self.emergency;
+        let invite_sequence = self.invite_sequence(place.fork, to);
+        let Some(dialog) = self.dialog(place.fork, to) else { return };
+        let (mut sent, path) = (dialog.request(request.method.clone()), dialog.path);
+        sent.headers.push(name::MAX_FORWARDS, hops_left(&request).to_string());
+        if matches!(request.method, Method::INVITE | Method::UPDATE)
+            || request.headers.contains(name::CONTACT)
+        {
+            sent.headers.push(name::CONTACT, env.contact(&path));
+        }
+        forward::copy_end_to_end(&request.headers, &mut sent.headers, emergency);
+        map_rack(&mut sent, invite_sequence);
+        sent.body = body;
+        let branch = env.stamp_via(&path, &mut sent);
+        self.relays_begun = self.relays_begun.wrapping_add(1);
+        let number = self.relays_begun;
+        let owner = Owner::Call(self.id, Role::Relay(number));
+        env.transactions.set_owner(server, owner);
+        let client = env.request_with_branch(path, &sent, branch.clone(), owner);
+        self.relays.push(Relay {
+            number,
+            from: place.leg,
+            fork: place.fork,
+            server,
+            client,
+            branch,
+            path,
+            request,
+            sent,
+            heard: false,
+            unwanted: false,
+        });
+    }
+
+    /// The body to send on; `None` if it holds a description that cannot be read.
+    fn relayed_body(&mut self, env: &mut Environment, from: Leg, request: &Request) -> Option<Bytes> {
+        if !carries_description(&request.method) {
+            return Some(request.body.clone());
+        }
+        match self.pass_body(env, from, &request.headers, &request.body) {
+            Passed::On(body, Some(found)) => {
+                let told = self.session.describe(from, found.media(), false);
+                self.tell(env, told);
+                Some(body)
+            }
+            Passed::On(body, None) => Some(body),
+            Passed::Unreadable => None,
+        }
+    }
+
+    pub(super) fn on_relay_response(
+        &mut self,
+        env: &mut Environment,
+        number: u32,
+        client: TxId,
+        response: Response,
+    ) {
+        let Some(index) = self.relays.iter().position(|relay| relay.number == number) else {
+            // A 2xx again: our ACK was lost.
+            if (200..300).contains(&response.status) {
+                self.acknowledge_again(env, client, self.answered);
+            }
+            return;
+        };
+        if response.status < 200 {
+            return self.on_relay_provisional(env, index, &response);
+        }
+        let relay = self.relays.remove(index);
+        if response.status < 300 {
+            self.on_relay_accepted(env, &relay, response);
+        } else {
+            self.refuse_relay(env, &relay, &map_failure(&response));
+        }
+    }
+
+    fn on_relay_provisional(&mut self, env: &mut Environment, index: usize, response: &Response) {
+        let Some(relay) = self.relays.get_mut(index) else { return };
+        let first = !std::mem::replace(&mut relay.heard, true);
+        if first && relay.unwanted {
+            let (cancel, path, branch) = (cancel_of(&relay.sent), relay.path, relay.branch.clone());
+            env.request_with_branch(path, &cancel, branch, Owner::Nobody);
+        }
+        let Some(relay) = self.relays.get(index) else { return };
+        if response.status > 100 && relay.request.method == Method::INVITE {
+            let mut bare = response.clone();
+            if !self.emergency {
+                bare.body = Bytes::new();
+                bare.headers.remove(name::CONTENT_TYPE);
+            }
+            let reply = self.reply_inside(env, relay, &bare);
+            env.respond(relay.server, &reply);
+        }
+    }
+
+    fn on_relay_accepted(&mut self, env: &mut Environment, relay: &Relay, mut response: Response) {
+        let answerer = relay.from.other();
+        self.observe(env, answerer, &response.headers, None);
+        if carries_description(&relay.request.method) {
+            match self.pass_body(env, answerer, &response.headers, &response.body) {
+                Passed::On(body, found) => {
+                    let told = match found {
+                        Some(found) => self.session.describe(answerer, found.media(), false),
+                        None => Vec::new(),
+                    };
+                    self.tell(env, told);
+                    response.body = body;
+                }
+                Passed::Unreadable => {
+                    response.body = Bytes::new();
+                    response.headers.remove(name::CONTENT_TYPE);
+                    let told = self.session.refuse();
+                    self.tell(env, told);
+                }
+            }
+        }
+        if matches!(relay.request.method, Method::INVITE | Method::UPDATE) {
+            let fork = relay.fork;
+            if let Some(dialog) = self.dialog(fork, answerer) {
+                dialog.refresh_target(env, &response.headers);
+            }
+            if let Some(dialog) = self.dialog(fork, relay.from) {
+                dialog.refresh_target(env, &relay.request.headers);
+            }
+        }
+        let reply = self.reply_inside(env, relay, &response);
+        if relay.request.method != Method::INVITE {
+            return env.respond(relay.server, &reply);
+        }
+        let acceptance = Acceptance {
+            from: relay.from,
+            sequence: sequence_of(&relay.request.headers).unwrap_or_default(),
+            other_sequence: sequence_of(&relay.sent.headers).unwrap_or_default(),
+            server: relay.server,
+            client: relay.client,
+            response: reply,
+            interval_ms: T1_MS,
+            settled: false,
+        };
+        self.accept(env, acceptance);
+    }
+
+    fn refuse_relay(&mut self, env: &mut Environment, relay: &Relay, failure: &Response) {
+        if carries_description(&relay.request.method) && self.session.offerer() == Some(relay.from) {
+            let told = self.session.refuse();
+            self.tell(env, told);
+        }
+        let reply = self.reply_inside(env, relay, failure);
+        env.respond(relay.server, &reply);
+    }
+
+    pub(super) fn on_relay_failed(&mut self, env: &mut Environment, number: u32, id: TxId, report: Report) {
+        let failed = |relay: &Relay| relay.number == number && relay.client == id;
+        let Some(index) = self.relays.iter().position(failed) else { return };
+        let relay = self.relays.remove(index);
+        if relay.request.method == Method::INVITE || report == Report::Unreachable {
+            return self.refuse_relay(env, &relay, &Response::new(report.status()));
+        }
+        if self.session.offerer() == Some(relay.from) && has_description(&relay.request) {
+            let told = self.session.refuse();
+            self.tell(env, told);
+        }
+        let (transactions, mut ports) = env.split();
+        transactions.abandon(&mut ports, relay.server);
+    }
+
+    /// A leg cancels its re-INVITE.
+    pub(super) fn cancel_relay(
+        &mut self,
+        env: &mut Environment,
+        number: u32,
+        server: TxId,
+        reason: Option<&str>,
+    ) {
+        let wanted = |relay: &&mut Relay| relay.number == number && relay.server == server;
+        let Some(relay) = self.relays.iter_mut().find(wanted) else { return };
+        if std::mem::replace(&mut relay.unwanted, true) || !relay.heard {
+            return;
+        }
+        let mut cancel = cancel_of(&relay.sent);
+        if let Some(reason) = reason {
+            cancel.headers.push(name::REASON, reason);
+        }
+        env.request_with_branch(relay.path, &cancel, relay.branch.clone(), Owner::Nobody);
+    }
+
+    /// Every request that still waits gets its answer when the call ends (§15.1.2).
+    pub(super) fn end_relays(&mut self, env: &mut Environment) {
+        for relay in std::mem::take(&mut self.relays) {
+            let reply = self.reply_inside(env, &relay, &Response::new(487));
+            env.respond(relay.server, &reply);
+            if relay.request.method == Method::INVITE {
+                self.abandon_invite(env, &relay);
+            }
+        }
+    }
+
+    /// A re-INVITE of ours that the call did not outlive: its transaction waits for no failure any more.
+    fn abandon_invite(&mut self, env: &mut Environment, relay: &Relay) {
+        if relay.heard {
+            let cancel = cancel_of(&relay.sent);
+            env.request_with_branch(relay.path, &cancel, relay.branch.clone(), Owner::Nobody);
+        }
+        self.orphans.push(relay.client);
+    }
+
+    fn on_bye_after_end(&mut self, env: &mut Environment, leg: Leg) {
+        if leg == Leg::A && self.bye_after_ack.take().is_some() {
+            self.acceptance = None;
+            self.disarm(env, super::CallTimer::RepeatAnswer);
+            self.disarm(env, super::CallTimer::GiveUpAnswer);
+        }
+    }
+
+    fn answer(&self, env: &mut Environment, server: TxId, request: &Request, response: Response) {
+        let reply = self.reply(env, request, &self.back, &self.tag, &response);
+        env.respond(server, &reply);
+    }
+
+    fn reply_inside(&self, env: &Environment, relay: &Relay, response: &Response) -> Response {
+        let path = self.forks.get(relay.fork).map(|fork| fork.dialogs[relay.from.index()].path);
+        self.reply(env, &relay.request, &path.unwrap_or(self.back), &self.tag, response)
+    }
+
+    /// CSeq number of the INVITE that made a dialog, on this leg.
+    fn invite_sequence(&self, fork: usize, leg: Leg) -> Option<u32> {
+        match leg {
+            Leg::A => sequence_of(&self.invite.headers),
+            Leg::B => {
+                let attempt = self.forks.get(fork).and_then(|fork| self.attempts.get(fork.attempt))?;
+                sequence_of(&attempt.invite.headers)
+            }
+        }
+    }
+}
+
+fn capabilities() -> Response {
+    let mut response = Response::new(200);
+    response.headers.push(name::ALLOW, ALLOW);
+    response.headers.push(name::ACCEPT, "application/sdp");
+    response.headers.push(name::SUPPORTED, PASSED_OPTIONS.join(", "));
+    response
+}
+
+fn retry_later() -> Response {
+    let mut response = Response::new(500);
+    response.headers.push(name::RETRY_AFTER, RETRY_AFTER_S.to_string());
+    response
+}
+
+fn carries_description(method: &Method) -> bool {
+    matches!(*method, Method::INVITE | Method::UPDATE | Method::PRACK)
+}
+
+fn has_description(request: &Request) -> bool {
+    matches!(super::session::find(&request.headers, &request.body), Ok(Some(_)) | Err(_))
+}
+
+/// RAck names the INVITE's CSeq (RFC 3262 §7.2), which is another one on the other leg.
+fn map_rack(sent: &mut Request, invite_sequence: Option<u32>) {
+    let Some(rack) = sent.headers.first(name::RACK) else { return };
+    let mut words = rack.split_ascii_whitespace();
+    let mapped = match (words.next(), words.next(), words.next(), invite_sequence) {
+        (Some(rseq), Some(_), Some(method), Some(sequence)) => format!("{rseq} {sequence} {method}"),
+        _ => return,
+    };
+    sent.headers.set(name::RACK, mapped);
+}

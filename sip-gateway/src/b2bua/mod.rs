@@ -1,0 +1,376 @@
+//! The back-to-back user agent: one call, two legs, a dialog of its own on each.
+//!
+//! Leg A is the caller's: we are its UAS. Leg B is the callee's: we are its UAC. They share no Call-ID,
+//! tag, CSeq, Via or Contact.
+//!
+//! | phase | input | effect | next |
+//! |---|---|---|---|
+//! | Waiting | Proceed | Routed, INVITE to the first peer | Calling |
+//! | Waiting | Refuse | the failure to A | ended |
+//! | Waiting | no command in time | emergency: as Proceed on the static path; else 500 | Calling or ended |
+//! | Waiting, Calling | CANCEL of A | 200, 487 to A; CANCEL to B once it has answered at all (§9.1) | ended |
+//! | Calling | 18x of B | Media, Progress, then on to A under a To tag of its own per fork | Calling |
+//! | Calling | 503, 408, transport failure before any 18x | INVITE to the next peer | Calling |
+//! | Calling | other failure of B (emergency: any) | on to A (emergency: the next peer first) | ended |
+//! | Calling | 2xx of B | Media, Answered, then 200 to A, repeated until its ACK | Answered |
+//! | Answered | ACK of A | ACK to B | Answered |
+//! | Answered | no ACK for 64*T1 | ACK and BYE to B, BYE to A | ended |
+//! | Answered | BYE of either | 200, BYE to the other | ended |
+//! | any | 2xx of another fork, or after the end | ACK and BYE to it | the same |
+//!
+//! The ACK is passed on end to end, also when it carries no answer to a delayed offer: so B cannot start a
+//! re-INVITE that A is not ready for, and one rule serves all. `Ended` is told once, when the first message
+//! of the end is on its way; what is left of the call runs out within [`LINGER_MS`].
+
+mod calling;
+mod digits;
+mod ending;
+mod forward;
+mod identity;
+mod inside;
+mod offering;
+mod session;
+
+pub(crate) use forward::{ALLOW, PASSED_OPTIONS, passes_option};
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use consent::{CallId, Leg, Side};
+
+use crate::core::{Deadline, Environment, Origin, Path, TimerKey};
+use crate::dialog::{Dialog, DialogId};
+use crate::transaction::{Report, T1_64_MS, T4_MS, TxId};
+use crate::wire::{Request, Response, name};
+use crate::{EndedBy, Event, PeerId, Route};
+use identity::FarEnd;
+use session::{Session, Told};
+
+/// How long the hub may take to decide. It answers within milliseconds; this only bounds a hung one.
+const DECISION_MS: u64 = 10_000;
+
+/// The same for an emergency call, which then takes the static path without it.
+const EMERGENCY_DECISION_MS: u64 = 250;
+
+/// Timer C (RFC 3261 §16.6 step 11): how long a callee may ring since its last sign of life.
+const TIMER_C_MS: u64 = 200_000;
+
+/// How long a trunk may say nothing at all to an emergency call before the next one is tried.
+const EMERGENCY_SILENCE_MS: u64 = 4_000;
+
+/// How long an ended call is kept for what may still come: a cancelled INVITE's final response (§9.1), a
+/// forked 2xx, the repeats of a 2xx.
+const LINGER_MS: u64 = T1_64_MS + T4_MS;
+
+/// Early dialogs of one call; provisional responses of further forks are not passed on.
+const MAX_FORKS: usize = 16;
+
+/// Requests of one call that wait for the other leg's answer; beyond: 500 with Retry-After.
+const MAX_RELAYS: usize = 16;
+
+/// ACKs kept for repeated 2xx.
+const MAX_ACKED: usize = 8;
+
+/// Whose transaction it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// It runs out by itself.
+    Nobody,
+    /// A call's.
+    Call(CallId, Role),
+}
+
+/// What a transaction is to its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The caller's INVITE.
+    Invite,
+    /// Our INVITE to a peer: index into the attempts.
+    Attempt(usize),
+    /// A request inside the dialogs, on either leg: its number.
+    Relay(u32),
+}
+
+/// What a call waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallTimer {
+    /// The hub's decision.
+    Decision,
+    /// Timer C.
+    Ringing,
+    /// A first sign of life from the trunk of an emergency call.
+    Silence,
+    /// The next repetition of a 2xx.
+    RepeatAnswer,
+    /// The end of those.
+    GiveUpAnswer,
+    /// The end of an ended call.
+    Linger,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    Calling,
+    Answered,
+    Ended,
+}
+
+/// Our INVITE to one peer.
+struct Attempt {
+    path: Path,
+    client: TxId,
+    branch: String,
+    invite: Request,
+    /// Whether any response came, and one above 100.
+    heard: bool,
+    ringing: bool,
+    /// Whether a final response came, or never will.
+    finished: bool,
+    /// Whether it is to be cancelled as soon as it is heard (§9.1), and has been.
+    unwanted: bool,
+    cancelled: bool,
+    /// The Reason that the CANCEL carries.
+    reason: Option<String>,
+}
+
+/// A dialog of B's and the one of A's that stands for it.
+struct Fork {
+    attempt: usize,
+    dialogs: [Dialog; 2],
+}
+
+/// A 2xx passed on, whose ACK is awaited.
+struct Acceptance {
+    /// Who is to send the ACK.
+    from: Leg,
+    /// CSeq of the INVITE on that leg and on the other.
+    sequence: u32,
+    other_sequence: u32,
+    server: TxId,
+    client: TxId,
+    response: Response,
+    interval_ms: u64,
+    /// Whether the other leg has its ACK already, because the call ended meanwhile.
+    settled: bool,
+}
+
+/// An ACK sent, for a 2xx that may be repeated.
+struct Acked {
+    client: TxId,
+    fork: usize,
+    path: Path,
+    bytes: Bytes,
+}
+
+/// A request of one leg that waits for the other's answer.
+struct Relay {
+    number: u32,
+    from: Leg,
+    fork: usize,
+    server: TxId,
+    client: TxId,
+    branch: String,
+    path: Path,
+    request: Request,
+    /// The request as sent on, for its CANCEL.
+    sent: Request,
+    heard: bool,
+    unwanted: bool,
+}
+
+/// One call.
+pub(crate) struct Call {
+    id: CallId,
+    emergency: bool,
+    phase: Phase,
+    /// A's INVITE, where its responses go, and the To tag of those that belong to no fork.
+    invite: Request,
+    server: TxId,
+    peer: PeerId,
+    back: Path,
+    tag: String,
+    session: Session,
+    route: Option<Route>,
+    peers_left: VecDeque<PeerId>,
+    attempts: Vec<Attempt>,
+    forks: Vec<Fork>,
+    answered: Option<usize>,
+    acceptance: Option<Acceptance>,
+    acked: VecDeque<Acked>,
+    relays: Vec<Relay>,
+    relays_begun: u32,
+    far_ends: [FarEnd; 2],
+    swallow: [bool; 2],
+    /// Whether a leg's dialog has ended or never will be.
+    over: [bool; 2],
+    /// The Reason of the BYE that A gets once it has sent its ACK.
+    bye_after_ack: Option<Option<String>>,
+    last_failure: Option<Response>,
+    /// Client transactions of re-INVITEs that the call did not outlive.
+    orphans: Vec<TxId>,
+    timers: Vec<(CallTimer, TimerKey)>,
+    done: bool,
+}
+
+impl Call {
+    pub(crate) const fn id(&self) -> CallId {
+        self.id
+    }
+
+    /// Whether nothing more is to come.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Gives back all that the call holds outside itself.
+    pub(crate) fn release(&mut self, env: &mut Environment) {
+        for (_, key) in self.timers.drain(..) {
+            env.timers.disarm(key);
+        }
+        for fork in &self.forks {
+            for dialog in &fork.dialogs {
+                env.dialogs.remove(&dialog.id);
+            }
+        }
+        let clients = self.attempts.iter().filter(|attempt| !attempt.finished).map(|attempt| attempt.client);
+        let clients: Vec<TxId> = clients.chain(self.orphans.iter().copied()).collect();
+        for client in clients {
+            let (transactions, mut ports) = env.split();
+            transactions.abandon(&mut ports, client);
+        }
+    }
+
+    pub(crate) fn swallow_info_digits(&mut self, leg: Leg, swallow: bool) {
+        self.swallow[leg.index()] = swallow;
+    }
+
+    /// A response came to one of our requests.
+    pub(crate) fn on_response(
+        &mut self,
+        env: &mut Environment,
+        role: Role,
+        client: TxId,
+        origin: Origin,
+        response: Response,
+    ) {
+        match role {
+            Role::Attempt(index) => self.on_attempt_response(env, index, origin, response),
+            Role::Relay(number) => self.on_relay_response(env, number, client, response),
+            Role::Invite => {}
+        }
+    }
+
+    /// A transaction timed out or lost its transport.
+    pub(crate) fn on_report(&mut self, env: &mut Environment, role: Role, id: TxId, report: Report) {
+        match role {
+            Role::Attempt(index) => self.on_attempt_failed(env, index, report),
+            Role::Relay(number) => self.on_relay_failed(env, number, id, report),
+            // A never acknowledged our failure, or its transport is gone: its leg is over already.
+            Role::Invite => {}
+        }
+    }
+
+    pub(crate) fn on_timer(&mut self, env: &mut Environment, timer: CallTimer) {
+        self.timers.retain(|(armed, _)| *armed != timer);
+        match timer {
+            CallTimer::Decision => self.on_no_decision(env),
+            CallTimer::Ringing => self.on_ringing_too_long(env),
+            CallTimer::Silence => self.on_silence(env),
+            CallTimer::RepeatAnswer => self.repeat_answer(env),
+            CallTimer::GiveUpAnswer => self.on_no_ack(env),
+            CallTimer::Linger => self.done = true,
+        }
+    }
+
+    fn arm(&mut self, env: &mut Environment, timer: CallTimer, ms: u64) {
+        self.disarm(env, timer);
+        let key = env.timers.arm(env.now.mono.plus_ms(ms), Deadline::Call(self.id, timer));
+        self.timers.push((timer, key));
+    }
+
+    fn disarm(&mut self, env: &mut Environment, timer: CallTimer) {
+        self.timers.retain(|(armed, key)| {
+            if *armed == timer {
+                env.timers.disarm(*key);
+            }
+            *armed != timer
+        });
+    }
+
+    fn tell(&self, env: &mut Environment, told: Vec<Told>) {
+        for told in told {
+            env.emit(match told {
+                Told::Media(leg, media) => Event::Media { call: self.id, leg, media },
+                Told::Changed(leg, change) => Event::Changed { call: self.id, leg, change },
+            });
+        }
+    }
+
+    /// Makes the two dialogs of a callee's response known.
+    fn add_fork(&mut self, env: &mut Environment, attempt: usize, response: &Response) -> Option<usize> {
+        let made = self.attempts.get(attempt)?;
+        let b = Dialog::of_uac(env, &made.invite, &response.headers, made.path);
+        let tag = if self.forks.is_empty() { self.tag.clone() } else { env.generator.tag() };
+        let a = Dialog::of_uas(env, &self.invite, &tag, self.back);
+        let fork = self.forks.len();
+        for (leg, dialog, peer) in [(Leg::A, &a, self.peer), (Leg::B, &b, made.path.peer)] {
+            let place = crate::core::DialogPlace { call: self.id, leg, fork, peer };
+            env.dialogs.insert(dialog.id.clone(), place);
+        }
+        self.forks.push(Fork { attempt, dialogs: [a, b] });
+        Some(fork)
+    }
+
+    fn find_fork(&self, attempt: usize, remote_tag: &str) -> Option<usize> {
+        self.forks.iter().position(|fork| {
+            fork.attempt == attempt && fork.dialogs[Leg::B.index()].id.remote_tag == remote_tag
+        })
+    }
+
+    fn dialog(&mut self, fork: usize, leg: Leg) -> Option<&mut Dialog> {
+        self.forks.get_mut(fork).map(|fork| &mut fork.dialogs[leg.index()])
+    }
+
+    /// A response of ours to a request of a leg, made of the other leg's response.
+    fn reply(
+        &self,
+        env: &Environment,
+        request: &Request,
+        path: &Path,
+        tag: &str,
+        response: &Response,
+    ) -> Response {
+        let mut reply = Response::to(&request.headers, response.status);
+        reply.reason.clone_from(&response.reason);
+        if let Some(Ok(to)) = request.headers.first(name::TO).map(crate::wire::NameAddr::parse)
+            && to.tag().is_none()
+        {
+            let tagged = to.with_tag(Some(tag));
+            reply.headers.set(name::TO, tagged);
+        }
+        let method = request.method.as_str();
+        if matches!(method, "INVITE" | "UPDATE") && response.status < 300 {
+            reply.headers.copy(&request.headers, name::RECORD_ROUTE);
+            reply.headers.push(name::CONTACT, env.contact(path));
+        }
+        forward::copy_end_to_end(&response.headers, &mut reply.headers, self.emergency);
+        reply.body = response.body.clone();
+        reply
+    }
+
+    fn is_public(env: &Environment, peer: PeerId) -> bool {
+        env.config.peers.get(peer.0).is_none_or(|peer| peer.side == Side::Public)
+    }
+}
+
+/// The dialog ids of a fork, for its removal.
+impl Fork {
+    fn id(&self, leg: Leg) -> &DialogId {
+        &self.dialogs[leg.index()].id
+    }
+}
+
+/// Our addresses per stream as the hub gives them.
+type RelayAddresses = Vec<[SocketAddr; 2]>;

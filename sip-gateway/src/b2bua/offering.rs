@@ -1,0 +1,351 @@
+//! From the caller's INVITE to the first INVITE of ours (RFC 3261 §13.3.1, §8.1.1).
+
+use std::net::IpAddr;
+
+use consent::{CallId, Side};
+
+use super::identity::{FarEnd, diverted_from, identity, user_of};
+use super::session::{self, Session};
+use super::{
+    Attempt, Call, CallTimer, DECISION_MS, EMERGENCY_DECISION_MS, EMERGENCY_SILENCE_MS, Owner, Phase,
+    RelayAddresses, Role, forward,
+};
+use crate::core::{Environment, Origin, Path};
+use crate::transaction::TxId;
+use crate::wire::{Method, NameAddr, Request, Response, Uri, max_forwards, name};
+use crate::{Config, EndedBy, Event, Offer, PeerId, Route};
+
+/// RFC 3261 §8.1.1.6.
+const MAX_FORWARDS: u8 = 70;
+
+impl Call {
+    /// Takes an initial INVITE and tells the hub of it.
+    ///
+    /// # Errors
+    /// The response that refuses it: its session description cannot be read.
+    pub(crate) fn offer(
+        env: &mut Environment,
+        origin: Origin,
+        server: TxId,
+        invite: Request,
+        emergency: bool,
+        over_limit: bool,
+    ) -> Result<Self, Response> {
+        let found = match session::find(&invite.headers, &invite.body) {
+            Ok(found) => found,
+            Err(_) if emergency => None,
+            Err(error) => return Err(refusal_of_description(env, &invite, &error)),
+        };
+        let id = env.generator.call(env.now.wall);
+        let mut call = Self::new(env, id, origin, server, invite, emergency);
+        let media = found.map(|found| found.media());
+        if let Some(media) = media.clone() {
+            let told = call.session.describe(consent::Leg::A, media, false);
+            call.tell(env, told);
+        }
+        env.transactions.set_owner(server, Owner::Call(id, Role::Invite));
+        env.live_calls += 1;
+        env.counters().calls_offered += 1;
+        let decision_ms = if emergency { EMERGENCY_DECISION_MS } else { DECISION_MS };
+        call.arm(env, CallTimer::Decision, decision_ms);
+        tracing::debug!(call = %id, emergency, over_limit, "offered");
+        let offer = call.describe_offer(&env.config, over_limit, media);
+        env.emit(Event::Offered(Box::new(offer)));
+        Ok(call)
+    }
+
+    fn new(
+        env: &mut Environment,
+        id: CallId,
+        origin: Origin,
+        server: TxId,
+        invite: Request,
+        emergency: bool,
+    ) -> Self {
+        let from = invite.headers.first(name::FROM).unwrap_or_default();
+        let far_end = FarEnd::new(&invite.headers, from);
+        let session_ids = [env.generator.session(), env.generator.session()];
+        Self {
+            id,
+            emergency,
+            phase: Phase::Waiting,
+            server,
+            peer: origin.peer,
+            back: env.path_back(origin),
+            tag: env.generator.tag(),
+            session: Session::new(session_ids),
+            route: None,
+            peers_left: std::collections::VecDeque::new(),
+            attempts: Vec::new(),
+            forks: Vec::new(),
+            answered: None,
+            acceptance: None,
+            acked: std::collections::VecDeque::new(),
+            relays: Vec::new(),
+            relays_begun: 0,
+            far_ends: [far_end, FarEnd::default()],
+            swallow: [false, false],
+            over: [false, false],
+            bye_after_ack: None,
+            last_failure: None,
+            orphans: Vec::new(),
+            timers: Vec::new(),
+            done: false,
+            invite,
+        }
+    }
+
+    fn describe_offer(&self, config: &Config, over_limit: bool, media: Option<crate::LegMedia>) -> Offer {
+        let headers = &self.invite.headers;
+        let peer = config.peers.get(self.peer.0);
+        let side = peer.map_or(Side::Public, |peer| peer.side);
+        let trusted = side == Side::District;
+        Offer {
+            call: self.id,
+            peer: self.peer,
+            side,
+            parties_signalled: peer.is_some_and(|peer| peer.parties_signalled),
+            emergency: self.emergency,
+            over_limit,
+            request_user: request_user(&self.invite.uri),
+            to_user: headers.first(name::TO).map_or_else(String::new, user_of),
+            diverted_from: if trusted { diverted_from(headers) } else { Vec::new() },
+            caller: identity(headers, name::FROM, trusted),
+            sip_call_id: headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
+            media,
+        }
+    }
+
+    /// The hub has decided: the INVITE goes on.
+    pub(crate) fn proceed(&mut self, env: &mut Environment, route: &Route, media: RelayAddresses) {
+        if self.phase != Phase::Waiting {
+            return;
+        }
+        self.disarm(env, CallTimer::Decision);
+        self.phase = Phase::Calling;
+        self.session.set_relay(media);
+        let peers = env.config.peers.iter().enumerate();
+        self.peers_left =
+            peers.filter(|(_, peer)| peer.side == route.side).map(|(index, _)| PeerId(index)).collect();
+        self.route = Some(route.clone());
+        self.try_next_peer(env);
+    }
+
+    /// The hub has decided otherwise.
+    pub(crate) fn refuse(
+        &mut self,
+        env: &mut Environment,
+        status: u16,
+        text: &'static str,
+        retry_after_s: Option<u32>,
+    ) {
+        if self.phase != Phase::Waiting {
+            return;
+        }
+        if self.emergency {
+            // Nothing refuses an emergency call.
+            return self.on_no_decision(env);
+        }
+        let mut response = Response::new(status.clamp(400, 699));
+        response.headers.push(name::WARNING, format!("399 earmark \"{text}\""));
+        if let Some(seconds) = retry_after_s {
+            response.headers.push(name::RETRY_AFTER, seconds.to_string());
+        }
+        self.fail(env, EndedBy::Gateway, &response);
+    }
+
+    pub(super) fn on_no_decision(&mut self, env: &mut Environment) {
+        if self.phase != Phase::Waiting {
+            return;
+        }
+        if self.emergency {
+            tracing::warn!(call = %self.id, "emergency call goes on without the hub");
+            return self.proceed(env, &Route { side: Side::Public, user: None }, Vec::new());
+        }
+        self.fail(env, EndedBy::Gateway, &Response::new(500));
+    }
+
+    /// Sends the INVITE to the next peer that can be reached. `false` if there is none.
+    pub(super) fn try_next_peer(&mut self, env: &mut Environment) {
+        while let Some(peer) = self.peers_left.pop_front() {
+            let Some(path) = env.path_to(peer) else { continue };
+            return self.call_peer(env, peer, path);
+        }
+        let failure = self.last_failure.take().unwrap_or_else(|| Response::new(503));
+        self.fail(env, EndedBy::Callee, &failure);
+    }
+
+    fn call_peer(&mut self, env: &mut Environment, peer: PeerId, path: Path) {
+        let mut invite = self.invite_for(env, peer, &path);
+        let branch = env.stamp_via(&path, &mut invite);
+        let index = self.attempts.len();
+        let known = env.config.peers.get(peer.0);
+        env.emit(Event::Routed {
+            call: self.id,
+            peer,
+            side: known.map_or(Side::Public, |peer| peer.side),
+            sip_call_id: invite.headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
+            parties_signalled: known.is_some_and(|peer| peer.parties_signalled),
+        });
+        let owner = Owner::Call(self.id, Role::Attempt(index));
+        let client = env.request_with_branch(path, &invite, branch.clone(), owner);
+        self.attempts.push(Attempt {
+            path,
+            client,
+            branch,
+            invite,
+            heard: false,
+            ringing: false,
+            finished: false,
+            unwanted: false,
+            cancelled: false,
+            reason: None,
+        });
+        if self.emergency {
+            self.arm(env, CallTimer::Silence, EMERGENCY_SILENCE_MS);
+        }
+    }
+
+    fn invite_for(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Request {
+        let host = env.config.peers.get(peer.0).map_or_else(String::new, |peer| peer.host.clone());
+        let user = self.dialled_user(env);
+        let uri = uri_at(&self.invite.uri, &host, user.as_deref());
+        let own_host = env.host(path.listener);
+        let mut invite = Request::new(Method::INVITE, uri);
+        let headers = &mut invite.headers;
+        headers.push(name::MAX_FORWARDS, hops_left(&self.invite).to_string());
+        let from = self.invite.headers.first(name::FROM).unwrap_or_default();
+        headers.push(name::FROM, address_at(from, &own_host, None, Some(&env.generator.tag())));
+        let to = self.invite.headers.first(name::TO).unwrap_or_default();
+        let to_user =
+            user.as_deref().filter(|_| self.emergency || user_of(to) == request_user(&self.invite.uri));
+        headers.push(name::TO, address_at(to, &host, to_user, None));
+        headers.push(name::CALL_ID, env.generator.call_id());
+        headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
+        headers.push(name::CONTACT, env.contact(path));
+        forward::copy_end_to_end(&self.invite.headers, headers, self.emergency);
+        invite.body = self.offered_body(own_ip(env, path));
+        invite
+    }
+
+    /// The user part to dial, where it is not the one received.
+    fn dialled_user(&self, env: &Environment) -> Option<String> {
+        let routed = self.route.as_ref().and_then(|route| route.user.clone());
+        routed.or_else(|| if self.emergency { env.emergency_number(&self.invite.uri) } else { None })
+    }
+
+    fn offered_body(&mut self, host: IpAddr) -> bytes::Bytes {
+        let body = self.invite.body.clone();
+        match session::find(&self.invite.headers, &body) {
+            Ok(Some(found)) => self.session.rewrite(consent::Leg::A, &found, &body, host),
+            Ok(None) | Err(_) => body,
+        }
+    }
+}
+
+/// 488 with a Warning (RFC 3261 §21.4.26, §20.43: 305 incompatible media format).
+fn refusal_of_description(env: &mut Environment, invite: &Request, error: &crate::sdp::SdpError) -> Response {
+    let mut response = Response::to(&invite.headers, 488);
+    response.headers.push(name::WARNING, format!("399 earmark \"{error}\""));
+    env.add_to_tag(&mut response.headers);
+    response
+}
+
+/// Our own IP address on a path's listener.
+pub(super) fn own_ip(env: &Environment, path: &Path) -> IpAddr {
+    let listener = env.config.listeners.get(path.listener.0);
+    listener.map_or(IpAddr::from([0, 0, 0, 0]), |listener| listener.address.ip())
+}
+
+/// Max-Forwards of a request passed on: one less, or the usual where there was none (RFC 3261 §16.6).
+pub(super) fn hops_left(request: &Request) -> u8 {
+    match request.headers.first(name::MAX_FORWARDS).map(max_forwards) {
+        Some(Ok(hops)) => hops.saturating_sub(1),
+        Some(Err(_)) | None => MAX_FORWARDS,
+    }
+}
+
+/// User part, or telephone-subscriber, of a Request-URI.
+fn request_user(uri: &str) -> String {
+    match Uri::parse(uri) {
+        Ok(uri) => uri.user().unwrap_or_default().into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
+/// The same user and parameters at another host; another user where one is given. A `tel:` becomes the
+/// `sip:` of RFC 3261 §19.1.6.
+fn uri_at(uri: &str, host: &str, user: Option<&str>) -> String {
+    let at = |user: &str, params: &str| format!("sip:{user}@{host}{params}");
+    match (Uri::parse(uri), user) {
+        (Ok(Uri::Sip(uri)), None) => match uri.user {
+            Some(user) => at(user, uri.params.as_str()),
+            None => format!("sip:{host}{}", uri.params.as_str()),
+        },
+        (Ok(Uri::Sip(uri)), Some(user)) => at(&escaped(user), uri.params.as_str()),
+        (Ok(Uri::Tel(tel)), None) => at(&format!("{}{}", tel.number, tel.params.as_str()), ";user=phone"),
+        (Ok(Uri::Tel(_)), Some(user)) => at(&escaped(user), ";user=phone"),
+        (_, Some(user)) => at(&escaped(user), ""),
+        (_, None) => uri.to_owned(),
+    }
+}
+
+/// A From or To with its display name and user at another host, and with this tag. An address without a
+/// host, or one that names nobody (RFC 3323 §4.1.1.3), stays.
+fn address_at(address: &str, host: &str, user: Option<&str>, tag: Option<&str>) -> String {
+    let Ok(parsed) = NameAddr::parse(address) else { return address.to_owned() };
+    let uri = match Uri::parse(parsed.uri) {
+        Ok(Uri::Sip(uri)) if uri.host.to_ascii_lowercase().ends_with(".invalid") => parsed.uri.to_owned(),
+        Ok(Uri::Sip(_)) => uri_at(parsed.uri, host, user),
+        _ if user.is_some() => uri_at(parsed.uri, host, user),
+        _ => parsed.uri.to_owned(),
+    };
+    parsed.rebuilt(&uri, tag)
+}
+
+/// A user part with what may not stand in one percent-encoded (RFC 3261 §25.1).
+fn escaped(user: &str) -> String {
+    let mut out = String::with_capacity(user.len());
+    for byte in user.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_uri_keeps_user_and_parameters() {
+        let cases = [
+            ("sip:+1860@gw:5060;user=phone", None, "sip:+1860@pbx;user=phone"),
+            ("sip:a%20b;x=1:secret@gw", None, "sip:a%20b;x=1@pbx"),
+            ("sip:gw;lr", None, "sip:pbx;lr"),
+            ("tel:+1860;ext=5", None, "sip:+1860;ext=5@pbx;user=phone"),
+            ("sip:9911@gw;user=phone", Some("911"), "sip:911@pbx;user=phone"),
+            ("urn:service:sos.fire", Some("911"), "sip:911@pbx"),
+            ("sip:x@gw", Some("a#b"), "sip:a%23b@pbx"),
+        ];
+        for (received, user, sent) in cases {
+            assert_eq!(uri_at(received, "pbx", user), sent);
+        }
+    }
+
+    #[test]
+    fn an_address_moves_to_our_host_and_anonymous_stays_nowhere() {
+        let cases = [
+            ("\"A, B\" <sip:7331@10.0.0.1:5070;x=y>;tag=1;z=2", "\"A, B\" <sip:7331@gw;x=y>;z=2;tag=t"),
+            ("sip:7331@10.0.0.1;tag=1", "<sip:7331@gw>;tag=t"),
+            ("<sip:anonymous@anonymous.invalid>;tag=1", "<sip:anonymous@anonymous.invalid>;tag=t"),
+            ("<tel:+1860>;tag=1", "<tel:+1860>;tag=t"),
+        ];
+        for (received, sent) in cases {
+            assert_eq!(address_at(received, "gw", None, Some("t")), sent);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What the core counts. Numbers only.
+
+/// Counters since start, and gauges of now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that came from peers and were well-formed.
+    pub requests_in: u64,
+    /// Responses that came from peers and were well-formed.
+    pub responses_in: u64,
+    /// Messages sent, retransmissions included.
+    pub messages_out: u64,
+    /// Datagrams and streams from sources that are no peer: they get nothing.
+    pub dropped_unknown_source: u64,
+    /// Messages that could not be read and not be answered either.
+    pub dropped_malformed: u64,
+    /// Messages that could not be read and were answered 4xx or 5xx.
+    pub refused_malformed: u64,
+    /// Responses that belong to no transaction.
+    pub dropped_stray_response: u64,
+    /// ACKs that belong to no dialog.
+    pub dropped_stray_ack: u64,
+    /// Requests dropped or refused because the transaction table is full.
+    pub shed_transactions: u64,
+    /// Initial INVITEs refused because the hard cap on calls is reached.
+    pub shed_calls: u64,
+    /// Streams closed: beyond the limit, from no peer, unframeable, or idle within a message.
+    pub closed_streams: u64,
+    /// Repetitions of requests, absorbed.
+    pub absorbed_requests: u64,
+    /// Repetitions of responses, absorbed.
+    pub absorbed_responses: u64,
+    /// Calls offered.
+    pub calls_offered: u64,
+    /// Calls answered.
+    pub calls_answered: u64,
+    /// Gauge: transactions alive.
+    pub transactions: usize,
+    /// Gauge: dialogs alive, early ones included.
+    pub dialogs: usize,
+    /// Gauge: timers armed.
+    pub timers: usize,
+    /// Gauge: calls that have ended and whose transactions still run out.
+    pub calls_lingering: usize,
+}

@@ -1,0 +1,218 @@
+//! What a call acts through: time, identifiers, timers, transactions, dialogs, the way out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use consent::{CallId, Leg, Now};
+
+use super::generator::Generator;
+use super::{Counters, Origin, Output, Path, Ports, Timers, TransportLayer};
+use crate::b2bua::{CallTimer, Owner};
+use crate::dialog::DialogId;
+use crate::emergency::Matcher;
+use crate::transaction::{NewClient, Transactions, TxId, TxTimer};
+use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
+use crate::{Config, Event, ListenerId, PeerId, StreamId, Transport};
+
+/// Transactions per permitted call: two INVITEs and two BYEs are alive at once in a short call, each for
+/// 32 s after its work is done; the rest is for retried and in-dialog requests.
+const TRANSACTIONS_PER_CALL: usize = 16;
+
+/// Room for transactions outside calls.
+const TRANSACTIONS_BESIDE: usize = 4_096;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    Transaction(TxTimer),
+    Call(CallId, CallTimer),
+    /// A stream has stayed inside a message for too long.
+    StreamIdle(StreamId),
+}
+
+/// Which leg, and which of its early dialogs, a dialog id names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DialogPlace {
+    pub(crate) call: CallId,
+    pub(crate) leg: Leg,
+    pub(crate) fork: usize,
+    pub(crate) peer: PeerId,
+}
+
+/// Everything beside the calls themselves.
+pub(crate) struct Environment {
+    pub(crate) config: Arc<Config>,
+    pub(crate) now: Now,
+    pub(crate) generator: Generator,
+    pub(crate) timers: Timers<Deadline>,
+    pub(crate) transactions: Transactions<Owner>,
+    pub(crate) dialogs: HashMap<DialogId, DialogPlace>,
+    pub(crate) transport: TransportLayer,
+    pub(crate) live_calls: usize,
+    emergency: Matcher,
+}
+
+impl Environment {
+    pub(crate) fn new(config: Arc<Config>, seed: [u8; 32]) -> Self {
+        let room = config.limits.max_calls.saturating_mul(TRANSACTIONS_PER_CALL);
+        Self {
+            now: Now::default(),
+            generator: Generator::new(seed),
+            timers: Timers::new(),
+            transactions: Transactions::new(room.saturating_add(TRANSACTIONS_BESIDE)),
+            dialogs: HashMap::new(),
+            transport: TransportLayer::new(Arc::clone(&config)),
+            live_calls: 0,
+            emergency: Matcher::new(&config.emergency),
+            config,
+        }
+    }
+
+    pub(crate) fn split(&mut self) -> (&mut Transactions<Owner>, Ports<'_>) {
+        let ports = Ports { now: self.now.mono, timers: &mut self.timers, transport: &mut self.transport };
+        (&mut self.transactions, ports)
+    }
+
+    pub(crate) fn counters(&mut self) -> &mut Counters {
+        &mut self.transport.counters
+    }
+
+    pub(crate) fn emit(&mut self, event: Event) {
+        self.transport.push(Output::Event(event));
+    }
+
+    /// Whether a Request-URI is an emergency call's.
+    pub(crate) fn is_emergency(&self, uri: &str) -> bool {
+        self.emergency.matches(uri).is_some()
+    }
+
+    /// The user part that an emergency call goes on with, where it is not the one received.
+    pub(crate) fn emergency_number(&self, uri: &str) -> Option<String> {
+        self.emergency.matches(uri)?.user().map(str::to_owned)
+    }
+
+    /// Sends a response through its transaction.
+    pub(crate) fn respond(&mut self, id: TxId, response: &Response) {
+        let bytes = response.to_bytes();
+        let (transactions, mut ports) = self.split();
+        transactions.respond(&mut ports, id, response.status, bytes);
+    }
+
+    /// Sends a request in a new transaction. Its fields are whole but for Via, which is put on here.
+    pub(crate) fn request(&mut self, path: Path, mut request: Request, owner: Owner) -> TxId {
+        let branch = self.stamp_via(&path, &mut request);
+        self.request_with_branch(path, &request, branch, owner)
+    }
+
+    /// Sends a request that has its Via: a CANCEL carries that of its INVITE (RFC 3261 §9.1).
+    pub(crate) fn request_with_branch(
+        &mut self,
+        path: Path,
+        request: &Request,
+        branch: String,
+        owner: Owner,
+    ) -> TxId {
+        let ack_head = (request.method == Method::INVITE).then(|| ack_head(request));
+        let new = NewClient {
+            method: request.method.clone(),
+            branch,
+            bytes: request.to_bytes(),
+            ack_head,
+            path,
+            owner,
+        };
+        let (transactions, mut ports) = self.split();
+        transactions.open_client(&mut ports, new)
+    }
+
+    /// Puts our Via on a request and returns its branch.
+    pub(crate) fn stamp_via(&mut self, path: &Path, request: &mut Request) -> String {
+        let branch = self.generator.branch();
+        let transport = match path.transport {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+        };
+        let sent_by = self.sent_by(path.listener);
+        request.headers.prepend(name::VIA, format!("SIP/2.0/{transport} {sent_by};branch={branch};rport"));
+        branch
+    }
+
+    /// Our `host:port` on a listener.
+    pub(crate) fn sent_by(&self, listener: ListenerId) -> String {
+        self.config.listeners.get(listener.0).map_or_else(String::new, |own| own.address.to_string())
+    }
+
+    /// Our host on a listener, an IPv6 address in brackets.
+    pub(crate) fn host(&self, listener: ListenerId) -> String {
+        self.config.listeners.get(listener.0).map_or_else(String::new, |own| match own.address.ip() {
+            std::net::IpAddr::V4(ip) => ip.to_string(),
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        })
+    }
+
+    /// Our Contact towards a path (RFC 3261 §8.1.1.8). It has no user: whom we stand for is in From and
+    /// P-Asserted-Identity, and a user of the other side would be topology.
+    pub(crate) fn contact(&self, path: &Path) -> String {
+        let transport = if path.is_reliable() { ";transport=tcp" } else { "" };
+        format!("<sip:{}{transport}>", self.sent_by(path.listener))
+    }
+
+    /// Gives the To of a response a tag, if it has none (RFC 3261 §8.2.6.2).
+    pub(crate) fn add_to_tag(&mut self, headers: &mut Headers) {
+        let tagged = match headers.first(name::TO).map(NameAddr::parse) {
+            Some(Ok(to)) if to.tag().is_none() => to.with_tag(Some(&self.generator.tag())),
+            _ => return,
+        };
+        headers.set(name::TO, tagged);
+    }
+
+    /// Where a request inside a dialog goes: to the address that its next hop names, if that is the same
+    /// peer's; otherwise the way stays as it is. Names are not resolved, and no peer's Contact or
+    /// Record-Route can aim us at anybody else.
+    pub(crate) fn aim(&self, path: &mut Path, next_hop: &str) {
+        let address = next_hop_address(next_hop);
+        if let Some(address) = address
+            && address.is_ipv4() == path.to.is_ipv4()
+            && super::peer_of(&self.config, address) == Some(path.peer)
+        {
+            path.to = address;
+        }
+    }
+
+    /// The way to a peer's configured address.
+    pub(crate) fn path_to(&self, peer: PeerId) -> Option<Path> {
+        let listener = self.transport.listener_for(peer)?;
+        let to = self.config.peers.get(peer.0)?;
+        Some(Path { peer, listener, transport: to.transport, to: to.address, stream: None })
+    }
+
+    /// The way back to where a message came from.
+    pub(crate) fn path_back(&self, origin: Origin) -> Path {
+        origin.path(origin.source)
+    }
+}
+
+fn next_hop_address(uri: &str) -> Option<std::net::SocketAddr> {
+    let crate::wire::Uri::Sip(uri) = crate::wire::Uri::parse(uri).ok()? else { return None };
+    let ip: std::net::IpAddr = uri.host.trim_matches(['[', ']']).parse().ok()?;
+    Some(std::net::SocketAddr::new(ip, uri.port.unwrap_or(5060)))
+}
+
+/// The ACK of an INVITE's failure, without To (RFC 3261 §17.1.1.3).
+fn ack_head(invite: &Request) -> String {
+    let mut head = format!("ACK {} SIP/2.0\r\n", invite.uri);
+    let mut put = |name: &str, value: &str| {
+        for part in [name, ": ", value, "\r\n"] {
+            head.push_str(part);
+        }
+    };
+    for field in [name::VIA, name::ROUTE, name::FROM, name::CALL_ID] {
+        for value in invite.headers.all(field) {
+            put(field, value);
+        }
+    }
+    let sequence = invite.headers.first(name::CSEQ).and_then(|cseq| cseq.split(' ').next());
+    put(name::CSEQ, &format!("{} ACK", sequence.unwrap_or_default()));
+    put(name::MAX_FORWARDS, "70");
+    head
+}

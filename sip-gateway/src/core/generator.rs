@@ -1,0 +1,106 @@
+//! Tags, branches, Call-IDs and call ids out of one seed: SHA-256 in counter mode.
+//!
+//! Unguessable to whoever does not know the seed (RFC 3261 §19.3 asks 32 bits of a tag; these have 80),
+//! and the same again for the same seed, so that a simulated run can be repeated.
+
+use consent::{CallId, Wall};
+use sha2::{Digest, Sha256};
+
+/// RFC 3261 §8.1.1.7: a branch of an RFC 3261 element begins so.
+pub(crate) const MAGIC_COOKIE: &str = "z9hG4bK";
+
+/// Letters of a token: 32 of them, so that five bits make one without bias; without `l`, `o`, `0`, `1`.
+const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// A deterministic source of identifiers.
+pub(crate) struct Generator {
+    seed: [u8; 32],
+    counter: u64,
+}
+
+impl Generator {
+    pub(crate) const fn new(seed: [u8; 32]) -> Self {
+        Self { seed, counter: 0 }
+    }
+
+    /// A To or From tag.
+    pub(crate) fn tag(&mut self) -> String {
+        self.token("", 16)
+    }
+
+    /// A Via branch with the magic cookie.
+    pub(crate) fn branch(&mut self) -> String {
+        self.token(MAGIC_COOKIE, 20)
+    }
+
+    /// A Call-ID, without host: RFC 3261 §25.1 allows a bare word, and a host would be topology.
+    pub(crate) fn call_id(&mut self) -> String {
+        self.token("", 26)
+    }
+
+    /// An initial CSeq number, below 2^31 with room to grow (§8.1.1.5).
+    pub(crate) fn sequence(&mut self) -> u32 {
+        let block = self.block();
+        1 + u32::from(u16::from_be_bytes([block[0], block[1]]) & 0x7fff)
+    }
+
+    /// The version and session id of a session description (RFC 4566 §5.2: numeric).
+    pub(crate) fn session(&mut self) -> u64 {
+        let block = self.block();
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&block[..8]);
+        u64::from_be_bytes(bytes) >> 2
+    }
+
+    /// A UUIDv7 (RFC 9562 §5.7) of this wall-clock time.
+    pub(crate) fn call(&mut self, wall: Wall) -> CallId {
+        let block = self.block();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&block[..16]);
+        let random = u128::from_be_bytes(bytes);
+        let unix_ms = u128::from(u64::try_from(wall.0 / 1_000).unwrap_or(0)) & 0xffff_ffff_ffff;
+        let tail = random & ((0x0fff << 64) | 0x3fff_ffff_ffff_ffff);
+        CallId((unix_ms << 80) | (0x7 << 76) | (0x2 << 62) | tail)
+    }
+
+    fn token(&mut self, prefix: &str, letters: usize) -> String {
+        let block = self.block();
+        let mut token = String::with_capacity(prefix.len() + letters);
+        token.push_str(prefix);
+        for byte in block.iter().take(letters) {
+            token.push(LETTERS[usize::from(byte & 31)] as char);
+        }
+        token
+    }
+
+    fn block(&mut self) -> [u8; 32] {
+        self.counter = self.counter.wrapping_add(1);
+        let mut hash = Sha256::new();
+        hash.update(self.seed);
+        hash.update(self.counter.to_be_bytes());
+        hash.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_id_is_a_version_7_uuid_of_its_time() {
+        let id = Generator::new([7; 32]).call(Wall(1_700_000_000_123_456)).to_string();
+        assert!(id.starts_with("018bcfe5-687b-7"), "{id}");
+        assert!(matches!(id.as_bytes()[19], b'8'..=b'b'), "{id}");
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_names_and_another_others() {
+        let (mut one, mut same, mut other) =
+            (Generator::new([1; 32]), Generator::new([1; 32]), Generator::new([2; 32]));
+        let names = |g: &mut Generator| (g.tag(), g.branch(), g.call_id(), g.sequence(), g.session());
+        let first = names(&mut one);
+        assert_eq!(first, names(&mut same));
+        assert_ne!(first, names(&mut one));
+        assert_ne!(first, names(&mut other));
+    }
+}

@@ -1,0 +1,263 @@
+//! What becomes of a request (RFC 3261 §8.2, §9.2, §12.2.2, §17.2.3).
+//!
+//! | request | answer |
+//! |---|---|
+//! | repeated | absorbed by its transaction |
+//! | ACK of a failure | absorbed; of a 2xx: to its call; else dropped and counted |
+//! | CANCEL | 200 and on to the INVITE's call, or 481 |
+//! | with a To tag | to its call, or 481 |
+//! | BYE, INFO, UPDATE, PRACK, NOTIFY without one | 481 |
+//! | INVITE of an emergency form | offered, whatever the checks below would say |
+//! | INVITE, merged | 482 |
+//! | INVITE or OPTIONS for a scheme but `sip:` and `tel:` | 416 (`sips:` too: no TLS is offered) |
+//! | INVITE with Max-Forwards 0 | 483 |
+//! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
+//! | INVITE beyond the hard cap | 503 with Retry-After |
+//! | INVITE | offered |
+//! | OPTIONS | 200 with Allow, Accept, Supported |
+//! | anything else | 405 with Allow |
+
+use super::{Core, Origin, Path};
+use crate::b2bua::{ALLOW, Call, Owner, Role, passes_option};
+use crate::dialog::{DialogId, tag_of};
+use crate::transaction::{MergeKey, Report, ServerKey, TxId};
+use crate::wire::{Method, Request, Response, Uri, Via, max_forwards, name, stamp_source};
+
+/// Retry-After of our own 503 (RFC 3261 §20.33).
+const RETRY_AFTER_S: u32 = 5;
+
+/// A well-formed request on its way in.
+pub(super) struct Arrival {
+    origin: Origin,
+    request: Request,
+    /// Where its responses go.
+    path: Path,
+    key: ServerKey,
+}
+
+impl Arrival {
+    pub(super) fn new(origin: Origin, mut request: Request) -> Option<Self> {
+        let top = request.headers.first(name::VIA)?.to_owned();
+        let via = Via::first(&top).ok()?;
+        let path = origin.reply_path(&via);
+        let key = ServerKey::new(origin.peer, &request.headers, &via, &request.method);
+        request.headers.remove_first(name::VIA);
+        request.headers.prepend(name::VIA, stamp_source(&top, origin.source));
+        Some(Self { origin, request, path, key })
+    }
+
+    fn key_of_invite(&self) -> Option<ServerKey> {
+        let via = Via::first(self.request.headers.first(name::VIA)?).ok()?;
+        Some(ServerKey::new(self.origin.peer, &self.request.headers, &via, &Method::INVITE))
+    }
+
+    fn has_to_tag(&self) -> bool {
+        tag_of(&self.request.headers, name::TO).is_some()
+    }
+}
+
+impl Core {
+    pub(super) fn on_arrival(&mut self, arrival: Arrival) {
+        let is_ack = arrival.request.method == Method::ACK;
+        if let Some(id) = self.env.transactions.find_server(&arrival.key) {
+            self.env.counters().absorbed_requests += 1;
+            let (transactions, mut ports) = self.env.split();
+            if transactions.on_request(&mut ports, id, is_ack) {
+                self.on_ack(&arrival);
+            }
+            return;
+        }
+        match &arrival.request.method {
+            &Method::ACK => self.on_ack(&arrival),
+            &Method::CANCEL => self.on_cancel(&arrival),
+            _ if arrival.has_to_tag() => self.on_dialog_request(arrival),
+            &Method::INVITE => self.on_invite(arrival),
+            &Method::OPTIONS => self.on_options(&arrival),
+            &Method::BYE | &Method::INFO | &Method::UPDATE | &Method::PRACK | &Method::NOTIFY => {
+                self.answer(&arrival, 481);
+            }
+            _ => self.answer(&arrival, 405),
+        }
+    }
+
+    /// Runs `act` on a call, if it lives, and forgets it when it is done.
+    pub(super) fn with_call(
+        &mut self,
+        id: consent::CallId,
+        act: impl FnOnce(&mut Call, &mut super::Environment),
+    ) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        act(call, &mut self.env);
+        if call.is_done() {
+            call.release(&mut self.env);
+            self.calls.remove(&id);
+        }
+    }
+
+    /// Hands what a transaction has to say to its owner.
+    pub(super) fn report(
+        &mut self,
+        owner: Owner,
+        act: impl FnOnce(&mut Call, &mut super::Environment, Role),
+    ) {
+        if let Owner::Call(id, role) = owner {
+            self.with_call(id, |call, env| act(call, env, role));
+        }
+    }
+
+    fn on_ack(&mut self, arrival: &Arrival) {
+        let place = DialogId::of_request(&arrival.request.headers)
+            .and_then(|id| self.env.dialogs.get(&id).copied())
+            .filter(|place| place.peer == arrival.origin.peer);
+        match place {
+            Some(place) => {
+                self.with_call(place.call, |call, env| call.on_ack(env, place, &arrival.request));
+            }
+            None => self.env.counters().dropped_stray_ack += 1,
+        }
+    }
+
+    fn on_cancel(&mut self, arrival: &Arrival) {
+        let invite = arrival.key_of_invite().and_then(|key| self.env.transactions.find_server(&key));
+        let Some(invite) = invite else { return self.answer(arrival, 481) };
+        let owner = self.env.transactions.owner(invite);
+        self.answer(arrival, 200);
+        if let Some(Owner::Call(call, role)) = owner {
+            self.with_call(call, |call, env| call.on_cancel(env, role, invite, &arrival.request));
+        }
+    }
+
+    fn on_dialog_request(&mut self, arrival: Arrival) {
+        let place = DialogId::of_request(&arrival.request.headers)
+            .and_then(|id| self.env.dialogs.get(&id).copied())
+            .filter(|place| place.peer == arrival.origin.peer && self.calls.contains_key(&place.call));
+        let Some(place) = place else { return self.answer(&arrival, 481) };
+        let Some(server) = self.open(&arrival, true, None) else { return };
+        let Arrival { origin, request, .. } = arrival;
+        self.with_call(place.call, |call, env| call.on_request(env, place, server, origin, request));
+    }
+
+    fn on_invite(&mut self, arrival: Arrival) {
+        let emergency = self.env.is_emergency(&arrival.request.uri);
+        let merge = MergeKey::new(&arrival.request.headers);
+        if self.env.transactions.is_merged(&merge) {
+            return self.answer(&arrival, 482);
+        }
+        if self.refused_by_fields(&arrival, emergency) {
+            return;
+        }
+        let limit = self.env.config.limits.max_calls;
+        let full = self.env.live_calls >= limit.saturating_mul(2).saturating_add(64);
+        if !emergency && (full || self.draining) {
+            self.env.counters().shed_calls += 1;
+            return self.shed(&arrival);
+        }
+        let Some(server) = self.open(&arrival, emergency, Some(merge)) else { return };
+        self.env.respond(server, &Response::to(&arrival.request.headers, 100));
+        let over_limit = self.env.live_calls >= limit;
+        let Arrival { origin, request, .. } = arrival;
+        match Call::offer(&mut self.env, origin, server, request, emergency, over_limit) {
+            Ok(call) => {
+                self.calls.insert(call.id(), call);
+            }
+            Err(response) => self.env.respond(server, &response),
+        }
+    }
+
+    /// The checks that an emergency call is spared, and those that it is not.
+    fn refused_by_fields(&mut self, arrival: &Arrival, emergency: bool) -> bool {
+        if !emergency && !is_known_scheme(&arrival.request.uri) {
+            self.answer(arrival, 416);
+            return true;
+        }
+        let hops = arrival.request.headers.first(name::MAX_FORWARDS).map(max_forwards);
+        if hops == Some(Ok(0)) {
+            self.answer(arrival, 483);
+            return true;
+        }
+        !emergency && self.refused_by_require(arrival)
+    }
+
+    fn refused_by_require(&mut self, arrival: &Arrival) -> bool {
+        let unsupported: Vec<&str> =
+            arrival.request.headers.list(name::REQUIRE).filter(|option| !passes_option(option)).collect();
+        if unsupported.is_empty() {
+            return false;
+        }
+        let mut response = Response::to(&arrival.request.headers, 420);
+        response.headers.push(name::UNSUPPORTED, unsupported.join(", "));
+        self.finish(arrival, response);
+        true
+    }
+
+    fn on_options(&mut self, arrival: &Arrival) {
+        if !is_known_scheme(&arrival.request.uri) {
+            return self.answer(arrival, 416);
+        }
+        if self.refused_by_require(arrival) {
+            return;
+        }
+        let mut response = Response::to(&arrival.request.headers, 200);
+        response.headers.push(name::ALLOW, ALLOW);
+        response.headers.push(name::ACCEPT, "application/sdp");
+        response.headers.push(name::SUPPORTED, crate::b2bua::PASSED_OPTIONS.join(", "));
+        self.finish(arrival, response);
+    }
+
+    /// Refuses a new call without spending a transaction on it: the caller's repeats get the same answer.
+    fn shed(&mut self, arrival: &Arrival) {
+        let mut response = Response::to(&arrival.request.headers, 503);
+        response.headers.push(name::RETRY_AFTER, RETRY_AFTER_S.to_string());
+        self.env.add_to_tag(&mut response.headers);
+        let mut path = arrival.path;
+        self.env.transport.send(&mut path, response.to_bytes());
+    }
+
+    fn answer(&mut self, arrival: &Arrival, status: u16) {
+        let mut response = Response::to(&arrival.request.headers, status);
+        if status == 405 {
+            response.headers.push(name::ALLOW, ALLOW);
+        }
+        self.finish(arrival, response);
+    }
+
+    /// Answers a request in a transaction of its own that nobody follows.
+    fn finish(&mut self, arrival: &Arrival, mut response: Response) {
+        let Some(server) = self.open(arrival, false, None) else { return };
+        self.env.add_to_tag(&mut response.headers);
+        self.env.respond(server, &response);
+    }
+
+    fn open(&mut self, arrival: &Arrival, urgent: bool, merge: Option<MergeKey>) -> Option<TxId> {
+        let invite = arrival.request.method == Method::INVITE;
+        let key = (arrival.key.clone(), merge);
+        match self.env.transactions.open_server(key, invite, arrival.path, urgent, Owner::Nobody) {
+            Ok(id) => Some(id),
+            Err(_) => {
+                self.env.counters().shed_transactions += 1;
+                if invite {
+                    self.shed(arrival);
+                }
+                None
+            }
+        }
+    }
+}
+
+fn is_known_scheme(uri: &str) -> bool {
+    match Uri::parse(uri) {
+        Ok(Uri::Sip(uri)) => !uri.secure,
+        Ok(Uri::Tel(_)) => true,
+        Ok(Uri::Other { .. }) | Err(_) => false,
+    }
+}
+
+impl Report {
+    /// The status that stands for it towards the other leg (RFC 3261 §8.1.3.1, §16.9).
+    pub(crate) const fn status(self) -> u16 {
+        match self {
+            Self::TimedOut => 408,
+            Self::Unreachable => 503,
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! The transactions alive: their messages, timers and matching (RFC 3261 §17.1.3, §17.2.3).
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use consent::Mono;
+
+use super::client::{ClientInvite, ClientRequest};
+use super::server::{ServerInvite, ServerRequest};
+use super::{ClientInput, Effect, ServerInput, Timer};
+use crate::core::{Deadline, MAGIC_COOKIE, Path, Ports, TimerKey};
+use crate::wire::{Headers, Method, NameAddr, Via, name};
+use crate::{PeerId, StreamId};
+
+/// Names a transaction; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TxId(u64);
+
+/// A timer of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TxTimer {
+    pub(crate) id: TxId,
+    pub(crate) timer: Timer,
+}
+
+/// No room for another transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many transactions")]
+pub(crate) struct Full;
+
+/// What the user agent core learns of a transaction besides its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// Timer B, F or H.
+    TimedOut,
+    /// The transport failed.
+    Unreachable,
+}
+
+/// Which of the four machines it is.
+#[derive(Debug)]
+pub(crate) enum Machine {
+    ClientInvite(ClientInvite),
+    ClientRequest(ClientRequest),
+    ServerInvite(ServerInvite),
+    ServerRequest(ServerRequest),
+}
+
+impl Machine {
+    /// Whether a response of this status would still go out.
+    fn accepts(&self, status: u16) -> bool {
+        match self {
+            Self::ServerInvite(machine) => machine.accepts(status),
+            Self::ServerRequest(machine) => machine.is_open(),
+            Self::ClientInvite(_) | Self::ClientRequest(_) => false,
+        }
+    }
+}
+
+/// What a request is matched by, within the peer that sent it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ServerKey {
+    peer: PeerId,
+    text: String,
+}
+
+impl ServerKey {
+    /// The transaction that `method` of these fields belongs to: an ACK to its INVITE, a CANCEL (with
+    /// `method` INVITE) to what it cancels.
+    pub(crate) fn new(peer: PeerId, headers: &Headers, via: &Via<'_>, method: &Method) -> Self {
+        let method = if *method == Method::ACK { Method::INVITE } else { method.clone() };
+        let port = via.port.unwrap_or(5060);
+        let text = match via.branch() {
+            Some(branch) if branch.get(..7).is_some_and(|c| c.eq_ignore_ascii_case(MAGIC_COOKIE)) => {
+                format!("{}|{}:{port}|{}", branch, via.host.to_ascii_lowercase(), method.as_str())
+            }
+            // RFC 2543: Call-ID, From tag, CSeq number and the top Via, as §17.2.3 has it; the
+            // Request-URI and the To tag add nothing that tells honest requests apart.
+            _ => format!(
+                "{}|{}|{}|{}|{}",
+                headers.first(name::CALL_ID).unwrap_or_default(),
+                headers.first(name::FROM).unwrap_or_default(),
+                headers.first(name::CSEQ).and_then(|c| c.split_whitespace().next()).unwrap_or_default(),
+                headers.first(name::VIA).unwrap_or_default(),
+                method.as_str(),
+            ),
+        };
+        Self { peer, text }
+    }
+}
+
+/// From tag, Call-ID and CSeq of a request outside dialogs: one that has them all but another branch came
+/// by another path (RFC 3261 §8.2.2.2).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct MergeKey(String);
+
+impl MergeKey {
+    pub(crate) fn new(headers: &Headers) -> Self {
+        let from = headers.first(name::FROM).and_then(|from| NameAddr::parse(from).ok());
+        Self(format!(
+            "{}|{}|{}",
+            from.and_then(|from| from.tag()).unwrap_or_default(),
+            headers.first(name::CALL_ID).unwrap_or_default(),
+            headers.first(name::CSEQ).unwrap_or_default(),
+        ))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ClientKey {
+    peer: PeerId,
+    branch: String,
+    method: String,
+}
+
+#[derive(Debug)]
+enum Key {
+    Server(ServerKey, Option<MergeKey>),
+    Client(ClientKey),
+}
+
+/// A transaction alive.
+#[derive(Debug)]
+struct Live<O> {
+    machine: Machine,
+    key: Key,
+    path: Path,
+    /// The request of a client, the last response of a server; empty until there is one.
+    last: Bytes,
+    /// The ACK of a failure without its To, and the whole of it once that is known.
+    ack: Ack,
+    owner: O,
+    armed: Vec<(Timer, TimerKey)>,
+}
+
+#[derive(Debug)]
+enum Ack {
+    None,
+    Head(String),
+    Whole(Bytes),
+}
+
+/// A request to be sent in a new client transaction.
+pub(crate) struct NewClient<O> {
+    pub(crate) method: Method,
+    pub(crate) branch: String,
+    pub(crate) bytes: Bytes,
+    /// For INVITE, the ACK of its failure up to and without To.
+    pub(crate) ack_head: Option<String>,
+    pub(crate) path: Path,
+    pub(crate) owner: O,
+}
+
+/// All transactions. At most `limit` are opened through [`Self::open_server`]; those that the core opens
+/// itself belong to calls, which are bounded, and always find room.
+pub(crate) struct Transactions<O> {
+    live: HashMap<TxId, Live<O>>,
+    servers: HashMap<ServerKey, TxId>,
+    merges: HashMap<MergeKey, TxId>,
+    clients: HashMap<ClientKey, TxId>,
+    opened: u64,
+    limit: usize,
+    effects: Vec<Effect>,
+}
+
+impl<O: Clone> Transactions<O> {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            live: HashMap::new(),
+            servers: HashMap::new(),
+            merges: HashMap::new(),
+            clients: HashMap::new(),
+            opened: 0,
+            limit,
+            effects: Vec::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// The server transaction that a request belongs to.
+    pub(crate) fn find_server(&self, key: &ServerKey) -> Option<TxId> {
+        self.servers.get(key).copied()
+    }
+
+    /// Whether a request of another transaction with the same From tag, Call-ID and CSeq is being served.
+    pub(crate) fn is_merged(&self, key: &MergeKey) -> bool {
+        self.merges.contains_key(key)
+    }
+
+    /// Whose transaction it is.
+    pub(crate) fn owner(&self, id: TxId) -> Option<O> {
+        self.live.get(&id).map(|live| live.owner.clone())
+    }
+
+    /// Whether a server transaction still lacks its final response.
+    pub(crate) fn is_open(&self, id: TxId) -> bool {
+        self.live.get(&id).is_some_and(|live| live.machine.accepts(486))
+    }
+
+    /// Opens a server transaction for a new request.
+    ///
+    /// # Errors
+    /// [`Full`] beyond the limit, which does not hold for `urgent` requests: those of calls that exist,
+    /// and emergency calls.
+    pub(crate) fn open_server(
+        &mut self,
+        key: (ServerKey, Option<MergeKey>),
+        invite: bool,
+        path: Path,
+        urgent: bool,
+        owner: O,
+    ) -> Result<TxId, Full> {
+        if self.live.len() >= self.limit && !urgent {
+            return Err(Full);
+        }
+        let reliable = path.is_reliable();
+        let machine = if invite {
+            Machine::ServerInvite(ServerInvite::new(reliable))
+        } else {
+            Machine::ServerRequest(ServerRequest::new(reliable))
+        };
+        let id = self.next_id();
+        let (key, merge) = key;
+        self.servers.insert(key.clone(), id);
+        if let Some(merge) = &merge {
+            self.merges.insert(merge.clone(), id);
+        }
+        self.insert(id, machine, Key::Server(key, merge), path, owner);
+        Ok(id)
+    }
+
+    /// Gives a server transaction to somebody else.
+    pub(crate) fn set_owner(&mut self, id: TxId, owner: O) {
+        if let Some(live) = self.live.get_mut(&id) {
+            live.owner = owner;
+        }
+    }
+
+    /// A request came again. `Some` if the transaction wants its ACK delivered.
+    pub(crate) fn on_request(&mut self, ports: &mut Ports<'_>, id: TxId, ack: bool) -> bool {
+        let input = if ack { ServerInput::Ack } else { ServerInput::Request };
+        self.serve(ports, id, input).0
+    }
+
+    /// Sends a response through its transaction.
+    pub(crate) fn respond(&mut self, ports: &mut Ports<'_>, id: TxId, status: u16, bytes: Bytes) {
+        if let Some(live) = self.live.get_mut(&id)
+            && live.machine.accepts(status)
+        {
+            live.last = bytes;
+            self.serve(ports, id, ServerInput::Respond(status));
+        }
+    }
+
+    /// Forgets a server transaction without an answer.
+    pub(crate) fn abandon(&mut self, ports: &mut Ports<'_>, id: TxId) {
+        self.effects.push(Effect::Terminate);
+        self.apply(ports, id, None);
+    }
+
+    /// Sends a request in a new client transaction.
+    pub(crate) fn open_client(&mut self, ports: &mut Ports<'_>, new: NewClient<O>) -> TxId {
+        let reliable = new.path.is_reliable();
+        let machine = if new.method == Method::INVITE {
+            Machine::ClientInvite(ClientInvite::new(reliable))
+        } else {
+            Machine::ClientRequest(ClientRequest::new(reliable))
+        };
+        let id = self.next_id();
+        let key =
+            ClientKey { peer: new.path.peer, branch: new.branch, method: new.method.as_str().to_owned() };
+        self.clients.insert(key.clone(), id);
+        self.insert(id, machine, Key::Client(key), new.path, new.owner);
+        if let Some(live) = self.live.get_mut(&id) {
+            live.last = new.bytes;
+            live.ack = new.ack_head.map_or(Ack::None, Ack::Head);
+        }
+        self.drive(ports, id, ClientInput::Start, None);
+        id
+    }
+
+    /// A response came from a peer: whose it is, if anybody's, and whether it is news to the core.
+    pub(crate) fn on_response(
+        &mut self,
+        ports: &mut Ports<'_>,
+        peer: PeerId,
+        status: u16,
+        headers: &Headers,
+    ) -> Option<(TxId, O, bool)> {
+        let via = Via::first(headers.first(name::VIA)?).ok()?;
+        let method = headers.first(name::CSEQ)?.split_whitespace().nth(1)?;
+        let key = ClientKey { peer, branch: via.branch()?.to_owned(), method: method.to_owned() };
+        let id = *self.clients.get(&key)?;
+        let owner = self.owner(id)?;
+        let (news, _) = self.drive(ports, id, ClientInput::Response(status), headers.first(name::TO));
+        Some((id, owner, news))
+    }
+
+    /// A timer of a transaction fired.
+    pub(crate) fn on_timer(&mut self, ports: &mut Ports<'_>, fired: TxTimer) -> Option<(TxId, O, Report)> {
+        let live = self.live.get_mut(&fired.id)?;
+        live.armed.retain(|(timer, _)| *timer != fired.timer);
+        let owner = live.owner.clone();
+        let client = matches!(live.machine, Machine::ClientInvite(_) | Machine::ClientRequest(_));
+        let (_, report) = if client {
+            self.drive(ports, fired.id, ClientInput::Fired(fired.timer), None)
+        } else {
+            self.serve(ports, fired.id, ServerInput::Fired(fired.timer))
+        };
+        report.map(|report| (fired.id, owner, report))
+    }
+
+    /// A stream is gone: every client transaction on it has failed. Server transactions find another
+    /// stream when they next send.
+    pub(crate) fn on_stream_closed(
+        &mut self,
+        ports: &mut Ports<'_>,
+        stream: StreamId,
+    ) -> Vec<(TxId, O, Report)> {
+        let mut hit: Vec<TxId> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.path.stream == Some(stream))
+            .map(|(id, _)| *id)
+            .collect();
+        hit.sort_unstable();
+        let mut reports = Vec::new();
+        for id in hit {
+            let Some(live) = self.live.get(&id) else { continue };
+            let owner = live.owner.clone();
+            if let (_, Some(report)) = self.drive(ports, id, ClientInput::TransportError, None) {
+                reports.push((id, owner, report));
+            }
+        }
+        reports
+    }
+
+    fn next_id(&mut self) -> TxId {
+        self.opened = self.opened.wrapping_add(1);
+        TxId(self.opened)
+    }
+
+    fn insert(&mut self, id: TxId, machine: Machine, key: Key, path: Path, owner: O) {
+        let live = Live { machine, key, path, last: Bytes::new(), ack: Ack::None, owner, armed: Vec::new() };
+        self.live.insert(id, live);
+    }
+
+    fn drive(
+        &mut self,
+        ports: &mut Ports<'_>,
+        id: TxId,
+        input: ClientInput,
+        to: Option<&str>,
+    ) -> (bool, Option<Report>) {
+        let Some(live) = self.live.get_mut(&id) else { return (false, None) };
+        match &mut live.machine {
+            Machine::ClientInvite(machine) => machine.on(input, &mut self.effects),
+            Machine::ClientRequest(machine) => machine.on(input, &mut self.effects),
+            Machine::ServerInvite(_) | Machine::ServerRequest(_) => {}
+        }
+        self.apply(ports, id, to)
+    }
+
+    fn serve(&mut self, ports: &mut Ports<'_>, id: TxId, input: ServerInput) -> (bool, Option<Report>) {
+        let Some(live) = self.live.get_mut(&id) else { return (false, None) };
+        match &mut live.machine {
+            Machine::ServerInvite(machine) => machine.on(input, &mut self.effects),
+            Machine::ServerRequest(machine) => machine.on(input, &mut self.effects),
+            Machine::ClientInvite(_) | Machine::ClientRequest(_) => {}
+        }
+        self.apply(ports, id, None)
+    }
+
+    fn apply(&mut self, ports: &mut Ports<'_>, id: TxId, to: Option<&str>) -> (bool, Option<Report>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        let (mut deliver, mut report) = (false, None);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Deliver => deliver = true,
+                Effect::TimedOut => report = Some(Report::TimedOut),
+                Effect::Unreachable => report = Some(Report::Unreachable),
+                Effect::Terminate => self.terminate(ports, id),
+                Effect::Transmit => self.with(id, |live| live.transmit(ports)),
+                Effect::Acknowledge => self.with(id, |live| live.acknowledge(ports, to)),
+                Effect::Arm(timer, ms) => self.with(id, |live| live.arm(ports, id, timer, ms)),
+                Effect::Disarm(timer) => self.with(id, |live| live.disarm(ports, timer)),
+            }
+        }
+        self.effects = effects;
+        (deliver, report)
+    }
+
+    fn with(&mut self, id: TxId, act: impl FnOnce(&mut Live<O>)) {
+        if let Some(live) = self.live.get_mut(&id) {
+            act(live);
+        }
+    }
+
+    fn terminate(&mut self, ports: &mut Ports<'_>, id: TxId) {
+        let Some(live) = self.live.remove(&id) else { return };
+        for (_, key) in live.armed {
+            ports.timers.disarm(key);
+        }
+        match live.key {
+            Key::Server(key, merge) => {
+                self.servers.remove(&key);
+                if let Some(merge) = merge {
+                    self.merges.remove(&merge);
+                }
+            }
+            Key::Client(key) => {
+                self.clients.remove(&key);
+            }
+        }
+    }
+}
+
+impl<O> Live<O> {
+    fn transmit(&mut self, ports: &mut Ports<'_>) {
+        if !self.last.is_empty() {
+            ports.transport.send(&mut self.path, self.last.clone());
+        }
+    }
+
+    fn acknowledge(&mut self, ports: &mut Ports<'_>, to: Option<&str>) {
+        if let (Ack::Head(head), Some(to)) = (&self.ack, to) {
+            let whole = format!("{head}To: {to}\r\nContent-Length: 0\r\n\r\n");
+            self.ack = Ack::Whole(whole.into());
+        }
+        if let Ack::Whole(ack) = &self.ack {
+            ports.transport.send(&mut self.path, ack.clone());
+        }
+    }
+
+    fn arm(&mut self, ports: &mut Ports<'_>, id: TxId, timer: Timer, ms: u64) {
+        self.disarm(ports, timer);
+        let at: Mono = ports.now.plus_ms(ms);
+        let key = ports.timers.arm(at, Deadline::Transaction(TxTimer { id, timer }));
+        self.armed.push((timer, key));
+    }
+
+    fn disarm(&mut self, ports: &mut Ports<'_>, timer: Timer) {
+        self.armed.retain(|(armed, key)| {
+            if *armed == timer {
+                ports.timers.disarm(*key);
+            }
+            *armed != timer
+        });
+    }
+}
