@@ -150,7 +150,7 @@ retention = "RT-CONSENT-REC"
 languages = ["en"]                 # one, for a short demonstration; a district asks in two
 answer_timeout_s = {ANSWER_TIMEOUT_S}
 attempts = 1
-preamble_memory_mb = 4             # fits the 8 MiB of locked memory that most systems allow anybody
+preamble_memory_mb = 6             # fits the 8 MiB of locked memory that most systems allow anybody
 
 [ops]
 listen = "{ops}"

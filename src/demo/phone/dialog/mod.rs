@@ -88,6 +88,8 @@ pub(super) struct Dialog {
     cseq: u32,
     phase: Phase,
     description: LocalDescription,
+    /// The description last sent: one that differs gets a new version (RFC 3264 §8).
+    described: Option<String>,
     remote: Option<RemoteDescription>,
     media: watch::Sender<Arc<Media>>,
     state: watch::Sender<CallState>,
@@ -174,7 +176,7 @@ impl Dialog {
         (dialog.user, dialog.asserted) = (from, dial.asserted);
         let mut invite = dialog.request("INVITE")?;
         invite.headers.extend(dial.headers);
-        set_body(&mut invite, dialog.description.offer());
+        set_body(&mut invite, dialog.describe(None));
         dialog.phase =
             Phase::Inviting { invite: Box::new(invite), ringing: false, given_up: None, cancelled: false };
         Ok((dialog, line))
@@ -229,6 +231,7 @@ impl Dialog {
             cseq: 0,
             phase,
             description,
+            described: None,
             remote: None,
             media,
             state,
@@ -350,6 +353,21 @@ impl Dialog {
             self.remote = Some(remote);
             self.point_media();
         }
+    }
+
+    /// This end's description: an offer, or the answer to one.
+    fn describe(&mut self, offer: Option<&RemoteDescription>) -> String {
+        let write = |description: &LocalDescription| match offer {
+            Some(offer) => description.answer(offer),
+            None => description.offer(),
+        };
+        let mut text = write(&self.description);
+        if self.described.as_ref().is_some_and(|described| *described != text) {
+            self.description.version += 1;
+            text = write(&self.description);
+        }
+        self.described = Some(text.clone());
+        text
     }
 
     fn point_media(&self) {

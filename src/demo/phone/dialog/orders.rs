@@ -29,9 +29,9 @@ impl Dialog {
     async fn progress(&mut self, status: u16, describe: bool) -> Result<(), PhoneError> {
         let Phase::Invited(invite) = &self.phase else { return Err(PhoneError::Over) };
         let invite = invite.as_ref().clone();
-        let body = match (describe, &self.remote) {
+        let body = match (describe, self.remote.clone()) {
             (false, _) => None,
-            (true, Some(offer)) => Some(self.description.answer(offer)),
+            (true, Some(offer)) => Some(self.describe(Some(&offer))),
             (true, None) => return Err(PhoneError::NoCommonCodec),
         };
         self.respond(&invite, status, body).await?;
@@ -45,9 +45,9 @@ impl Dialog {
     async fn answer_call(&mut self) -> Result<(), PhoneError> {
         let Phase::Invited(invite) = &self.phase else { return Err(PhoneError::Over) };
         let invite = invite.as_ref().clone();
-        let body = match &self.remote {
-            Some(offer) => self.description.answer(offer),
-            None if invite.body.is_empty() => self.description.offer(),
+        let body = match self.remote.clone() {
+            Some(offer) => self.describe(Some(&offer)),
+            None if invite.body.is_empty() => self.describe(None),
             None => {
                 self.finish_invite(488, Ending::Refused { status: 488 }).await?;
                 return Err(PhoneError::NoCommonCodec);
@@ -123,17 +123,17 @@ impl Dialog {
             media: None,
         };
         self.description.flow = flow;
-        self.description.version += 1;
         if let Some(user) = handed_to {
             let media = Media::bind(self.local.ip(), random()?).await?;
             self.description = description_of(&media)?;
+            self.described = None;
             former.media = Some(media);
             self.asserted = Some(user.clone());
             self.user = user;
         }
         self.former = Some(former);
         let mut invite = self.request("INVITE")?;
-        set_body(&mut invite, self.description.offer());
+        set_body(&mut invite, self.describe(None));
         self.send_request("INVITE", invite, Some(reply)).await
     }
 }

@@ -51,13 +51,12 @@ impl Dialog {
         self.learn_target(request);
         let body = match (RemoteDescription::parse(&request.body), request.body.is_empty()) {
             (Some(offer), _) => {
-                self.description.version += 1;
-                let body = self.description.answer(&offer);
+                let body = self.describe(Some(&offer));
                 self.remote = Some(offer);
                 self.point_media();
                 Some(body)
             }
-            (None, true) => (method == "INVITE").then(|| self.description.offer()),
+            (None, true) => (method == "INVITE").then(|| self.describe(None)),
             (None, false) => return self.respond(request, 488, None).await,
         };
         self.respond(request, 200, body).await
