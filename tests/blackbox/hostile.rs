@@ -122,25 +122,34 @@ fn noise_from_a_peer_is_dropped_or_refused_and_calls_go_on() {
 }
 
 #[test]
-fn a_stranger_cannot_end_a_call() {
+fn nobody_but_its_parties_can_end_a_call() {
     let site = Site::new();
     let _gateway = site.start();
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
     let (outgoing, incoming) = talk(&carrier, &pbx, DISPATCH, CITIZEN);
-    let invite = outgoing.invite();
-    let socket = stranger(&site, 5060);
-    for method in ["BYE", "CANCEL"] {
-        let mut forged = invite.clone();
+    let forged = |method: &str| {
+        let mut forged = outgoing.invite();
         forged.start = forged.start.replace("INVITE", method);
         forged.body.clear();
-        for (name, value) in &mut forged.headers {
-            if name == "CSeq" {
-                *value = format!("2 {method}");
-            }
-        }
-        socket.send_to(&forged.to_bytes(), site.gateway()).expect("a datagram leaves");
+        forged.headers.retain(|(name, _)| !["CSeq", "Via", "To", "Content-Type"].contains(&name.as_str()));
+        forged
+            .with("CSeq", format!("2 {method}"))
+            .with("Via", "SIP/2.0/UDP 127.0.0.1:5070;branch=z9hG4bK-forged;rport")
+            .with("To", "<sip:x@example.org>;tag=guessed")
+    };
+    // A stranger gets nothing, a peer that guesses at tags is told that there is no such call.
+    let socket = stranger(&site, 5060);
+    for method in ["BYE", "CANCEL"] {
+        socket.send_to(&forged(method).to_bytes(), site.gateway()).expect("a datagram leaves");
     }
     assert_eq!(answer_to(&socket), None);
+    let socket = UdpSocket::bind((site.carrier().ip(), 5070)).expect("a port");
+    socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a read timeout");
+    for method in ["BYE", "CANCEL", "INVITE", "UPDATE"] {
+        socket.send_to(&forged(method).to_bytes(), site.gateway()).expect("a datagram leaves");
+        let answer = answer_to(&socket).expect("an answer");
+        assert!(answer.starts_with("SIP/2.0 481 "), "{method}: {answer}");
+    }
     assert!(!outgoing.is_ended() && !incoming.is_ended());
     outgoing.bye();
     incoming.ended();

@@ -1,7 +1,7 @@
 //! Clients that nobody here wrote: SIPp and baresip, as Debian ships them.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn sipp(folder: &Path, local: SocketAddr, arguments: &[&str]) -> Command {
     let mut command = Command::new("sipp");
     command
         .args(["-i", &local.ip().to_string(), "-p", &local.port().to_string(), "-nostdin"])
-        .args(["-trace_err", "-error_file", &format!("{}.err", local.port())])
+        .args(["-trace_err", "-error_file", &format!("{}.err", arguments[1])])
         .args(arguments)
         .current_dir(folder)
         .stdin(Stdio::null())
@@ -33,48 +33,46 @@ fn sipp(folder: &Path, local: SocketAddr, arguments: &[&str]) -> Command {
     command
 }
 
-/// 1,000 calls at 50 a second from a stock UAC to a stock UAS.
-fn thousand_calls(user: &str) {
-    let site = Site::new();
-    let mut gateway = site.start();
-    let uas =
-        sipp(site.folder(), site.pbx(), &["-sn", "uas"]).spawn().expect("sipp (Debian package sip-tester)");
-    let _uas = Running(uas);
-    let target = site.gateway().to_string();
-    let caller = SocketAddr::new(site.carrier().ip(), 5060);
-    let arguments = [
-        "-sn",
-        "uac",
-        &target,
-        "-s",
-        user,
-        "-r",
-        "50",
-        "-m",
-        "1000",
-        "-l",
-        "1000",
-        "-timeout",
-        "90",
-        "-trace_stat",
-        "-fd",
-        "1",
-        "-stf",
-        "uac.csv",
-    ];
-    let uac = sipp(site.folder(), caller, &arguments).status().expect("sipp runs");
-    let statistics = std::fs::read_to_string(site.folder().join("uac.csv")).unwrap_or_default();
-    let errors = std::fs::read_to_string(site.folder().join("5060.err")).unwrap_or_default();
-    assert!(uac.success(), "{uac}: {errors}");
-    assert_eq!(last(&statistics, "SuccessfulCall(C)"), "1000", "{errors}");
-    assert_eq!(last(&statistics, "FailedCall(C)"), "0", "{errors}");
-    gateway.lives();
-    let calls = site.closed_calls(1_000);
-    assert!(calls.iter().all(|call| call["outcome"] == "answered"));
-    let mut ids: Vec<&str> = calls.iter().filter_map(|call| call["id"].as_str()).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(ids.len(), 1_000, "one record a call");
+/// Calls at 50 a second from a stock UAC to a stock UAS behind the gateway: none fails, each has its record.
+struct Calls<'a> {
+    /// The user part that is dialled.
+    user: &'a str,
+    count: usize,
+    /// The caller's transport as SIPp names it: `u1` or `t1`.
+    transport: &'a str,
+    uas: SocketAddr,
+    uac: SocketAddr,
+    gateway: SocketAddr,
+}
+
+impl<'a> Calls<'a> {
+    fn new(site: &Site, user: &'a str, count: usize) -> Self {
+        Self { user, count, transport: "u1", uas: site.pbx(), uac: site.carrier(), gateway: site.gateway() }
+    }
+
+    fn place(&self, site: &Site) {
+        let mut gateway = site.start();
+        let uas = sipp(site.folder(), self.uas, &["-sn", "uas"]).spawn();
+        let _uas = Running(uas.expect("sipp (Debian package sip-tester)"));
+        let (target, count) = (self.gateway.to_string(), self.count.to_string());
+        let call = ["-sn", "uac", &target, "-s", self.user, "-t", self.transport];
+        let pace = ["-r", "50", "-m", &count, "-l", "1000", "-timeout", "90"];
+        let statistics = ["-trace_stat", "-fd", "1", "-stf", "uac.csv"];
+        let arguments = [&call[..], &pace, &statistics].concat();
+        let uac = sipp(site.folder(), self.uac, &arguments).status().expect("sipp runs");
+        let written = |file: &str| std::fs::read_to_string(site.folder().join(file)).unwrap_or_default();
+        let (statistics, errors) = (written("uac.csv"), written("uac.err"));
+        assert!(uac.success(), "{uac}: {errors}");
+        assert_eq!(last(&statistics, "SuccessfulCall(C)"), count, "{errors}");
+        assert_eq!(last(&statistics, "FailedCall(C)"), "0", "{errors}");
+        gateway.lives();
+        let calls = site.closed_calls(self.count);
+        assert!(calls.iter().all(|call| call["outcome"] == "answered"));
+        let mut ids: Vec<&str> = calls.iter().filter_map(|call| call["id"].as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), self.count, "one record a call");
+    }
 }
 
 /// A column's last value in SIPp's statistics.
@@ -87,12 +85,35 @@ fn last<'a>(statistics: &'a str, column: &str) -> &'a str {
 
 #[test]
 fn a_thousand_sipp_calls_to_a_name() {
-    thousand_calls("service");
+    let site = Site::new();
+    Calls::new(&site, "service", 1_000).place(&site);
 }
 
 #[test]
 fn a_thousand_sipp_calls_to_a_number() {
-    thousand_calls("+18605550142");
+    let site = Site::new();
+    Calls::new(&site, "+18605550142", 1_000).place(&site);
+}
+
+#[test]
+fn sipp_calls_over_tcp() {
+    let site = Site::new();
+    Calls { transport: "t1", ..Calls::new(&site, "service", 200) }.place(&site);
+}
+
+/// There is one IPv6 loopback address: the peers are told apart by their ports.
+#[test]
+fn sipp_calls_over_ipv6() {
+    let at = |port| SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    let [gateway, uas, uac] = [at(15_060), at(15_062), at(15_063)];
+    let site = Site::with(|site, text| {
+        text.replace(&format!(r#""udp:{0}", "tcp:{0}""#, site.gateway()), &format!(r#""udp:{gateway}""#))
+            .replace(&format!("address = \"{}\"", site.gateway().ip()), "address = \"::1\"")
+            .replace(&format!("sip:{}", site.pbx()), &format!("sip:{uas}"))
+            .replace(&format!("{}/32", site.pbx().ip()), "::1/128")
+            .replace(&format!("sip:{}", site.carrier()), &format!("sip:{uac}"))
+    });
+    Calls { uas, uac, gateway, ..Calls::new(&site, "service", 200) }.place(&site);
 }
 
 #[test]
