@@ -4,18 +4,27 @@
 //! [`Capture`](capture) turns the frames that a [`consent::Permit`] covers into a sealed recording.
 //! [`plane`] runs them on sockets and threads. Signalling and records are elsewhere.
 
+mod capture;
+mod channel;
 mod command;
 mod event;
 mod frame;
 pub mod g711;
 pub mod ogg_opus;
-pub mod prompt;
 pub mod preamble;
+pub mod prompt;
+mod recording;
+mod recovery;
 pub mod sealed;
-mod tap;
 pub mod session;
+pub mod spool;
+mod tap;
+mod timeline;
 
+pub use capture::{Capture, CaptureCommand, CaptureSettings, Output};
 pub use command::{Command, NewRecording, RecordingKey, RemoteMedia, SourceChange, StreamFormat};
 pub use event::{Event, Gap, GapCause, Interval, LegStatistics, Phase, Sealed};
 pub use frame::{Codec, Content, Frame, Key, PAYLOAD_BYTES, Payload};
+pub use recovery::RecoveryError;
+pub use spool::{SpoolError, SpoolReport, SpoolWriter};
 pub use tap::{Admitted, Tap};

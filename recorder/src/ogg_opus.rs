@@ -86,14 +86,22 @@ impl Encoder {
     /// A fresh encoder and the two header pages of its stream.
     pub(crate) fn new(serial: u32, recording: &str) -> Result<(Self, Vec<u8>), EncodeError> {
         let failed = |source| EncodeError { source };
-        let mut opus = opus::Encoder::new(SAMPLE_RATE, Channels::Stereo, Application::Voip).map_err(failed)?;
+        let mut opus =
+            opus::Encoder::new(SAMPLE_RATE, Channels::Stereo, Application::Voip).map_err(failed)?;
         opus.set_bitrate(Bitrate::Bits(BIT_RATE)).map_err(failed)?;
         opus.set_complexity(COMPLEXITY).map_err(failed)?;
         opus.set_vbr(true).map_err(failed)?;
         opus.set_dtx(false).map_err(failed)?;
         let lookahead = u64::try_from(opus.get_lookahead().map_err(failed)?).unwrap_or_default();
-        let mut encoder =
-            Self { opus, serial, next_page: 0, lookahead, paged: 0, packets: Vec::new(), lengths: Vec::new() };
+        let mut encoder = Self {
+            opus,
+            serial,
+            next_page: 0,
+            lookahead,
+            paged: 0,
+            packets: Vec::new(),
+            lengths: Vec::new(),
+        };
         let mut pages = Vec::with_capacity(256);
         let head = identification_header(lookahead * GRANULE_PER_SAMPLE);
         encoder.write_page(&mut pages, BEGINS_STREAM, 0, &[head.len()], &head);
@@ -106,7 +114,8 @@ impl Encoder {
     pub(crate) fn push(&mut self, pcm: &StereoPacket) -> Result<(), EncodeError> {
         let start = self.packets.len();
         self.packets.resize(start + PACKET_BYTES_MAX, 0);
-        let length = self.opus.encode(pcm, &mut self.packets[start..]).map_err(|source| EncodeError { source });
+        let length =
+            self.opus.encode(pcm, &mut self.packets[start..]).map_err(|source| EncodeError { source });
         let length = length.inspect_err(|_| self.packets.truncate(start))?;
         self.packets.truncate(start + length);
         self.lengths.push(length);
@@ -170,7 +179,15 @@ impl Encoder {
         self.packets.clear();
         self.lengths.clear();
         let granule = (self.paged * GRANULE_PER_PACKET).max(self.lookahead * GRANULE_PER_SAMPLE);
-        write_page(out, ENDS_STREAM, granule, self.serial, self.next_page, &[EMPTY_PACKET.len()], &EMPTY_PACKET);
+        write_page(
+            out,
+            ENDS_STREAM,
+            granule,
+            self.serial,
+            self.next_page,
+            &[EMPTY_PACKET.len()],
+            &EMPTY_PACKET,
+        );
         self.playable_samples()
     }
 
@@ -211,6 +228,22 @@ pub(crate) fn closing_page(stream: &[u8]) -> Option<(Vec<u8>, u64)> {
     let next = last.sequence.wrapping_add(1);
     write_page(&mut page, ENDS_STREAM, granule, last.serial, next, &[EMPTY_PACKET.len()], &EMPTY_PACKET);
     Some((page, (granule - u64::from(head.pre_skip)) / GRANULE_PER_SAMPLE))
+}
+
+/// How many samples of each channel a stream plays that has its last page.
+pub(crate) fn closed_samples(stream: &[u8]) -> Option<u64> {
+    let (mut rest, mut head, mut samples) = (stream, None, None);
+    while let Some((page, after)) = PageHeader::split(rest) {
+        if head.is_none() {
+            head = Some(Head::parse(page.body)?);
+        }
+        let pre_skip = head.as_ref().map_or(0, |head| u64::from(head.pre_skip));
+        if page.flags & ENDS_STREAM != 0 {
+            samples = Some(page.granule.saturating_sub(pre_skip) / GRANULE_PER_SAMPLE);
+        }
+        rest = after;
+    }
+    samples
 }
 
 /// Decodes a stream at 8 kHz, packet by packet, without pre-skip and what is trimmed from the end.
@@ -304,7 +337,9 @@ struct Head {
 impl Head {
     fn parse(packet: &[u8]) -> Option<Self> {
         let rest = packet.strip_prefix(b"OpusHead")?;
-        let [version, channels, skip_low, skip_high, _, _, _, _, _, _, family, ..] = *rest else { return None };
+        let [version, channels, skip_low, skip_high, _, _, _, _, _, _, family, ..] = *rest else {
+            return None;
+        };
         let known = version < 16 && family == 0 && (1..=2).contains(&channels);
         known.then_some(Self { channels, pre_skip: u16::from_le_bytes([skip_low, skip_high]) })
     }
@@ -435,7 +470,8 @@ mod tests {
     }
 
     fn correlation(a: &[i16], b: &[i16]) -> f64 {
-        let dot = |x: &[i16], y: &[i16]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+        let dot =
+            |x: &[i16], y: &[i16]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
         dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
     }
 
