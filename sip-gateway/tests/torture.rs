@@ -323,7 +323,13 @@ fn exercise(octets: &[u8]) {
         for field in headers.iter() {
             NameAddr::list(field.value).filter_map(Result::ok).for_each(|address| drop(address.user()));
             Via::list(field.value).filter_map(Result::ok).for_each(|via| assert!(!via.host.is_empty()));
-            stamp_source(field.value, ([127, 0, 0, 1], 5060).into());
+            let stamped = stamp_source(field.value, ([127, 0, 0, 9], 5060).into());
+            if Via::list(field.value).all(|via| via.is_ok()) {
+                let first = Via::first(&stamped)
+                    .unwrap_or_else(|error| panic!("{error}: {stamped:?} from {:?}", field.value));
+                assert_eq!(first.received().unwrap().to_string(), "127.0.0.9");
+                assert_eq!(first.branch(), Via::first(field.value).unwrap().branch());
+            }
             Reason::list(field.value).for_each(drop);
         }
         assert!(parse(&message.to_bytes()).is_ok(), "what was accepted is written so that it is accepted");

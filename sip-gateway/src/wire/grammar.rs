@@ -167,5 +167,6 @@ fn is_header_value(value: &str) -> bool {
     if value.starts_with('"') {
         return quoted_end(value) == Some(value.len());
     }
-    !value.is_empty() && !value.bytes().any(|byte| byte <= b' ' || matches!(byte, b'"' | b',' | b';' | 0x7f))
+    !value.is_empty()
+        && !value.bytes().any(|byte| byte <= b' ' || matches!(byte, b'"' | b',' | b';' | b'<' | b'>' | 0x7f))
 }

@@ -17,6 +17,8 @@ mod message;
 mod method;
 mod name_addr;
 mod parse;
+#[cfg(test)]
+mod tests;
 mod uri;
 mod via;
 

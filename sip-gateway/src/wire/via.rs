@@ -90,8 +90,8 @@ pub fn stamp_source(value: &str, source: SocketAddr) -> String {
     let Ok(via) = Via::parse(trim(first)) else { return value.to_owned() };
     let asked = via.params.contains("rport");
     let same_host = via.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip == source.ip());
-    let head = first.len() - via.params.as_str().len();
-    let mut stamped = first.get(..head).map_or_else(String::new, |head| trim(head).to_owned());
+    let (sent_by, _) = first.split_at(find_outside(first, b';').unwrap_or(first.len()));
+    let mut stamped = trim(sent_by).to_owned();
     for param in via.params.iter() {
         if ["received", "rport"].iter().any(|name| param.name.eq_ignore_ascii_case(name)) {
             continue;
