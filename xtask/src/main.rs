@@ -9,6 +9,7 @@ mod conventions;
 mod debian;
 mod lint;
 mod mutants;
+mod queries;
 mod rust_source;
 mod steps;
 mod suite;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
         "simulate" => suite::simulate(rest),
         "mutants" => no_arguments(rest).and_then(|()| mutants::check()),
         "bench" => bench::bench(rest),
-        "sqlx" => no_arguments(rest).and_then(|()| suite::sqlx()),
+        "sqlx" => no_arguments(rest).and_then(|()| queries::describe()),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

@@ -1,4 +1,4 @@
-//! `demo`, `test`, `simulate` and `sqlx`: commands that build the product and run it.
+//! `demo`, `test` and `simulate`: commands that build the product and run it.
 
 use std::process::Command;
 
@@ -65,29 +65,6 @@ pub(crate) fn simulate(arguments: &[String]) -> Result<(), Failure> {
     steps::run(simulation().args(["--seeds", &seeds, "--from", &from]))?;
     println!("{seeds} seeds from {from} in {:.1} s", began.elapsed().as_secs_f64());
     Ok(())
-}
-
-/// Writes the descriptions of storage's queries anew (storage/README.md says how it is done by hand).
-///
-/// # Errors
-/// sqlx-cli is not installed (2), or a query does not fit the schema (1).
-pub(crate) fn sqlx() -> Result<(), Failure> {
-    if !debian::on_path("cargo-sqlx") {
-        return Err(Failure::usage(
-            "cargo-sqlx is missing; install it with\n  \
-             cargo install sqlx-cli --version 0.9.0 --no-default-features --features sqlite",
-        ));
-    }
-    let database = tree::target().join("sqlx.db");
-    let url = format!("sqlite:{}", database.display());
-    let storage = tree::root().join("storage");
-    let sqlx = |arguments: &[&str]| {
-        let mut command = steps::cargo(&["sqlx"]);
-        command.args(arguments).current_dir(&storage).env("DATABASE_URL", &url);
-        steps::run(&mut command)
-    };
-    sqlx(&["database", "reset", "-y"])?;
-    sqlx(&["prepare", "--", "--all-targets"])
 }
 
 fn simulation() -> Command {
