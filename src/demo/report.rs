@@ -9,6 +9,12 @@ use super::outcome::Told;
 /// Width of a paragraph.
 const WIDTH: usize = 96;
 
+/// Of a paragraph under a call's heading.
+const INDENT: usize = 3;
+
+/// Of a decision's further lines: under its words, past the time.
+const DECISION_INDENT: usize = 12;
+
 /// Colours (ECMA-48 SGR), on a terminal only.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Style {
@@ -47,10 +53,10 @@ pub(super) fn calls(told: &[Told], style: Style) -> String {
         let heading = format!("{}  {}, {} ({})", number + 1, call.title, call.line, call.id);
         line(&mut text, &style.bold(&heading));
         for decision in &call.decisions {
-            paragraph(&mut text, &decision_text(decision, call.started_at));
+            paragraph(&mut text, &decision_text(decision, call.started_at), DECISION_INDENT);
         }
         for note in &call.notes {
-            paragraph(&mut text, note);
+            paragraph(&mut text, note, INDENT);
         }
         for fault in &call.faults {
             line(&mut text, &style.verdict(false, &format!("   NOT AS EXPECTED: {fault}")));
@@ -82,18 +88,22 @@ fn why(decision: &Value) -> String {
     }
 }
 
-/// Wrapped text, indented; what follows the first line further.
-fn paragraph(text: &mut String, words: &str) {
-    let mut current = String::from("  ");
-    let lead = if words.starts_with(' ') { words.len() - words.trim_start().len() } else { 0 };
-    current.push_str(&" ".repeat(lead));
+/// Wrapped text: the first line as indented as it comes and 3 more, the others by `hang`.
+fn paragraph(text: &mut String, words: &str, hang: usize) {
+    let lead = words.len() - words.trim_start().len();
+    let mut current = " ".repeat(INDENT + lead);
+    let mut fresh = true;
     for word in words.split_whitespace() {
-        if current.len() + 1 + word.len() > WIDTH {
+        if !fresh && current.chars().count() + 1 + word.chars().count() > WIDTH {
             line(text, &current);
-            current = " ".repeat(11);
+            current = " ".repeat(hang);
+            fresh = true;
         }
-        current.push(' ');
+        if !fresh {
+            current.push(' ');
+        }
         current.push_str(word);
+        fresh = false;
     }
     line(text, &current);
 }
@@ -126,8 +136,10 @@ mod tests {
     #[test]
     fn paragraphs_are_wrapped() {
         let mut text = String::new();
-        paragraph(&mut text, &"word ".repeat(40));
-        assert!(text.lines().count() > 1 && text.lines().all(|line| line.len() <= WIDTH));
+        paragraph(&mut text, &format!("  {}", "word ".repeat(40)), 7);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.len() > 1 && lines.iter().all(|line| line.len() <= WIDTH));
+        assert!(lines[0].starts_with("     word") && lines[1].starts_with("       word"));
         assert_eq!(text.split_whitespace().count(), 40);
     }
 }
