@@ -17,7 +17,7 @@ use super::scenario::Media;
 /// The least correlation of a channel with its party's speech. Opus keeps speech at above 0.9.
 const LEAST_CORRELATION: f64 = 0.85;
 
-/// How far beginning, length and the answer's offset may be off.
+/// How far beginning, length, speech and the answer's offset may be off.
 const TOLERANCE_MS: f64 = 100.0;
 
 /// How far from its expected place speech is looked for.
@@ -118,6 +118,10 @@ impl Measured {
         };
         near("the recording's beginning", self.begins_late_ms);
         near("the recording's length", self.longer_ms);
+        // Where speech is not found, its place says nothing.
+        for channel in self.channels.iter().filter(|channel| channel.correlation >= LEAST_CORRELATION) {
+            near("speech in the recording", channel.late_ms);
+        }
         match self.answer_late_ms {
             Some(off_ms) => near("the answer's offset in the intervals", off_ms),
             None => faults.push("no interval of the recording begins with the answer".to_owned()),
@@ -276,6 +280,14 @@ mod tests {
         let unmarked =
             measure(&wav, &serde_json::json!({"started_at": "1970-01-01T00:00:01Z"}), &media()).unwrap();
         assert!(unmarked.faults().iter().any(|fault| fault.contains("no interval")));
+    }
+
+    #[test]
+    fn speech_in_the_wrong_place_is_a_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let wav = recorded(dir.path(), 1_000, false);
+        let measured = measure(&wav, &row("1970-01-01T00:00:01Z", 1.0), &media()).unwrap();
+        assert_eq!(measured.faults().len(), 2, "{:?}", measured.faults());
     }
 
     #[test]
