@@ -4,7 +4,9 @@
 //! What the chain cannot tell by itself is that its end was cut off, or that all of it was computed
 //! anew. For that its head (count and last hash) is kept in a file outside the database as well; whoever
 //! can write both can forge both, so the head is also for copying elsewhere (`earmark audit verify`
-//! prints it).
+//! prints it). An append moves the head on only if the log still holds what the head names, and never
+//! makes up for a head that is gone; after an explained loss (a restored backup) the operator puts there
+//! what `audit verify` prints.
 //!
 //! | found | is |
 //! |---|---|
@@ -13,6 +15,7 @@
 //! | a row does not continue the one before it | [`AuditFault::Detached`] |
 //! | the log is shorter than the head says | [`AuditFault::Truncated`] |
 //! | the row that the head names has another hash | [`AuditFault::Rewritten`] |
+//! | there are rows and no head | [`AuditFault::NoHead`] |
 //! | the log is longer than the head says | nothing: a crash came between the row and the head, or a second process is appending |
 
 use std::fs::{self, OpenOptions};

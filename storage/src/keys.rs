@@ -180,7 +180,7 @@ impl MasterKey {
     /// If the system has no randomness.
     pub fn wrap(&self, recording: RecordingId, key: &[u8; 32]) -> Result<Vec<u8>, KeyError> {
         let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(|source| KeyError::Random { source })?;
+        fill_random(&mut nonce)?;
         let aad = additional(recording);
         let sealed = self
             .cipher()
@@ -228,9 +228,17 @@ pub fn fresh_dek() -> Result<Zeroizing<[u8; 32]>, KeyError> {
     random()
 }
 
+/// Fills `bytes` with the system's random numbers.
+///
+/// # Errors
+/// If the system has no randomness.
+pub fn fill_random(bytes: &mut [u8]) -> Result<(), KeyError> {
+    getrandom::fill(bytes).map_err(|source| KeyError::Random { source })
+}
+
 fn random() -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let mut key = Zeroizing::new([0; 32]);
-    getrandom::fill(key.as_mut_slice()).map_err(|source| KeyError::Random { source })?;
+    fill_random(key.as_mut_slice())?;
     Ok(key)
 }
 

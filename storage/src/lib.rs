@@ -5,17 +5,27 @@
 //! RTP.
 
 pub mod audit;
+mod delivery;
 mod entry;
 pub mod fold;
 pub mod journal;
 mod keys;
 mod objects;
+mod sqlite;
 mod utc;
 
 #[cfg(test)]
 mod samples;
 
+pub use delivery::{Delivery, DeliveryHealth};
 pub use entry::{CallEnded, CallStarted, Entry, LegMediaRecord, Outcome, RecordingRow, Stamped};
-pub use keys::{KeyError, MasterKey, Recordings, WRAPPED_KEY_BYTES, fresh_dek};
-pub use objects::{ObjectError, Objects};
+pub use journal::{Journal, JournalHealth, Receipt};
+pub use keys::{KeyError, MasterKey, Recordings, WRAPPED_KEY_BYTES, fill_random, fresh_dek};
+pub use objects::{ObjectError, Objects, sha256_of_file};
+pub use sqlite::{
+    AuditFilter, AuditRow, BUSY_TIMEOUT, CallFilter, CallRow, ConsentRow, DecisionRow, Delivered,
+    EvidenceRow, Explanation, GateInterval, LegMediaRow, MINIMUM_SQLITE, MediaRow, PartyDecided, PartyRow,
+    PreambleWiped, RecordingDetails, RecordingFilter, RecordingListed, RecordingState, Role, Store,
+    StoreError,
+};
 pub use utc::Utc;

@@ -33,12 +33,6 @@ pub struct Objects {
 /// Why an object was not stored, found or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
-    /// Another kind of store.
-    #[error("storage.audio is {url:?}; this version stores audio in a folder only: file:PATH")]
-    Scheme {
-        /// The configured value, cut at its first colon.
-        url: String,
-    },
     /// Not a path below the store.
     #[error("{object:?} is not the name of an object")]
     Name {
@@ -80,19 +74,13 @@ pub enum ObjectError {
 }
 
 impl Objects {
-    /// The store at `url` (`file:PATH`), made if it is not there.
+    /// The store in the folder `root`, made if it is not there (mode 0700).
     ///
     /// # Errors
-    /// If it is no `file:` URL, or the folder cannot be made.
-    pub fn open(url: &str) -> Result<Self, ObjectError> {
-        let Some(path) = url.strip_prefix("file:") else {
-            let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
-            return Err(ObjectError::Scheme { url: scheme.to_owned() });
-        };
-        // file:///abs and file:rel are both in use.
-        let root = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
+    /// If the folder cannot be made.
+    pub fn open(root: &Path) -> Result<Self, ObjectError> {
         make_folder(&root.join(INCOMING))?;
-        Ok(Self { root })
+        Ok(Self { root: root.to_owned() })
     }
 
     /// The name of a recording's object.
@@ -109,9 +97,9 @@ impl Objects {
     /// If the file has another hash, another object has the name, or the file system objects.
     pub fn put(
         &self,
-        sealed: &Path,
         recording: RecordingId,
         started_at: Wall,
+        sealed: &Path,
         sha256: &str,
     ) -> Result<String, ObjectError> {
         let object = Self::name(recording, started_at);
@@ -144,7 +132,7 @@ impl Objects {
     ///
     /// # Errors
     /// If there is none.
-    pub fn open_object(&self, object: &str) -> Result<File, ObjectError> {
+    pub fn read(&self, object: &str) -> Result<File, ObjectError> {
         let path = self.path_of(object)?;
         File::open(&path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ObjectError::Missing { object: object.to_owned() },
@@ -157,7 +145,7 @@ impl Objects {
     /// # Errors
     /// If it is missing or its bytes have changed.
     pub fn verify(&self, object: &str, sha256: &str) -> Result<(), ObjectError> {
-        let found = hash(self.open_object(object)?).map_err(io_error("read", &self.root.join(object)))?;
+        let found = hash(self.read(object)?).map_err(io_error("read", &self.root.join(object)))?;
         compare(object, sha256, found)
     }
 
@@ -210,6 +198,14 @@ fn copy(from: &Path, to: &Path) -> Result<(), ObjectError> {
     target.sync_all().map_err(io_error("sync", to))
 }
 
+/// The SHA-256 of a file, hexadecimal.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn sha256_of_file(path: &Path) -> io::Result<String> {
+    hash(File::open(path)?)
+}
+
 fn hash(mut file: impl Read) -> io::Result<String> {
     let mut sha = Sha256::new();
     let mut buffer = vec![0; HASHED_BYTES];
@@ -259,7 +255,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Objects) {
         let dir = tempfile::tempdir().unwrap();
-        let objects = Objects::open(&format!("file:{}", dir.path().join("audio").display())).unwrap();
+        let objects = Objects::open(&dir.path().join("audio")).unwrap();
         (dir, objects)
     }
 
@@ -274,11 +270,11 @@ mod tests {
         let (dir, objects) = store();
         assert!(objects.is_empty().unwrap());
         let (sealed, sha256) = spooled(&dir, b"sealed audio");
-        let object = objects.put(&sealed, recording(1), START, &sha256).unwrap();
+        let object = objects.put(recording(1), START, &sealed, &sha256).unwrap();
         assert_eq!(object, format!("2026/11/{}.earmark", recording(1)));
         objects.verify(&object, &sha256).unwrap();
         let mut bytes = Vec::new();
-        objects.open_object(&object).unwrap().read_to_end(&mut bytes).unwrap();
+        objects.read(&object).unwrap().read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, b"sealed audio");
         assert!(sealed.exists(), "removing the spool's file is the caller's");
         assert!(!objects.is_empty().unwrap());
@@ -291,14 +287,14 @@ mod tests {
     fn an_object_is_written_once() {
         let (dir, objects) = store();
         let (sealed, sha256) = spooled(&dir, b"first");
-        let object = objects.put(&sealed, recording(1), START, &sha256).unwrap();
+        let object = objects.put(recording(1), START, &sealed, &sha256).unwrap();
         assert_eq!(
-            objects.put(&sealed, recording(1), START, &sha256).unwrap(),
+            objects.put(recording(1), START, &sealed, &sha256).unwrap(),
             object,
             "the same again is no change"
         );
         let (sealed, other) = spooled(&dir, b"second");
-        let error = objects.put(&sealed, recording(1), START, &other).unwrap_err();
+        let error = objects.put(recording(1), START, &sealed, &other).unwrap_err();
         assert!(matches!(error, ObjectError::Exists { .. }));
         objects.verify(&object, &sha256).unwrap();
     }
@@ -307,7 +303,7 @@ mod tests {
     fn a_spooled_file_with_another_hash_never_becomes_an_object() {
         let (dir, objects) = store();
         let (sealed, _) = spooled(&dir, b"damaged");
-        let error = objects.put(&sealed, recording(1), START, &"00".repeat(32)).unwrap_err();
+        let error = objects.put(recording(1), START, &sealed, &"00".repeat(32)).unwrap_err();
         assert!(matches!(error, ObjectError::Hash { .. }));
         assert!(objects.is_empty().unwrap());
         assert!(sealed.exists());
@@ -319,7 +315,7 @@ mod tests {
         fs::write(objects.root.join(INCOMING).join(recording(1).to_string()), b"half").unwrap();
         assert!(objects.is_empty().unwrap());
         let (sealed, sha256) = spooled(&dir, b"whole");
-        let object = objects.put(&sealed, recording(1), START, &sha256).unwrap();
+        let object = objects.put(recording(1), START, &sealed, &sha256).unwrap();
         objects.verify(&object, &sha256).unwrap();
     }
 
@@ -327,7 +323,7 @@ mod tests {
     fn a_changed_or_missing_object_is_told() {
         let (dir, objects) = store();
         let (sealed, sha256) = spooled(&dir, b"audio");
-        let object = objects.put(&sealed, recording(1), START, &sha256).unwrap();
+        let object = objects.put(recording(1), START, &sealed, &sha256).unwrap();
         let path = objects.root.join(&object);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, b"audiO").unwrap();
@@ -340,10 +336,7 @@ mod tests {
     fn no_name_leads_out_of_the_store() {
         let (_dir, objects) = store();
         for name in ["", "/etc/passwd", "../keys/master.key", "2026/../../keys/master.key", "./x"] {
-            assert!(matches!(objects.open_object(name).unwrap_err(), ObjectError::Name { .. }), "{name}");
+            assert!(matches!(objects.read(name).unwrap_err(), ObjectError::Name { .. }), "{name}");
         }
-        assert!(
-            matches!(Objects::open("s3://bucket/secret").unwrap_err(), ObjectError::Scheme { url } if url == "s3")
-        );
     }
 }

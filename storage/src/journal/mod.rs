@@ -15,7 +15,7 @@ mod thread;
 mod writer;
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -57,8 +57,6 @@ pub struct Journal {
     unfinished: Mutex<Calls>,
     last_at: Wall,
     folder: PathBuf,
-    /// Held for as long as the journal runs: two writers would interleave.
-    _lock: File,
 }
 
 /// Resolves when its entry is written (not: synced). May be dropped; the entry is written all the same.
@@ -203,9 +201,9 @@ impl Journal {
         .map_err(failed)?;
         report(&opened);
         let shared = Arc::new(Shared::new(&writer, &opened));
-        thread::start(writer, &shared).map_err(failed)?;
+        thread::start(writer, lock, &shared).map_err(failed)?;
         let unfinished = Mutex::new(unfinished);
-        Ok(Self { shared, opened, unfinished, last_at, folder: folder.to_owned(), _lock: lock })
+        Ok(Self { shared, opened, unfinished, last_at, folder: folder.to_owned() })
     }
 
     /// Queues an entry. Never blocks: the writing is done by a thread.
@@ -292,7 +290,7 @@ impl Journal {
     ///
     /// # Errors
     /// If entries are left that the disk would not take.
-    pub fn close(self, patience: Duration) -> Result<(), JournalError> {
+    pub fn close(&self, patience: Duration) -> Result<(), JournalError> {
         let deadline = Instant::now() + patience;
         self.shared.close();
         let mut state = self.shared.lock();

@@ -21,6 +21,8 @@ const IDLE: Duration = Duration::from_secs(60);
 
 struct Appender {
     writer: Writer<Folder>,
+    /// Held for as long as anything may be written: two writers would interleave.
+    lock: Option<File>,
     shared: Arc<Shared>,
     hand: VecDeque<Queued>,
     syncs: SyncSender<(SyncTicket, File)>,
@@ -31,12 +33,13 @@ struct Appender {
 }
 
 /// Starts both. They end after [`Shared::close`], when everything is written and synced.
-pub(super) fn start(writer: Writer<Folder>, shared: &Arc<Shared>) -> io::Result<()> {
+pub(super) fn start(writer: Writer<Folder>, lock: File, shared: &Arc<Shared>) -> io::Result<()> {
     let (syncs, to_sync) = sync_channel(1);
     let for_sync = Arc::clone(shared);
     std::thread::Builder::new().name("journal-sync".into()).spawn(move || sync(&to_sync, &for_sync))?;
     let mut appender = Appender {
         writer,
+        lock: Some(lock),
         shared: Arc::clone(shared),
         hand: VecDeque::new(),
         syncs,
@@ -62,6 +65,7 @@ impl Appender {
             self.append();
             self.begin_sync();
         }
+        self.lock = None;
         self.shared.lock().ended = true;
         self.shared.wake.notify_all();
     }
