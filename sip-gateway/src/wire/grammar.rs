@@ -2,24 +2,38 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr2};
+
 use super::Malformed;
 
 /// Parameters of one field or URI; more are refused. The longest seen in the field are a dozen.
 const MAX_PARAMETERS: usize = 64;
 
+/// Which octets a `token` has.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut octet: u8 = 0;
+    while octet < 0x7f {
+        table[octet as usize] = octet.is_ascii_alphanumeric()
+            || matches!(octet, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        octet += 1;
+    }
+    table
+};
+
 /// RFC 3261 `token`.
 pub(crate) fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|&byte| is_token_byte(byte))
+    !text.is_empty() && text.iter().all(|&byte| TOKEN[usize::from(byte)])
 }
 
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
-}
-
-/// SP or HTAB: all white space that is left after unfolding.
+/// SP and HTAB are all the white space that is left after unfolding.
 pub(crate) fn trim(text: &str) -> &str {
-    text.trim_matches([' ', '\t'])
+    text.trim_ascii()
+}
+
+/// Whether any octet is of a kind. Without a way out in the middle, which lets the compiler test many at once.
+pub(crate) fn any_byte(text: &[u8], kind: impl Fn(u8) -> bool) -> bool {
+    text.iter().fold(false, |found, &byte| found | kind(byte))
 }
 
 /// The end (exclusive) of the quoted string that `text` starts with, or `None` if it does not end.
@@ -64,6 +78,10 @@ pub(crate) fn split_list(text: &str) -> impl Iterator<Item = &str> {
 
 /// Where `wanted` stands outside quoted strings and angle brackets.
 pub(crate) fn find_outside(text: &str, wanted: u8) -> Option<usize> {
+    let found = memchr(wanted, text.as_bytes())?;
+    if memchr2(b'"', b'<', text.as_bytes().get(..found).unwrap_or_default()).is_none() {
+        return Some(found);
+    }
     let (mut quoted, mut escaped, mut in_brackets) = (false, false, false);
     text.bytes().position(|byte| {
         if escaped {

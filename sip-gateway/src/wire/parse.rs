@@ -15,7 +15,7 @@ use crate::Limits;
 
 use super::error::{Fault, Malformed, ParseError};
 use super::fields::{CSeq, content_length, max_forwards};
-use super::grammar::is_token;
+use super::grammar::{any_byte, is_token};
 use super::headers::{Headers, name};
 use super::message::{Message, Request, Response, reason_phrase};
 use super::method::Method;
@@ -191,7 +191,7 @@ fn read_field(line: Cow<'_, [u8]>, headers: &mut Headers) -> Result<(), Fault> {
 
 /// Control characters other than HTAB stand only as quoted pairs (RFC 3261 §25.1, RFC 4475 §3.1.1.2).
 fn controls_are_quoted(value: &[u8]) -> bool {
-    if !value.iter().any(|&byte| is_control(byte)) {
+    if !any_byte(value, is_control) {
         return true;
     }
     let (mut quoted, mut escaped) = (false, false);

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::Malformed;
-use super::grammar::{Params, trim};
+use super::grammar::{Params, any_byte, trim};
 
 /// A URI; every part as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,8 @@ impl<'a> Uri<'a> {
     /// # Errors
     /// [`Malformed::Uri`] if there is no scheme, a forbidden character, or a `sip:` without a host.
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
-        if text.bytes().any(|byte| byte <= b' ' || matches!(byte, b'<' | b'>' | b'"' | 0x7f)) {
+        let is_forbidden = |byte| byte <= b' ' || matches!(byte, b'<' | b'>' | b'"' | 0x7f);
+        if any_byte(text.as_bytes(), is_forbidden) {
             return Err(Malformed::Uri);
         }
         let (scheme, opaque) = text.split_once(':').ok_or(Malformed::Uri)?;
@@ -158,7 +159,9 @@ fn is_host(host: &str) -> bool {
         }
         None => {
             !host.is_empty()
-                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+                && !any_byte(host.as_bytes(), |byte| {
+                    !byte.is_ascii_alphanumeric() && !matches!(byte, b'-' | b'.' | b'_')
+                })
         }
     }
 }
