@@ -34,7 +34,7 @@ const PRUNE_EVERY: u64 = 10_000;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
 /// A database that comes back is noticed within this.
-const RETRY_AT_MOST: Duration = Duration::from_secs(5);
+const RETRY_AT_MOST: Duration = Duration::from_secs(2);
 
 /// The running delivery. Ends when told to stop; dropping it leaves the task running.
 #[derive(Debug)]

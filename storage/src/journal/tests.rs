@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 
@@ -398,4 +400,74 @@ fn an_entry_too_long_for_a_record_is_refused_at_once_and_counted() {
     assert!(matches!(wait(receipt).unwrap_err(), AppendError::Payload { .. }));
     assert_eq!(journal.health().refused, 1);
     assert!(wait(journal.append(&entry_of(1))).is_ok());
+}
+
+#[test]
+fn a_disk_that_does_not_write_for_a_while_has_everything_afterwards_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("journal");
+    let journal = Journal::start(&folder).unwrap();
+    // No file can be made in a folder that is gone.
+    std::fs::remove_dir_all(&folder).unwrap();
+    let receipts: Vec<_> = (1..=MAX_QUEUED as u64).map(|n| journal.append(&entry_of(n))).collect();
+    assert!(matches!(journal.append(&entry_of(0)).refusal(), Some(AppendError::Full)));
+    let health = journal.health();
+    assert_eq!((health.queued, health.refused, health.written), (MAX_QUEUED, 1, 0));
+
+    std::fs::create_dir(&folder).unwrap();
+    for (n, receipt) in receipts.into_iter().enumerate() {
+        assert_eq!(wait(receipt).unwrap().seq, n as u64 + 1);
+    }
+    assert!(journal.health().write_failures > 0);
+    journal.close(Duration::from_secs(60)).unwrap();
+    assert!(!journal.health().failing);
+    let mut instants = Vec::new();
+    survey(&Folder::open(&folder).unwrap(), |found| match found {
+        Found::Entry { stamped, .. } => instants.push(stamped.at.0),
+        other => panic!("{other:?}"),
+    })
+    .unwrap();
+    assert_eq!(instants, (1..=MAX_QUEUED as i64).collect::<Vec<_>>());
+}
+
+/// In which folder the process to be killed writes.
+const VICTIM: &str = "EARMARK_TEST_VICTIM";
+
+#[test]
+#[ignore = "the process that the next test starts and kills"]
+fn victim() {
+    let Ok(folder) = std::env::var(VICTIM) else { return };
+    let journal = Journal::start(Path::new(&folder)).unwrap();
+    for n in 1.. {
+        let position = wait(journal.append(&entry_of(n))).unwrap();
+        writeln!(io::stderr(), "written {}", position.seq).unwrap();
+    }
+}
+
+#[test]
+fn what_was_written_survives_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut promised = 0;
+    for _ in 0..3 {
+        let mut victim = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "journal::tests::victim", "--ignored", "--nocapture"])
+            .env(VICTIM, dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = io::BufReader::new(victim.stderr.take().unwrap()).lines();
+        let mut seen = 0;
+        while seen < 200 {
+            let line = lines.next().unwrap().unwrap();
+            if let Some(seq) = line.strip_prefix("written ") {
+                promised = seq.parse().unwrap();
+                seen += 1;
+            }
+        }
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        let found = survey(&Folder::open(dir.path()).unwrap(), |_| {}).unwrap();
+        assert!(found.last_seq >= promised && found.lost.is_empty());
+    }
 }

@@ -165,7 +165,9 @@ impl Store {
 
     /// Makes the head file of a log without rows, so that its absence means something later.
     pub(super) async fn begin_head(&self) -> Result<(), StoreError> {
-        let rows = sqlx::query_scalar!("SELECT count(*) FROM audit").fetch_one(&self.pool).await?;
+        let rows = sqlx::query_scalar!("SELECT count(*) FROM (SELECT 1 FROM audit LIMIT 1)")
+            .fetch_one(&self.pool)
+            .await?;
         if rows == 0 {
             self.head.write(&AuditHead { count: 0, hash: GENESIS })?;
         }
