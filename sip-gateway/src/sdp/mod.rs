@@ -35,13 +35,13 @@ pub enum SdpError {
         /// Which line; holds nothing that the peer sent but an unknown version.
         source: ParserError,
     },
-    /// More `m=` lines than [`MAX_STREAMS`].
+    /// More than 32 `m=` lines.
     #[error("{count} media streams")]
     TooManyStreams {
         /// How many.
         count: usize,
     },
-    /// More formats on one `m=` line than [`MAX_FORMATS`].
+    /// More than 64 formats on one `m=` line.
     #[error("more than {MAX_FORMATS} formats on one media stream")]
     TooManyFormats,
     /// A payload type that is not 0 to 127, in `m=`, `a=rtpmap` or `a=fmtp` of an RTP stream.

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 
 use crate::{Flow, MediaKind};
 
@@ -242,4 +243,36 @@ fn multiparts_are_bounded() {
         format!("{text}--b{depth}\r\nContent-Type: multipart/mixed;boundary=b{}\r\n\r\n", depth + 1)
     });
     assert!(matches!(locate("multipart/mixed;boundary=b0", nested.as_bytes()), Err(SdpError::Multipart)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is accepted is written so that it is accepted again, with our origin and ports.
+    #[test]
+    fn mutated_descriptions_never_panic_and_stay_ours(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..4_u8, any::<u8>()), 0..10),
+    ) {
+        let mut octets = sdp(PHONE);
+        for (index, kind, byte) in edits {
+            let at = index.index(octets.len());
+            let telling = b"\r\n\t :/=0129am-\0\xff"[usize::from(byte) % 16];
+            match kind {
+                0 => octets[at] = byte,
+                1 => octets[at] = telling,
+                2 => octets.insert(at, telling),
+                _ => { octets.remove(at); }
+            }
+        }
+        let Ok(description) = Description::parse(&octets) else { return Ok(()) };
+        description.leg_media();
+        let media = ["192.0.2.1:20000".parse().unwrap()];
+        let ours = OurSide { session_id: 77, version: 3, address: [192, 0, 2, 99].into(), media: &media };
+        let again = Description::parse(&rewrite(&description, &ours)).unwrap().leg_media();
+        prop_assert_eq!(again.origin, "- 77 IN IP4 192.0.2.99");
+        for (place, stream) in again.streams.iter().enumerate() {
+            let held = stream.rtp.is_some_and(|rtp| rtp.ip().is_unspecified());
+            prop_assert!(stream.rtp.is_none() || held || (place == 0 && stream.rtp == Some(media[0])));
+        }
+    }
 }
