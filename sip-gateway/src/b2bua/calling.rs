@@ -81,6 +81,7 @@ impl Call {
         if let Some(attempt) = self.attempts.get_mut(index) {
             attempt.finished = true;
         }
+        self.linger(env);
         let tag = tag_of(&response.headers, name::TO).unwrap_or_default();
         let known = self.find_fork(index, &tag);
         if known.is_some() && known == self.answered {
@@ -101,9 +102,12 @@ impl Call {
             self.decline_answer(env, index, Some(fork), &response);
             return self.fail(env, EndedBy::Callee, &Response::new(502));
         };
-        if let Some(found) = found {
-            let told = self.session.describe(Leg::B, found.media(), false);
-            self.tell(env, told);
+        match found {
+            Some(found) => {
+                let told = self.session.describe(Leg::B, found.media(), false);
+                self.tell(env, told);
+            }
+            None => self.session.settle(Leg::A),
         }
         response.body = body;
         self.phase = Phase::Answered;
@@ -183,6 +187,10 @@ impl Call {
                 Passed::Unreadable => sent.headers.remove(name::CONTENT_TYPE),
             }
         }
+        if self.session.offerer() == Some(to) {
+            let told = self.session.refuse();
+            self.tell(env, told);
+        }
         self.acknowledge(env, acceptance.client, fork, path, sent);
     }
 
@@ -254,6 +262,7 @@ impl Call {
         let Some(attempt) = self.attempts.get_mut(index) else { return };
         attempt.finished = true;
         let (unwanted, ringing) = (attempt.unwanted, attempt.ringing);
+        self.linger(env);
         if unwanted || self.phase != Phase::Calling {
             return;
         }
@@ -266,6 +275,7 @@ impl Call {
         let Some(attempt) = self.attempts.get_mut(index) else { return };
         attempt.finished = true;
         let (unwanted, ringing) = (attempt.unwanted, attempt.ringing);
+        self.linger(env);
         if unwanted || self.phase != Phase::Calling {
             return;
         }
@@ -329,9 +339,7 @@ impl Call {
             cancel.headers.push(name::REASON, reason.clone());
         }
         env.request_with_branch(attempt.path, &cancel, attempt.branch.clone(), Owner::Nobody);
-        if self.phase == Phase::Ended {
-            self.arm(env, CallTimer::Linger, super::LINGER_MS);
-        }
+        self.linger(env);
     }
 
     fn fork_of(&mut self, env: &mut Environment, index: usize, response: &Response) -> Option<usize> {

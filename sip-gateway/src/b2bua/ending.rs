@@ -4,7 +4,7 @@ use consent::Leg;
 
 use super::{Call, CallTimer, EndedBy, LINGER_MS, Phase};
 use crate::core::Environment;
-use crate::transaction::TxId;
+use crate::transaction::{T4_MS, TxId};
 use crate::wire::{Method, Request, Response, name};
 use crate::{End, Event};
 
@@ -141,7 +141,19 @@ impl Call {
         }
         self.cancel_attempts(env, None, reason);
         self.invite.body = bytes::Bytes::new();
-        self.arm(env, CallTimer::Linger, LINGER_MS);
+        self.linger(env);
+    }
+
+    /// Keeps an ended call for as long as something may still come of it.
+    pub(super) fn linger(&mut self, env: &mut Environment) {
+        if self.phase != Phase::Ended {
+            return;
+        }
+        let settled = self.acceptance.is_none()
+            && self.orphans.is_empty()
+            && self.forks.len() <= 1
+            && self.attempts.iter().all(|attempt| attempt.finished);
+        self.arm(env, CallTimer::Linger, if settled { T4_MS } else { LINGER_MS });
     }
 
     fn hang_up(&mut self, env: &mut Environment, reason: Option<&str>) {

@@ -250,19 +250,20 @@ impl Call {
         if carries_description(&relay.request.method) {
             match self.pass_body(env, answerer, &response.headers, &response.body) {
                 Passed::On(body, found) => {
-                    let told = match found {
-                        Some(found) => self.session.describe(answerer, found.media(), false),
-                        None => Vec::new(),
-                    };
-                    self.tell(env, told);
+                    if let Some(found) = found {
+                        let told = self.session.describe(answerer, found.media(), false);
+                        self.tell(env, told);
+                    }
                     response.body = body;
                 }
                 Passed::Unreadable => {
                     response.body = Bytes::new();
                     response.headers.remove(name::CONTENT_TYPE);
-                    let told = self.session.refuse();
-                    self.tell(env, told);
                 }
+            }
+            if self.session.offerer() == Some(relay.from) {
+                let told = self.session.refuse();
+                self.tell(env, told);
             }
         }
         if matches!(relay.request.method, Method::INVITE | Method::UPDATE) {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::core::{Environment, Origin, Path};
 use crate::transaction::TxId;
-use crate::wire::{Method, NameAddr, Request, Response, Uri, max_forwards, name};
+use crate::wire::{Method, NameAddr, Request, Response, SipUri, Uri, max_forwards, name};
 use crate::{Config, EndedBy, Event, Offer, PeerId, Route};
 
 /// RFC 3261 §8.1.1.6.
@@ -279,15 +279,32 @@ fn uri_at(uri: &str, host: &str, user: Option<&str>) -> String {
     let at = |user: &str, params: &str| format!("sip:{user}@{host}{params}");
     match (Uri::parse(uri), user) {
         (Ok(Uri::Sip(uri)), None) => match uri.user {
-            Some(user) => at(user, uri.params.as_str()),
-            None => format!("sip:{host}{}", uri.params.as_str()),
+            Some(user) => at(user, &end_to_end_params(&uri)),
+            None => format!("sip:{host}{}", end_to_end_params(&uri)),
         },
-        (Ok(Uri::Sip(uri)), Some(user)) => at(&escaped(user), uri.params.as_str()),
+        (Ok(Uri::Sip(uri)), Some(user)) => at(&escaped(user), &end_to_end_params(&uri)),
         (Ok(Uri::Tel(tel)), None) => at(&format!("{}{}", tel.number, tel.params.as_str()), ";user=phone"),
         (Ok(Uri::Tel(_)), Some(user)) => at(&escaped(user), ";user=phone"),
         (_, Some(user)) => at(&escaped(user), ""),
         (_, None) => uri.to_owned(),
     }
+}
+
+/// URI parameters as received, without those that say how to reach the host that we replace.
+fn end_to_end_params(uri: &SipUri<'_>) -> String {
+    let mut params = String::new();
+    for param in uri.params.iter() {
+        if ["transport", "maddr", "ttl"].iter().any(|name| param.name.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        params.push(';');
+        params.push_str(param.name);
+        if let Some(value) = param.value {
+            params.push('=');
+            params.push_str(value);
+        }
+    }
+    params
 }
 
 /// A From or To with its display name and user at another host, and with this tag. An address without a
@@ -326,6 +343,7 @@ mod tests {
             ("sip:+1860@gw:5060;user=phone", None, "sip:+1860@pbx;user=phone"),
             ("sip:a%20b;x=1:secret@gw", None, "sip:a%20b;x=1@pbx"),
             ("sip:gw;lr", None, "sip:pbx;lr"),
+            ("sip:1@gw;transport=tcp;maddr=10.9.9.9;cpc=x", None, "sip:1@pbx;cpc=x"),
             ("tel:+1860;ext=5", None, "sip:+1860;ext=5@pbx;user=phone"),
             ("sip:9911@gw;user=phone", Some("911"), "sip:911@pbx;user=phone"),
             ("urn:service:sos.fire", Some("911"), "sip:911@pbx"),

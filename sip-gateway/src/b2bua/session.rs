@@ -134,6 +134,15 @@ impl Session {
         }
     }
 
+    /// A 2xx to `offerer`'s INVITE came without a description: what an early answer put in force stays
+    /// (RFC 3261 §13.2.1 lets the answer come in a provisional response alone).
+    pub(crate) fn settle(&mut self, offerer: Leg) {
+        if self.offerer() == Some(offerer) {
+            self.pending = None;
+            self.established = self.in_force[offerer.other().index()].is_some();
+        }
+    }
+
     /// The pending offer was refused, or its answer never came.
     pub(crate) fn refuse(&mut self) -> Vec<Told> {
         match self.pending.take() {

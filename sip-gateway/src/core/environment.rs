@@ -186,9 +186,12 @@ impl Environment {
         Some(Path { peer, listener, transport: to.transport, to: to.address, stream: None })
     }
 
-    /// The way back to where a message came from.
+    /// The way back to where a message came from: on a stream as long as it lasts, then to the peer's
+    /// configured address, because a stream's source port takes no calls.
     pub(crate) fn path_back(&self, origin: Origin) -> Path {
-        origin.path(origin.source)
+        let configured = self.config.peers.get(origin.peer.0).map(|peer| peer.address);
+        let to = configured.filter(|address| origin.stream.is_some() && address.ip() == origin.source.ip());
+        origin.path(to.unwrap_or(origin.source))
     }
 }
 

@@ -44,12 +44,11 @@ impl Generator {
         1 + u32::from(u16::from_be_bytes([block[0], block[1]]) & 0x7fff)
     }
 
-    /// The version and session id of a session description (RFC 4566 §5.2: numeric).
+    /// The session id and first version of a description (RFC 8866 §5.2: numeric), within what 32-bit
+    /// parsers take.
     pub(crate) fn session(&mut self) -> u64 {
         let block = self.block();
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&block[..8]);
-        u64::from_be_bytes(bytes) >> 2
+        u64::from(u32::from_be_bytes([block[0], block[1], block[2], block[3]]) >> 2)
     }
 
     /// A UUIDv7 (RFC 9562 §5.7) of this wall-clock time.

@@ -64,6 +64,10 @@ impl ServerInvite {
         }
     }
 
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.state == InviteState::Accepted
+    }
+
     pub(crate) fn on(&mut self, input: ServerInput, effects: &mut Vec<Effect>) {
         use InviteState::{Accepted, Completed, Confirmed, Proceeding};
         match (self.state, input) {

@@ -195,11 +195,6 @@ impl<O: Clone> Transactions<O> {
         self.live.get(&id).map(|live| live.owner.clone())
     }
 
-    /// Whether a server transaction still lacks its final response.
-    pub(crate) fn is_open(&self, id: TxId) -> bool {
-        self.live.get(&id).is_some_and(|live| live.machine.accepts(486))
-    }
-
     /// Opens a server transaction for a new request.
     ///
     /// # Errors
@@ -252,6 +247,7 @@ impl<O: Clone> Transactions<O> {
         {
             live.last = bytes;
             self.serve(ports, id, ServerInput::Respond(status));
+            self.with(id, Live::forget_accepted);
         }
     }
 
@@ -296,6 +292,9 @@ impl<O: Clone> Transactions<O> {
         let id = *self.clients.get(&key)?;
         let owner = self.owner(id)?;
         let (news, _) = self.drive(ports, id, ClientInput::Response(status), headers.first(name::TO));
+        if status >= 200 {
+            self.with(id, |live| live.last = Bytes::new());
+        }
         Some((id, owner, news))
     }
 
@@ -313,8 +312,8 @@ impl<O: Clone> Transactions<O> {
         report.map(|report| (fired.id, owner, report))
     }
 
-    /// A stream is gone: every client transaction on it has failed. Server transactions find another
-    /// stream when they next send.
+    /// A stream is gone: every client transaction on it has failed. Server transactions go on (RFC 6026
+    /// §7.1) and find another stream when they next send.
     pub(crate) fn on_stream_closed(
         &mut self,
         ports: &mut Ports<'_>,
@@ -331,7 +330,11 @@ impl<O: Clone> Transactions<O> {
         for id in hit {
             let Some(live) = self.live.get(&id) else { continue };
             let owner = live.owner.clone();
-            if let (_, Some(report)) = self.drive(ports, id, ClientInput::TransportError, None) {
+            let (_, report) = match live.key {
+                Key::Client(_) => self.drive(ports, id, ClientInput::TransportError, None),
+                Key::Server(..) => self.serve(ports, id, ServerInput::TransportError),
+            };
+            if let Some(report) = report {
                 reports.push((id, owner, report));
             }
         }
@@ -419,6 +422,15 @@ impl<O: Clone> Transactions<O> {
 }
 
 impl<O> Live<O> {
+    /// A 2xx is repeated by the core, not from here (RFC 6026 §7.1), so its bytes need not be kept.
+    fn forget_accepted(&mut self) {
+        if let Machine::ServerInvite(machine) = &self.machine
+            && machine.is_accepted()
+        {
+            self.last = Bytes::new();
+        }
+    }
+
     fn transmit(&mut self, ports: &mut Ports<'_>) {
         if !self.last.is_empty() {
             ports.transport.send(&mut self.path, self.last.clone());

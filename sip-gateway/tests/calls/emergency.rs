@@ -1,0 +1,148 @@
+//! Emergency calls: the static path.
+
+use sip_gateway::{Command, Event};
+
+use crate::world::*;
+
+fn multipart() -> (String, String) {
+    let sdp = sdp(OFFER_IP, 4000, "");
+    let body = format!(
+        "--b\r\nContent-Type: application/pidf+xml\r\nContent-ID: <loc@x>\r\n\r\n<presence>\u{1}</presence>\r\n\
+         --b\r\nContent-Type: application/sdp\r\nContent-ID: <sdp@x>\r\n\r\n{sdp}\r\n\
+         --b\r\nContent-Type: application/EmergencyCallData.SubscriberInfo+xml\r\n\r\n<x/>\r\n--b--\r\n"
+    );
+    ("Content-Type: multipart/mixed;boundary=b\r\n".to_owned(), body)
+}
+
+#[test]
+fn headers_and_body_parts_pass_byte_for_byte() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "9911");
+    let (content_type, body) = multipart();
+    let extra = "Geolocation: <cid:loc@x>\r\nGeolocation-Routing: yes\r\nSupported: 100rel, geolocation-sip, timer\r\n\
+                 Require: geolocation-sip, martian\r\nAllow: PRACK, INVITE\r\nX-Consent: 1\r\nSession-Expires: 90\r\n\
+                 P-Access-Network-Info: IEEE-802.3;eth-location=\"x\"\r\nResource-Priority: esnet.1\r\n";
+    world.send(PBX, a.invite(&format!("{extra}{content_type}"), &body));
+    let invite = world.expect(CARRIER, "INVITE sip:911@10.2.0.20 ");
+    let Event::Offered(offer) = world.event(|e| matches!(e, Event::Offered(_))) else { unreachable!() };
+    assert!(offer.emergency && offer.media.is_some());
+    for field in extra.lines() {
+        let (name, value) = field.split_once(": ").unwrap();
+        assert_eq!(invite.get(name), value, "{name}");
+    }
+    let sent = invite.body();
+    assert!(sent.contains("m=audio 20002 ") && !sent.contains(OFFER_IP));
+    let parts = |text: &str| -> Vec<String> { text.split("--b").map(str::to_owned).collect() };
+    let (before, after) = (parts(&body), parts(&sent));
+    assert_eq!(before.len(), after.len());
+    for index in [0, 1, 3, 4] {
+        assert_eq!(before[index], after[index]);
+    }
+    assert!(after[2].starts_with("\r\nContent-Type: application/sdp\r\nContent-ID: <sdp@x>\r\n\r\nv=0"));
+}
+
+#[test]
+fn the_second_trunk_is_tried_at_once_on_any_failure() {
+    for failure in ["404 Not Found", "486 Busy", "500 Oops", "603 Decline", "302 Moved"] {
+        let mut world = World::new();
+        let mut a = Ua::caller(PBX, "911");
+        world.send(PBX, a.invite("", &sdp(OFFER_IP, 4000, "")));
+        let first = world.expect(CARRIER, "INVITE ");
+        world.send(CARRIER, first.answer("183 Session Progress", "t", "", ""));
+        world.send(CARRIER, first.answer(failure, "t", "", ""));
+        world.expect(CARRIER2, "INVITE sip:911@10.3.0.30 ");
+        assert_eq!(world.core.calls(), 1);
+    }
+}
+
+#[test]
+fn a_silent_trunk_costs_four_seconds_and_its_late_answer_is_hung_up() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "911");
+    world.send(PBX, a.invite("", &sdp(OFFER_IP, 4000, "")));
+    world.expect(PBX, "SIP/2.0 100 ");
+    let first = world.expect(CARRIER, "INVITE ");
+    world.advance(3_999);
+    world.expect_nothing(CARRIER2);
+    world.advance(1);
+    let second = world.expect(CARRIER2, "INVITE ");
+    world.take_all(CARRIER);
+    world.send(CARRIER, first.answer("200 OK", "late", "Contact: <sip:x@10.2.0.20:5060>\r\n", ""));
+    world.expect(CARRIER, "ACK ");
+    let bye = world.expect(CARRIER, "BYE ");
+    world.send(CARRIER, bye.answer("200 OK", "", "", ""));
+    world.expect_nothing(PBX);
+    let answer = second.answer("200 OK", "t", "Contact: <sip:y@10.3.0.30:5060>\r\n", &sdp("10.3.0.99", 5000, ""));
+    world.send(CARRIER2, answer);
+    let ok = world.expect(PBX, "SIP/2.0 200 ");
+    a.learn(&ok);
+    world.send(PBX, a.request("ACK", "", ""));
+    world.expect(CARRIER2, "ACK ");
+    world.send(PBX, a.request("BYE", "", ""));
+    world.assert_clean();
+}
+
+#[test]
+fn a_trunk_that_says_trying_is_waited_for() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "911");
+    world.send(PBX, a.invite("", ""));
+    let first = world.expect(CARRIER, "INVITE ");
+    world.send(CARRIER, first.answer("100 Trying", "", "", ""));
+    world.advance(20_000);
+    world.expect_nothing(CARRIER2);
+}
+
+#[test]
+fn a_hung_or_refusing_hub_does_not_stop_it() {
+    let mut world = World::waiting();
+    let mut a = Ua::caller(PBX, "911");
+    world.send(PBX, a.invite("", &sdp(OFFER_IP, 4000, "")));
+    world.advance(250);
+    let invite = world.expect(CARRIER, "INVITE sip:911@");
+    assert!(invite.body().contains(OFFER_IP), "without relay addresses the description passes as it is");
+
+    let mut world = World::waiting();
+    world.send(PBX, a.request("INVITE", "", ""));
+    let call = world.call();
+    world.command(Command::Refuse { call, status: 503, text: "no", retry_after_s: None });
+    world.expect(CARRIER, "INVITE sip:911@");
+}
+
+#[test]
+fn every_form_takes_the_path_and_the_test_number_stays_itself() {
+    for (uri, sent) in [
+        ("tel:911", "sip:911@10.2.0.20;user=phone"),
+        ("sip:+1911@x;user=phone", "sip:911@10.2.0.20;user=phone"),
+        ("sip:933@x", "sip:933@10.2.0.20"),
+        ("urn:service:sos.fire", "urn:service:sos.fire"),
+        ("sips:911@x", "sip:911@10.2.0.20"),
+    ] {
+        let mut world = World::new();
+        let mut a = Ua::caller(PBX, "911");
+        a.uri = uri.to_owned();
+        world.send(PBX, a.invite("", ""));
+        assert_eq!(world.expect(CARRIER, "INVITE ").request().uri, sent);
+    }
+}
+
+#[test]
+fn reliable_provisionals_run_end_to_end() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "911");
+    world.send(PBX, a.invite("Supported: 100rel\r\n", &sdp(OFFER_IP, 4000, "")));
+    world.expect(PBX, "SIP/2.0 100 ");
+    let invite = world.expect(CARRIER, "INVITE ");
+    let reliable = "Require: 100rel\r\nRSeq: 7\r\nContact: <sip:x@10.2.0.20:5060>\r\n";
+    world.send(CARRIER, invite.answer("183 Progress", "t", reliable, &sdp(ANSWER_IP, 5000, "")));
+    let progress = world.expect(PBX, "SIP/2.0 183 ");
+    assert_eq!((progress.get("RSeq"), progress.get("Require")), ("7", "100rel"));
+    a.learn(&progress);
+    let rack = format!("RAck: 7 {} INVITE\r\n", a.cseq);
+    world.send(PBX, a.request("PRACK", &rack, ""));
+    let prack = world.expect(CARRIER, "PRACK ");
+    let number = invite.get("CSeq").split(' ').next().unwrap();
+    assert_eq!(prack.get("RAck"), format!("7 {number} INVITE"));
+    world.send(CARRIER, prack.answer("200 OK", "", "", ""));
+    assert!(world.expect(PBX, "SIP/2.0 200 ").get("CSeq").ends_with("PRACK"));
+}

@@ -1,0 +1,20 @@
+//! The core from outside: messages in, messages and events out, on virtual time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod answer;
+mod basic;
+mod cancel;
+mod emergency;
+mod endurance;
+mod inside;
+mod passing;
+mod requests;
+mod transports;
+mod world;

@@ -1,0 +1,135 @@
+//! What passes from one side to the other, and what must not.
+
+use std::collections::BTreeSet;
+
+use crate::world::*;
+
+const PASSED: [&str; 14] = [
+    "P-Asserted-Identity: \"Ann \\\"A\\\"\" <sip:7331@district.example>, <tel:+18607427331>",
+    "Privacy: id",
+    "Diversion: <sip:7300@district.example>;reason=no-answer",
+    "History-Info: <sip:7300@district.example>;index=1",
+    "Identity: eyJhbGciOiJFUzI1NiJ9..sig;info=<https://cert.example/a.crt>",
+    "User-Agent: Phone/1.0 (odd; \"thing\")",
+    "Alert-Info: <urn:alert:source:internal>",
+    "Call-Info: <https://pic.example/a.png>;purpose=icon",
+    "X-Custom:   spaced\tvalue",
+    "P-Charging-Vector: icid-value=1",
+    "Subject: re",
+    "Geolocation: <cid:loc@district.example>",
+    "Recv-Info: dtmf",
+    "Date: Sat, 13 Nov 2010 23:29:00 GMT",
+];
+
+#[test]
+fn unknown_and_identity_headers_pass_byte_for_byte_in_both_directions() {
+    let fields: String = PASSED.iter().map(|field| format!("{field}\r\n")).collect();
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    world.send(PBX, a.invite(&fields, ""));
+    let invite = world.expect(CARRIER, "INVITE ");
+    world.send(CARRIER, invite.answer("183 Somehow\u{e9}", "t", &fields, ""));
+    world.expect(PBX, "SIP/2.0 100 ");
+    let progress = world.expect(PBX, "SIP/2.0 183 Somehow\u{e9}\r\n");
+    for message in [invite, progress] {
+        for field in PASSED {
+            let (name, value) = field.split_once(':').unwrap();
+            assert_eq!(message.get(name), value.trim(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn octets_that_are_not_utf_8_pass_as_they_are() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    let text = a.invite("X-Latin: caf#\r\n", "");
+    let octets: Vec<u8> = text.bytes().map(|b| if b == b'#' { 0xe9 } else { b }).collect();
+    world.send(PBX, octets);
+    let invite = world.expect(CARRIER, "INVITE ");
+    assert!(invite.bytes.windows(6).any(|w| w == b" caf\xe9\r"), "{}", invite.text());
+}
+
+#[test]
+fn what_binds_to_one_leg_stays_on_it() {
+    let own = "Supported: 100rel, timer, replaces, histinfo, path\r\nAllow: INVITE, PRACK, REFER, INFO, FOO\r\n\
+               Proxy-Authorization: Digest username=\"a\"\r\nAuthorization: Digest username=\"a\"\r\n\
+               Session-Expires: 90\r\nMin-SE: 90\r\nRoute: <sip:10.0.0.1;lr>\r\nReplaces: a;to-tag=b;from-tag=c\r\n\
+               Proxy-Require: foo\r\nX-Consent: yes\r\nX-Earmark-Basis: dispatch-line\r\nTimestamp: 5\r\n";
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    world.send(PBX, a.invite(own, ""));
+    assert_eq!(world.expect(PBX, "SIP/2.0 100 ").get("Timestamp"), "5");
+    let invite = world.expect(CARRIER, "INVITE ");
+    assert_eq!(invite.get("Supported"), "histinfo");
+    assert_eq!(invite.get("Allow"), "INVITE, INFO, FOO");
+    for name in [
+        "Proxy-Authorization", "Authorization", "Session-Expires", "Min-SE", "Route", "Replaces",
+        "Proxy-Require", "X-Consent", "X-Earmark-Basis", "Timestamp",
+    ] {
+        assert!(!invite.headers().contains(name), "{name}");
+    }
+}
+
+/// Everything that names a side: addresses, Call-IDs, tags, branches.
+fn names(messages: &[String]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for text in messages {
+        for line in text.lines() {
+            let Some((name, value)) = line.split_once(": ") else { continue };
+            if name == "Call-ID" {
+                names.insert(value.to_owned());
+            }
+            for key in ["tag=", "branch="] {
+                names.extend(value.split(key).skip(1).map(|rest| {
+                    rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').next().unwrap().to_owned()
+                }));
+            }
+        }
+    }
+    names.remove("");
+    names
+}
+
+#[test]
+fn nothing_of_one_sides_topology_reaches_the_other() {
+    let mut up = Up::new();
+    up.world.send(PBX, up.a.request("INFO", "", "x"));
+    let info = up.world.expect(CARRIER, "INFO ");
+    up.world.send(CARRIER, info.answer("200 OK", "", "", ""));
+    up.world.expect(PBX, "SIP/2.0 200 ");
+    let contact = up.b.contact();
+    up.world.send(CARRIER, up.b.request("INVITE", &contact, &sdp(ANSWER_IP, 5000, "a=sendonly\r\n")));
+    let again = up.world.expect(PBX, "INVITE ");
+    up.world.send(PBX, again.answer("200 OK", "", &up.a.contact(), &sdp(OFFER_IP, 4000, "a=recvonly\r\n")));
+    up.world.take_all(CARRIER);
+    up.world.send(CARRIER, up.b.request("ACK", "", ""));
+    up.world.send(PBX, up.a.request("BYE", "", ""));
+    let to = |at: &str| -> Vec<String> {
+        let sent = up.world.sent.iter().filter(|(to, _)| *to == addr(at));
+        sent.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect()
+    };
+    let (pbx, carrier) = (to(PBX), to(CARRIER));
+    assert!(pbx.len() > 6 && carrier.len() > 4);
+    assert!(pbx.iter().all(|text| !text.contains("10.2.0.")), "{pbx:#?}");
+    assert!(carrier.iter().all(|text| !text.contains("10.1.0.")), "{carrier:#?}");
+    let shared: Vec<String> = names(&pbx).intersection(&names(&carrier)).cloned().collect();
+    assert_eq!(shared, Vec::<String>::new());
+}
+
+#[test]
+fn the_request_uri_and_the_addresses_name_the_next_hop() {
+    let mut world = World::new();
+    let mut a = Ua::caller(CARRIER, "7331");
+    a.uri = "sip:+18607427331;npdi@gw.example:5060;user=phone;transport=udp".to_owned();
+    a.local = "\"Caller, Odd\" <sip:+18605550100@carrier.example;user=phone>;tag=z".to_owned();
+    a.remote = "<sip:+18607427331@gw.example>".to_owned();
+    world.send(CARRIER, a.invite("", ""));
+    let invite = world.expect(PBX, "INVITE ");
+    assert_eq!(invite.request().uri, "sip:+18607427331;npdi@10.1.0.10;user=phone");
+    assert!(invite.get("From").starts_with("\"Caller, Odd\" <sip:+18605550100@10.0.0.1;user=phone>;tag="));
+    assert_eq!(invite.get("To"), "<sip:+18607427331@10.1.0.10>");
+    assert_eq!(invite.get("Contact"), "<sip:10.0.0.1:5060>");
+    assert!(invite.get("Via").starts_with("SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK"));
+    assert!(!invite.get("Call-ID").contains('@'));
+}

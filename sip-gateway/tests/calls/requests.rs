@@ -1,0 +1,257 @@
+//! What any peer's, or stranger's, request gets (RFC 3261 §8.2, §16.3, §18).
+
+use sip_gateway::{Command, Event};
+
+use crate::world::*;
+
+fn options(uri: &str, extra: &str) -> String {
+    format!(
+        "OPTIONS {uri} SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.0.10:5060;branch=z9hG4bKo{}\r\nMax-Forwards: 70\r\n\
+         From: <sip:x@10.1.0.10>;tag=o\r\nTo: <sip:gw@10.0.0.1>\r\nCall-ID: o\r\nCSeq: 1 OPTIONS\r\n{extra}\
+         Content-Length: 0\r\n\r\n",
+        uri.len() + extra.len()
+    )
+}
+
+#[test]
+fn strangers_get_nothing_whatever_they_send() {
+    let mut world = World::new();
+    let mut a = Ua::caller(STRANGER, "911");
+    for method in ["INVITE", "OPTIONS", "REGISTER", "BYE", "CANCEL", "ACK"] {
+        world.send(STRANGER, a.request(method, "", ""));
+    }
+    world.send(STRANGER, "INVITE nonsense\r\n\r\n");
+    assert!(world.sent.is_empty() && world.events.is_empty());
+    assert_eq!(world.core.counters().dropped_unknown_source, 7);
+}
+
+#[test]
+fn options_are_answered_with_what_we_do() {
+    let mut world = World::new();
+    world.send(PBX, options("sip:10.0.0.1", ""));
+    let ok = world.expect(PBX, "SIP/2.0 200 OK");
+    assert!(ok.get("Allow").contains("INVITE") && ok.get("Accept").contains("application/sdp"));
+    assert!(ok.tag("To").is_some());
+    world.send(PBX, options("sips:10.0.0.1", ""));
+    world.expect(PBX, "SIP/2.0 416 ");
+    world.send(PBX, options("sip:10.0.0.1", "Require: martian\r\n"));
+    assert_eq!(world.expect(PBX, "SIP/2.0 420 ").get("Unsupported"), "martian");
+    // A repetition gets the same answer.
+    world.send(PBX, options("sip:10.0.0.1", ""));
+    assert_eq!(world.expect(PBX, "SIP/2.0 200 ").bytes, ok.bytes);
+}
+
+#[test]
+fn what_cannot_be_a_call_is_refused_with_the_right_status() {
+    let refused = |edit: &dyn Fn(String) -> String, extra: &str| {
+        let mut world = World::new();
+        let mut a = Ua::caller(PBX, "100");
+        let text = edit(a.invite(extra, ""));
+        world.send(PBX, text);
+        let answer = world.next(PBX).unwrap();
+        assert!(world.events.is_empty(), "{:?}", world.events);
+        world.expect_nothing(CARRIER);
+        answer
+    };
+    let same = |text: String| text;
+    let uri = |to: &'static str| move |text: String| text.replacen("sip:100@10.0.0.1", to, 1);
+    assert_eq!(refused(&uri("mailto:x@y"), "").response().status, 416);
+    assert_eq!(refused(&uri("sips:100@10.0.0.1"), "").response().status, 416);
+    let hops = |text: String| text.replace("Max-Forwards: 70", "Max-Forwards: 0");
+    assert_eq!(refused(&hops, "").response().status, 483);
+    let bad = refused(&same, "Require: 100rel, timer\r\nRequire: histinfo\r\n");
+    assert_eq!((bad.response().status, bad.get("Unsupported")), (420, "100rel, timer"));
+    assert_eq!(refused(&same, "CSeq: 5 INVITE\r\n").response().status, 400);
+    let broken = sdp(OFFER_IP, 4000, "").replace("v=0", "v=9");
+    let described = move |text: String| {
+        let head = text.replace("Content-Length: 0\r\n\r\n", "");
+        format!("{head}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{broken}", broken.len())
+    };
+    assert_eq!(refused(&described, "").response().status, 488);
+}
+
+#[test]
+fn methods_outside_a_dialog() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    for (method, status) in [
+        ("REGISTER", 405),
+        ("SUBSCRIBE", 405),
+        ("MESSAGE", 405),
+        ("PUBLISH", 405),
+        ("REFER", 405),
+        ("FROBNICATE", 405),
+        ("invite", 405),
+        ("BYE", 481),
+        ("INFO", 481),
+        ("UPDATE", 481),
+        ("PRACK", 481),
+        ("NOTIFY", 481),
+    ] {
+        world.send(PBX, a.request(method, "", ""));
+        let answer = world.expect(PBX, &format!("SIP/2.0 {status} "));
+        assert_eq!(answer.headers().contains("Allow"), status == 405);
+    }
+    world.send(PBX, a.request("ACK", "", ""));
+    world.expect_nothing(PBX);
+    assert_eq!(world.core.counters().dropped_stray_ack, 1);
+}
+
+#[test]
+fn a_merged_request_is_482() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    world.send(PBX, a.invite("", ""));
+    world.expect(PBX, "SIP/2.0 100 ");
+    a.cseq -= 1;
+    world.send(PBX, a.invite("", ""));
+    world.expect(PBX, "SIP/2.0 482 ");
+    assert_eq!(world.events.iter().filter(|e| matches!(e, Event::Offered(_))).count(), 1);
+}
+
+#[test]
+fn repeated_invites_get_the_last_response_again() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    let text = a.invite("", "");
+    world.send(PBX, &text);
+    world.send(PBX, &text);
+    assert_eq!(world.expect(PBX, "SIP/2.0 100 ").bytes, world.expect(PBX, "SIP/2.0 100 ").bytes);
+    let invite = world.expect(CARRIER, "INVITE ");
+    world.expect_nothing(CARRIER);
+    world.send(CARRIER, invite.answer("180 Ringing", "t", "", ""));
+    world.send(PBX, &text);
+    assert_eq!(world.expect(PBX, "SIP/2.0 180 ").bytes, world.expect(PBX, "SIP/2.0 180 ").bytes);
+    assert_eq!(world.core.counters().absorbed_requests, 2);
+}
+
+#[test]
+fn a_request_without_max_forwards_goes_on_with_70() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    world.send(PBX, a.invite("", "").replace("Max-Forwards: 70\r\n", ""));
+    assert_eq!(world.expect(CARRIER, "INVITE ").get("Max-Forwards"), "70");
+}
+
+#[test]
+fn responses_go_back_by_rport_or_sent_by_and_never_elsewhere() {
+    let mut world = World::new();
+    let text = options("sip:10.0.0.1", "");
+    world.send("10.1.0.10:9999", &text);
+    let to_sent_by = world.expect(PBX, "SIP/2.0 200 ");
+    assert!(!to_sent_by.get("Via").contains("rport"));
+    let symmetric = text.replace("branch=z9hG4bKo", "rport;maddr=203.0.113.66;branch=z9hG4bKr");
+    world.send("10.1.0.10:9999", symmetric);
+    let to_source = world.expect("10.1.0.10:9999", "SIP/2.0 200 ");
+    assert!(to_source.get("Via").contains("received=10.1.0.10"));
+    assert!(to_source.get("Via").contains("rport=9999"));
+    assert!(world.sent.iter().all(|(to, _)| to.ip() == addr(PBX).ip()));
+}
+
+#[test]
+fn a_2543_request_without_a_branch_is_matched_too() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    let text = a.invite("", "").replace(";branch=z9hG4bK-callers-tag-1", "");
+    world.send(PBX, &text);
+    world.send(PBX, &text);
+    world.expect(PBX, "SIP/2.0 100 ");
+    world.expect(PBX, "SIP/2.0 100 ");
+    let invite = world.expect(CARRIER, "INVITE ");
+    world.expect_nothing(CARRIER);
+    world.send(CARRIER, invite.answer("486 Busy", "t", "", ""));
+    let busy = world.expect(PBX, "SIP/2.0 486 ");
+    let ack = a.ack_failure(&busy).replace(";branch=z9hG4bK-callers-tag-1", "");
+    world.send(PBX, ack);
+    world.advance(5_000);
+    world.expect_nothing(PBX);
+}
+
+#[test]
+fn malformed_requests_get_400_and_garbage_nothing() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    world.send(PBX, a.invite("", "").replace("CSeq: 101 INVITE", "CSeq: 101 BYE"));
+    let bad = world.expect(PBX, "SIP/2.0 400 ");
+    assert!(bad.tag("To").is_some());
+    let short = a.invite("", "").replace("Content-Length: 0", "Content-Length: 50");
+    world.send(PBX, short);
+    world.expect(PBX, "SIP/2.0 400 ");
+    for garbage in ["\0\0\0", "hello\r\n\r\n", "SIP/2.0 200 OK\r\n\r\n", "\r\n\r\n"] {
+        world.send(PBX, garbage);
+    }
+    world.expect_nothing(PBX);
+    let counters = world.core.counters();
+    assert_eq!((counters.refused_malformed, counters.dropped_malformed), (2, 4));
+}
+
+#[test]
+fn stray_responses_are_dropped() {
+    let mut up = Up::new();
+    let stray = up.invite.answer("200 OK", "x", "", "").replace("branch=z9hG4bK", "branch=z9hG4bKx");
+    up.world.send(CARRIER, stray);
+    // And a right one from the wrong peer.
+    up.world.send(CARRIER2, up.invite.answer("200 OK", "x", "", ""));
+    up.world.expect_nothing(PBX);
+    up.world.expect_nothing(CARRIER);
+    assert_eq!(up.world.core.counters().dropped_stray_response, 2);
+}
+
+#[test]
+fn the_hub_is_told_of_the_limit_and_the_core_sheds_beyond_twice_of_it() {
+    let mut config = config();
+    config.limits.max_calls = 2;
+    let mut world = World::with(config);
+    world.hub = Hub::Waits;
+    let mut invite = |number: usize, user: &str| {
+        let mut a = Ua::caller(PBX, user);
+        a.call_id = format!("flood-{number}");
+        a.branch = u32::try_from(number).unwrap();
+        world.send(PBX, a.invite("", ""));
+        let answer = world.next(PBX).unwrap().response().status;
+        (answer, world.events.pop_back())
+    };
+    for number in 0..68 {
+        let (answer, event) = invite(number, "100");
+        let Some(Event::Offered(offer)) = event else { panic!("not offered") };
+        assert_eq!((answer, offer.over_limit), (100, number >= 2));
+    }
+    assert_eq!(invite(68, "100"), (503, None));
+    let (answer, event) = invite(69, "911");
+    assert!(matches!((answer, event), (100, Some(Event::Offered(offer))) if offer.emergency));
+    assert_eq!(world.core.counters().shed_calls, 1);
+}
+
+#[test]
+fn draining_refuses_all_but_emergency_calls() {
+    let mut up = Up::new();
+    up.world.command(Command::Drain);
+    let mut other = Ua::caller(PBX, "200");
+    other.call_id = "other".to_owned();
+    other.branch = 700;
+    up.world.send(PBX, other.invite("", ""));
+    assert!(up.world.expect(PBX, "SIP/2.0 503 ").headers().contains("Retry-After"));
+    let mut emergency = Ua::caller(PBX, "911");
+    emergency.call_id = "emergency".to_owned();
+    emergency.branch = 800;
+    up.world.send(PBX, emergency.invite("", ""));
+    up.world.expect(PBX, "SIP/2.0 100 ");
+    up.world.expect(CARRIER, "INVITE sip:911@");
+    assert_eq!(up.world.core.calls(), 2);
+}
+
+#[test]
+fn a_full_transaction_table_sheds_and_lives_on() {
+    let mut config = config();
+    config.limits.max_calls = 0;
+    let mut world = World::with(config);
+    for number in 0..5000u32 {
+        let text = options("sip:10.0.0.1", "").replace("z9hG4bKo", &format!("z9hG4bK{number}x"));
+        world.send(PBX, text);
+    }
+    assert_eq!(world.take_all(PBX).len(), 4096);
+    assert_eq!(world.core.counters().shed_transactions, 904);
+    world.advance(33_000);
+    world.send(PBX, options("sip:10.0.0.1", ""));
+    world.expect(PBX, "SIP/2.0 200 ");
+}
