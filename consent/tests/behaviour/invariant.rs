@@ -68,8 +68,9 @@ struct World {
     /// To whom the question was put, in which company.
     asked: BTreeSet<(Person, Company)>,
     agreed: BTreeSet<(Person, Company)>,
-    /// Whether a withdrawal or decline has reached the machine.
+    /// Whether a withdrawal reached the machine before the call's end.
     over: bool,
+    ended: bool,
     live: BTreeMap<PermitId, Permit>,
     latest: Option<PermitId>,
     opened: usize,
@@ -92,6 +93,7 @@ impl World {
             asked: BTreeSet::new(),
             agreed: BTreeSet::new(),
             over: false,
+            ended: false,
             live: BTreeMap::new(),
             latest: None,
             opened: 0,
@@ -148,7 +150,10 @@ impl World {
                 }
             }
             Step::Wait(ms) => self.wait(ms),
-            Step::End => self.tell(Event::Ended),
+            Step::End => {
+                self.ended = true;
+                self.tell(Event::Ended);
+            }
         }
         self.check();
     }
@@ -206,9 +211,7 @@ impl World {
                 _ => self.report(event),
             }
         }
-        if source == SignalSource::Info {
-            self.over = true;
-        }
+        self.over |= source == SignalSource::Info && !self.ended;
     }
 
     fn deliver(&mut self) {
@@ -216,7 +219,7 @@ impl World {
             Some((at, event @ Event::Digit { digit, .. })) => {
                 self.tell_at(at, event);
                 // The code's last key follows `*8` from the same leg at once.
-                self.over |= digit == '0';
+                self.over |= digit == '0' && !self.ended;
             }
             Some((_, event)) => self.tell(event),
             None => {}
@@ -349,6 +352,13 @@ proptest! {
     }
 
     #[test]
+    fn i1_holds_on_calls_that_are_being_recorded(steps in prop::collection::vec(step(), 1..30)) {
+        let mut world = World::new(&inbound(OFFICE), Basis::AllPartyConsent);
+        beginning(true).into_iter().chain(steps).for_each(|step| world.step(step));
+        prop_assert!(world.opened > 0);
+    }
+
+    #[test]
     fn i1_holds_on_dispatch_lines(steps in prop::collection::vec(step(), 1..40)) {
         let mut world = World::new(&inbound(DISPATCH), Basis::DispatchLine);
         steps.into_iter().for_each(|step| world.step(step));
@@ -396,9 +406,16 @@ fn raw_event(kind: u8, leg: Leg, digit: char, epoch: Epoch) -> Event {
     }
 }
 
+/// From the answer until both parties are asked, or until both have agreed.
+fn beginning(recorded: bool) -> Vec<Step> {
+    let agree = [Step::Press(Leg::A, '1'), Step::Press(Leg::B, '1'), Step::Deliver(4)];
+    let asking = [Step::Answer, Step::Deliver(1)];
+    if recorded { [&asking[..], &agree].concat() } else { asking.to_vec() }
+}
+
 /// What the exhaustive exploration chooses from. The relay's word arrives at once or, after
 /// `SourceChanges`, when something delivers it.
-const ALPHABET: [Step; 13] = [
+const ALPHABET: [Step; 15] = [
     Step::Press(Leg::A, '1'),
     Step::Press(Leg::B, '1'),
     Step::Press(Leg::B, '2'),
@@ -412,25 +429,27 @@ const ALPHABET: [Step; 13] = [
     Step::Withdraw(Leg::A, SignalSource::TelephoneEvent),
     Step::Withdraw(Leg::B, SignalSource::Info),
     Step::Wait(60_000),
+    // From here on only where the call is recorded already.
+    Step::Hold(Leg::B),
+    Step::Resume(Leg::B),
 ];
 
 /// Every order of five steps while the parties are asked, and of four while the call is recorded or held.
 #[test]
 fn i1_holds_in_every_order_of_steps() {
-    let asking = [Step::Answer, Step::Deliver(1)];
-    let agree = [Step::Press(Leg::A, '1'), Step::Press(Leg::B, '1'), Step::Deliver(4)];
-    let recording = [&asking[..], &agree].concat();
+    let asking = beginning(false);
+    let recording = beginning(true);
     let held = [&recording[..], &[Step::Hold(Leg::A)]].concat();
     let mut opened = 0;
     let mut outcomes = Vec::new();
-    for (beginning, depth) in [(&asking[..], 5), (&recording, 4), (&held, 4)] {
-        for order in 0..ALPHABET.len().pow(depth) {
+    for (beginning, letters, depth) in [(&asking, 13, 5), (&recording, 15, 4), (&held, 15, 4)] {
+        for order in 0..usize::pow(letters, depth) {
             let mut world = World::new(&inbound(OFFICE), Basis::AllPartyConsent);
             beginning.iter().for_each(|&step| world.step(step));
             let mut rest = order;
             for _ in 0..depth {
-                world.step(ALPHABET[rest % ALPHABET.len()]);
-                rest /= ALPHABET.len();
+                world.step(ALPHABET[rest % letters]);
+                rest /= letters;
             }
             opened += usize::from(depth == 5 && world.opened > 0);
             let outcome = world.call.recording_outcome();
