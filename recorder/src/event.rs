@@ -115,6 +115,12 @@ pub enum Event {
         /// Whether it was the second writer's copy.
         second: bool,
     },
+    /// A defect stopped the relay of this call; its epoch has been raised. Other calls are untouched, and the
+    /// call itself still has to be ended.
+    MediaFailed {
+        /// Which call.
+        call: CallId,
+    },
     /// The media of an ended call, summed up.
     Statistics {
         /// Which call.
