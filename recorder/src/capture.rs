@@ -196,14 +196,17 @@ impl Capture {
             CaptureCommand::WipePreamble { reason } => self.wipe(reason),
             CaptureCommand::OpenTap { permit, target: Ok(target) } => self.begin(now, permit, target),
             CaptureCommand::OpenTap { permit, target: Err(earlier) } => self.go_on(permit, earlier),
-            CaptureCommand::Revoke { permit } => self.take_and(permit, Recording::revoke),
+            CaptureCommand::Revoke { permit } => {
+                self.take_and(|recording| recording.was_under(permit), Recording::revoke);
+            }
             CaptureCommand::Suspend { permit, before } => {
                 if self.recording.as_ref().is_some_and(|recording| recording.permit() == permit) {
                     self.with_recording(|recording, out| recording.suspend(before, out));
                 }
             }
             CaptureCommand::CloseTap { permit, before } => {
-                self.take_and(permit, |recording, out| recording.finish(before, out));
+                let under = |recording: &Recording| recording.permit() == permit;
+                self.take_and(under, |recording, out| recording.finish(before, out));
             }
             CaptureCommand::Answered => {
                 self.answered = true;
@@ -315,7 +318,7 @@ impl Capture {
 
     fn go_on(&mut self, permit: Permit, earlier: PermitId) {
         let phase = self.phase();
-        match self.recording.as_mut().filter(|recording| recording.permit() == earlier) {
+        match self.recording.as_mut().filter(|recording| recording.was_under(earlier)) {
             Some(recording) => recording.reopen(permit, phase),
             None => self.failed(permit.id(), None),
         }
@@ -332,13 +335,11 @@ impl Capture {
 
     fn take_and(
         &mut self,
-        permit: PermitId,
+        concerned: impl FnOnce(&Recording) -> bool,
         end: impl FnOnce(Recording, &mut VecDeque<Output>) -> Result<(), StoreError>,
     ) {
-        let Some(recording) = self.recording.take_if(|recording| recording.permit() == permit) else {
-            return;
-        };
-        let id = recording.id();
+        let Some(recording) = self.recording.take_if(|recording| concerned(recording)) else { return };
+        let (permit, id) = (recording.permit(), recording.id());
         if let Err(error) = end(recording, &mut self.outputs) {
             self.broke(permit, id, &error);
         }

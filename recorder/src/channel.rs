@@ -39,7 +39,7 @@ const PACKET_MAX: i64 = 1_600;
 /// A hole this short is filled by repeating the last sample; it comes from taking out drift.
 const REPEAT: i64 = 16;
 /// Drift beyond which it is taken out, and below which that stops.
-const DRIFT: i64 = 120;
+const DRIFT: i64 = 160;
 const DRIFT_SETTLED: i64 = 40;
 /// Over which the least delay is taken.
 const DRIFT_WINDOW: i64 = 8_000;
@@ -396,8 +396,12 @@ impl Channel {
     /// What stands before `position` and after all that was placed is a hole; says why.
     fn open_up(&mut self, position: i64, floor: Option<i64>) {
         let Some(end) = self.end else {
+            let unsent = Mark::Missing(GapCause::Unsent);
             if let Some(run) = self.run.as_mut().filter(|run| run.mark == Mark::Empty) {
-                run.mark = Mark::Missing(GapCause::Unsent);
+                run.mark = unsent;
+            }
+            if let Some(floor) = floor {
+                self.mark(floor..position, unsent);
             }
             self.before = Before::default();
             return;

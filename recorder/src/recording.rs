@@ -42,6 +42,7 @@ pub(crate) struct Recording {
     lookback_ms: u64,
     budget: LockedBudget,
     tap: Option<Tap>,
+    first_permit: PermitId,
     permit: PermitId,
     grant: Grant,
     waiting: Option<LockedQueue>,
@@ -112,6 +113,7 @@ impl Recording {
             target,
             lookback_ms,
             budget,
+            first_permit: permit.id(),
             permit: permit.id(),
             grant: Grant::of(&permit),
             tap: Some(Tap::open(call, permit)),
@@ -139,6 +141,11 @@ impl Recording {
     /// The permit under which it stores, or last did.
     pub(crate) const fn permit(&self) -> PermitId {
         self.permit
+    }
+
+    /// Whether it is, or was earlier, stored under this permit. A call numbers its permits upwards.
+    pub(crate) fn was_under(&self, permit: PermitId) -> bool {
+        (self.first_permit..=self.permit).contains(&permit)
     }
 
     /// Bytes of the look-back: both legs and what each is told, at 10 ms a packet, with a second to spare.
