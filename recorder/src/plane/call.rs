@@ -39,6 +39,10 @@ pub(super) struct CallMedia {
     failed: Cell<bool>,
 }
 
+/// The system does not lock the ring's memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NotLocked;
+
 /// Where the session's outputs go.
 struct Wire<'a>(&'a CallMedia);
 
@@ -87,16 +91,23 @@ impl CallMedia {
         self.rearm_timer();
     }
 
-    /// Frames are wanted from now on; the other end of a new ring, unless there is one that is read.
-    pub(super) fn open_ring(&self) -> Option<RingReader> {
+    /// Frames are wanted from now on; the other end of a new ring, unless there is one that is read. With
+    /// `only_locked` a ring in memory that may be swapped out is refused.
+    pub(super) fn open_ring(&self, only_locked: bool) -> Result<Option<RingReader>, NotLocked> {
         let mut current = self.ring.borrow_mut();
         if let Some(ring) = current.as_mut().filter(|ring| ring.is_read()) {
+            if only_locked && !ring.is_locked() {
+                return Err(NotLocked);
+            }
             ring.open();
-            return None;
+            return Ok(None);
         }
         let (writer, reader) = ring();
+        if only_locked && !writer.is_locked() {
+            return Err(NotLocked);
+        }
         *current = Some(writer);
-        Some(reader)
+        Ok(Some(reader))
     }
 
     /// How many frames have gone into the ring so far.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use consent::{CallId, EpochCounter, Mono, Now};
 use tokio::sync::mpsc::Receiver;
 
-use super::call::CallMedia;
+use super::call::{CallMedia, NotLocked};
 use super::clock::Clock;
 use super::ports::PortPool;
 use super::report::{Counters, Reporter};
@@ -192,8 +192,10 @@ impl MediaThread {
         let Some(media) = self.calls.get(&call).filter(|media| possible && !media.has_failed()) else {
             return self.shared.report(refusal);
         };
-        if let Some(ring) = media.open_ring() {
-            self.shared.tell_writer(ToWriter::Ring(call, ring));
+        match media.open_ring(matches!(command, Command::StartPreamble { .. })) {
+            Ok(None) => {}
+            Ok(Some(ring)) => self.shared.tell_writer(ToWriter::Ring(call, ring)),
+            Err(NotLocked) => return self.shared.report(refusal),
         }
         self.tell_capture(command);
     }

@@ -161,6 +161,13 @@ impl Plane {
             ports: Arc::new(Mutex::new(pool)),
             budget: LockedBudget::new(config.preamble_budget_bytes),
         };
+        if let Err(error) = plane.budget.check() {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "less memory can be locked than configured; where none can, no consent is asked"
+            );
+        }
         let bind = address_to_bind(config.address)?;
         let prompts = Arc::new(config.prompts);
         for index in 0..config.media_threads.max(1) {

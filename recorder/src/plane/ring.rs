@@ -3,6 +3,9 @@
 //! Bounded, one producer, one consumer, no locks. When it is full the frame is dropped and counted, and the
 //! reader is told on which leg: the relay never waits. Commands travel beside it, each marked with how many
 //! frames came before it, so that the reader can put the two in their order again.
+//!
+//! Its memory is locked like the preamble's (I4), where the system locks it: a preamble is not begun through a
+//! ring that could be swapped out. A slot is overwritten with zeros as soon as it has been read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +25,7 @@ const RING_FRAMES: usize = 768;
 pub(super) struct RingWriter {
     frames: Producer<Frame>,
     shared: Arc<Shared>,
+    locked: bool,
     pushed: u64,
     openings: u64,
 }
@@ -30,6 +34,7 @@ pub(super) struct RingWriter {
 #[derive(Debug)]
 pub(super) struct RingReader {
     frames: Consumer<Frame>,
+    _lock: Option<LockedPages>,
     shared: Arc<Shared>,
     popped: u64,
     openings: u64,
@@ -44,19 +49,49 @@ struct Shared {
     idle_after: AtomicU64,
 }
 
+/// Keeps the ring's pages locked as long as the reader lives, which overwrites what was not read. The ring is
+/// larger than an allocator's threshold for pages of its own, so that unlocking unlocks nothing else.
+struct LockedPages(#[expect(dead_code, reason = "held for its drop")] region::LockGuard);
+
+impl std::fmt::Debug for LockedPages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LockedPages")
+    }
+}
+
 /// A ring that has been opened once.
 pub(super) fn ring() -> (RingWriter, RingReader) {
-    let (producer, consumer) = RingBuffer::new(RING_FRAMES);
+    let (mut frames, consumer) = RingBuffer::new(RING_FRAMES);
     let shared = Arc::new(Shared::default());
-    let writer = RingWriter { frames: producer, shared: shared.clone(), pushed: 0, openings: 1 };
-    let reader = RingReader { frames: consumer, shared, popped: 0, openings: 0, overrun_told: [0; 2] };
+    let lock = lock(&mut frames);
+    let locked = lock.is_some();
+    let writer = RingWriter { frames, shared: shared.clone(), locked, pushed: 0, openings: 1 };
+    let overrun_told = [0; 2];
+    let reader = RingReader { frames: consumer, _lock: lock, shared, popped: 0, openings: 0, overrun_told };
     (writer, reader)
+}
+
+fn lock(frames: &mut Producer<Frame>) -> Option<LockedPages> {
+    let mut slots = frames.write_chunk_uninit(RING_FRAMES).ok()?;
+    let (memory, _) = slots.as_mut_slices();
+    match region::lock(memory.as_ptr(), size_of_val(memory)) {
+        Ok(guard) => Some(LockedPages(guard)),
+        Err(error) => {
+            tracing::warn!(%error, "the memory between relay and recorder cannot be locked");
+            None
+        }
+    }
 }
 
 impl RingWriter {
     /// Frames are wanted again.
     pub(super) fn open(&mut self) {
         self.openings += 1;
+    }
+
+    /// Whether its memory is locked.
+    pub(super) fn is_locked(&self) -> bool {
+        self.locked
     }
 
     /// Whether the reader still exists.
@@ -149,6 +184,11 @@ mod tests {
         let mut count = 0;
         reader.read(until, |_| count += 1);
         count
+    }
+
+    #[test]
+    fn the_memory_between_is_locked() {
+        assert!(ring().0.is_locked());
     }
 
     #[test]

@@ -179,6 +179,29 @@ fn speech_crosses_both_ways_and_is_counted() {
 }
 
 #[test]
+fn rtcp_crosses_on_the_odd_ports() {
+    let spool = tempfile::tempdir().unwrap();
+    let bench = Bench::start(spool.path(), 42_700..=42_799);
+    let odd = bench.ours.map(|rtp| SocketAddr::new(rtp.ip(), rtp.port() + 1));
+    let report = [0x80, 201, 0, 1, 0, 0, 0, 77];
+    bench.ends[1].set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let begun = Instant::now();
+    let mut packet = [0; 2_048];
+    let (length, from) = loop {
+        assert!(begun.elapsed() < PATIENCE, "no report crossed");
+        // B's first report shows from where it sends RTCP; A's is for B.
+        bench.ends[1].send_to(&report, odd[1]).unwrap();
+        bench.ends[0].send_to(&report, odd[0]).unwrap();
+        if let Ok(received) = bench.ends[1].recv_from(&mut packet) {
+            break received;
+        }
+    };
+    assert_eq!((from, packet[1]), (odd[1], 201));
+    assert!(length > report.len(), "ours names itself");
+    bench.stop();
+}
+
+#[test]
 fn a_dispatch_call_is_recorded_and_sealed_at_its_end() {
     let spool = tempfile::tempdir().unwrap();
     let mut bench = Bench::start(spool.path(), 42_100..=42_199);

@@ -191,7 +191,10 @@ impl Session {
             let description = descriptions.get(index).cloned().flatten();
             stream.describe(leg, description, change == SourceChange::Announced);
         }
-        self.audio_stream = self.streams.iter().position(Stream::is_audio);
+        // The first that both legs take; while only one is described, its first.
+        let conversation = |stream: &Stream| stream.is_audio() && stream.is_shared();
+        let shared = self.streams.iter().position(conversation);
+        self.audio_stream = shared.or_else(|| self.streams.iter().position(Stream::is_audio));
     }
 
     fn answered(&mut self) {

@@ -13,10 +13,8 @@
 
 use consent::Mono;
 
-/// RFC 3550 A.1.
-const MAX_DROPOUT: u16 = 3_000;
-/// RFC 3550 A.1.
-const MAX_MISORDER: u16 = 100;
+use super::quality::{MAX_DROPOUT, MAX_MISORDER};
+
 /// A sender's timestamps may run this far ahead of the clock before it counts as a jump, in seconds.
 const MAX_AHEAD_S: i64 = 3;
 /// Or fall this far behind while its sequence goes forward.

@@ -14,9 +14,9 @@
 use consent::{Mono, Now, Wall};
 
 /// RFC 3550 A.1: a leap forward of more is a restart, not loss.
-const MAX_DROPOUT: u16 = 3_000;
+pub(super) const MAX_DROPOUT: u16 = 3_000;
 /// RFC 3550 A.1: a packet that is later by more is a restart, not reordering.
-const MAX_MISORDER: u16 = 100;
+pub(super) const MAX_MISORDER: u16 = 100;
 /// A packet and its framing, in ms: 20 ms packets, as nearly all telephony has.
 const PACKET_MS: f64 = 20.0;
 

@@ -88,6 +88,11 @@ impl Stream {
         described.peek().is_some() && described.all(|media| media.audio)
     }
 
+    /// Whether both legs take part in it.
+    pub(super) fn is_shared(&self) -> bool {
+        self.ends.iter().all(|end| end.description.is_some())
+    }
+
     pub(super) fn description(&self, leg: Leg) -> Option<&RemoteMedia> {
         self.ends[leg.index()].description.as_ref()
     }
