@@ -29,6 +29,6 @@ pub use command::{Command, NewRecording, RecordingKey, RemoteMedia, SourceChange
 pub use event::{Event, Gap, GapCause, Interval, LegStatistics, Phase, Sealed};
 pub use frame::{Codec, Content, Frame, Key, PAYLOAD_BYTES, Payload};
 pub use plane::{Plane, PlaneConfig, PlaneError, PlaneMetrics};
-pub use recovery::RecoveryError;
+pub use recovery::{RecoveryError, Unreadable, UnwrapKey, recover, recover_with};
 pub use spool::{SpoolError, SpoolReport, SpoolWriter};
 pub use tap::{Admitted, Tap};

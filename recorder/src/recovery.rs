@@ -21,10 +21,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use consent::Wall;
+use consent::{RecordingId, Wall};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
-use crate::ogg_opus::{SAMPLE_RATE, closing_page};
+use crate::ogg_opus::{EncodeError, Encoder, SAMPLE_RATE, closed_samples, closing_page};
 use crate::sealed::{
     ChunkFault, ChunkKind, Header, Note, ReadError, SealedReader, Sealer, Summary, hexadecimal,
 };
@@ -63,6 +64,9 @@ pub enum RecoveryError {
     /// Its key could not be unwrapped.
     #[error("the key of the spool file cannot be unwrapped")]
     Key,
+    /// Its stream cannot be begun.
+    #[error("the stream cannot be begun")]
+    Encode(#[from] EncodeError),
     /// What it says of itself cannot be written.
     #[error("the summary cannot be written")]
     Summary(#[from] serde_json::Error),
@@ -76,15 +80,17 @@ struct Remains {
     intervals: Vec<Interval>,
     gaps: Vec<Gap>,
     summary: Option<Summary>,
-    /// How far recovery came the last time.
-    page_written: bool,
+    /// An earlier recovery came this far.
     gap_noted: bool,
 }
 
+/// Unwraps a recording's key, given its id and the wrapped key of its file's header.
+pub type UnwrapKey<'a> = dyn Fn(RecordingId, &[u8]) -> Option<Zeroizing<[u8; 32]>> + 'a;
+
 /// Seals every unfinished recording in `directory` and returns all that are sealed there and not yet released.
-/// `unwrap_key` is given the wrapped key from a file's header. Unreadable files are logged and left.
+/// Unreadable files are logged and left.
 #[must_use]
-pub fn recover(directory: &Path, unwrap_key: &dyn Fn(&[u8]) -> Option<[u8; 32]>) -> Vec<Sealed> {
+pub fn recover(directory: &Path, unwrap_key: &UnwrapKey<'_>) -> Vec<Sealed> {
     recover_with(directory, unwrap_key, &mut |unreadable| {
         let error = &unreadable.cause as &dyn std::error::Error;
         tracing::error!(file = %unreadable.file.display(), error, "a spool file cannot be recovered");
@@ -95,7 +101,7 @@ pub fn recover(directory: &Path, unwrap_key: &dyn Fn(&[u8]) -> Option<[u8; 32]>)
 #[must_use]
 pub fn recover_with(
     directory: &Path,
-    unwrap_key: &dyn Fn(&[u8]) -> Option<[u8; 32]>,
+    unwrap_key: &UnwrapKey<'_>,
     report: &mut dyn FnMut(Unreadable),
 ) -> Vec<Sealed> {
     let mut sealed = Vec::new();
@@ -122,9 +128,13 @@ fn spool_files(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn read_sealed(path: &Path, unwrap_key: &dyn Fn(&[u8]) -> Option<[u8; 32]>) -> Result<Sealed, RecoveryError> {
+fn key_of(header: &Header, unwrap_key: &UnwrapKey<'_>) -> Result<Zeroizing<[u8; 32]>, RecoveryError> {
+    unwrap_key(header.recording, &header.wrapped_key).ok_or(RecoveryError::Key)
+}
+
+fn read_sealed(path: &Path, unwrap_key: &UnwrapKey<'_>) -> Result<Sealed, RecoveryError> {
     let bytes = std::fs::read(path)?;
-    let key = unwrap_key(&read_header(bytes.as_slice())?.wrapped_key).ok_or(RecoveryError::Key)?;
+    let key = key_of(&read_header(bytes.as_slice())?, unwrap_key)?;
     let opened = SealedReader::open(bytes.as_slice(), &key)?.read_to_end()?;
     let sha256 = hexadecimal::encode(&Sha256::digest(&bytes));
     let sealed = Sealed::new(opened.header, opened.summary, bytes.len() as u64, sha256);
@@ -132,10 +142,7 @@ fn read_sealed(path: &Path, unwrap_key: &dyn Fn(&[u8]) -> Option<[u8; 32]>) -> R
 }
 
 /// `None` if the file belongs to a live process.
-fn recover_part(
-    path: &Path,
-    unwrap_key: &dyn Fn(&[u8]) -> Option<[u8; 32]>,
-) -> Result<Option<Sealed>, RecoveryError> {
+fn recover_part(path: &Path, unwrap_key: &UnwrapKey<'_>) -> Result<Option<Sealed>, RecoveryError> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     match file.try_lock() {
         Ok(()) => {}
@@ -148,7 +155,7 @@ fn recover_part(
         std::fs::remove_file(path)?;
         return Ok(None);
     }
-    let key = unwrap_key(&read_header(bytes.as_slice())?.wrapped_key).ok_or(RecoveryError::Key)?;
+    let key = key_of(&read_header(bytes.as_slice())?, unwrap_key)?;
     let mut reader = SealedReader::open(bytes.as_slice(), &key)?;
     let mut remains = read_remains(&mut reader)?;
     if reader.chunks() == 0 && reader.refused() == Some(ChunkFault::Authentication) {
@@ -195,7 +202,6 @@ fn read_remains<R: Read>(reader: &mut SealedReader<R>) -> Result<Remains, ReadEr
         intervals: Vec::new(),
         gaps: Vec::new(),
         summary: None,
-        page_written: false,
         gap_noted: false,
     };
     loop {
@@ -206,10 +212,7 @@ fn read_remains<R: Read>(reader: &mut SealedReader<R>) -> Result<Remains, ReadEr
         };
         let index = reader.chunks().saturating_sub(1);
         match chunk.kind {
-            ChunkKind::Audio => {
-                remains.ogg.extend_from_slice(&chunk.bytes);
-                remains.page_written |= chunk.recovery;
-            }
+            ChunkKind::Audio => remains.ogg.extend_from_slice(&chunk.bytes),
             ChunkKind::Note => {
                 parse::<Vec<Note>>(&chunk.bytes, index)?.into_iter().for_each(|note| remains.learn(note));
                 remains.gap_noted |= chunk.recovery;
@@ -226,6 +229,9 @@ fn close(
 ) -> Result<(Summary, Vec<u8>, String, u64), RecoveryError> {
     let mut end = Vec::new();
     if remains.summary.is_none() {
+        let headers = remains.missing_headers()?;
+        sealer.seal_if_any(ChunkKind::Audio, &headers, &mut end);
+        remains.ogg.extend(headers);
         let samples = match closing_page(&remains.ogg) {
             Some((page, samples)) => {
                 sealer.seal(ChunkKind::Audio, &page, &mut end);
@@ -274,15 +280,25 @@ impl Remains {
         }
     }
 
+    /// The stream's first pages, where the process ended before it wrote them.
+    fn missing_headers(&self) -> Result<Vec<u8>, EncodeError> {
+        if !self.ogg.is_empty() {
+            return Ok(Vec::new());
+        }
+        let recording = self.header.recording;
+        Encoder::new(recording.0 as u32, &recording.to_string()).map(|(_, pages)| pages)
+    }
+
     /// The length of a stream that has its closing page.
     fn samples_played(&self) -> u64 {
-        crate::ogg_opus::closed_samples(&self.ogg).unwrap_or_default()
+        closed_samples(&self.ogg).unwrap_or_default()
     }
 
     fn crash_gap(&self, samples: u64) -> Gap {
         let at_risk_s = if self.header.look_back { AT_RISK_LOOK_BACK_S } else { AT_RISK_S };
         let from_s = samples as f64 / f64::from(SAMPLE_RATE);
-        Gap { from_s, to_s: from_s + at_risk_s, cause: GapCause::Crash, leg: None }
+        let to_s = from_s + at_risk_s;
+        Gap { from_s, to_s, cause: GapCause::Crash, leg: None }
     }
 
     fn summarise(&self, samples: u64) -> Summary {

@@ -45,9 +45,13 @@ fn describe(line: &Line, hidden: bool) -> LineReport {
         (LineClass::Consent, _) if hidden => {
             "records nothing through a peer that does not signal its parties; otherwise after all have agreed"
         }
-        (LineClass::Consent, Ask::EveryCall) => "asks both parties on every call, and records once both have agreed",
+        (LineClass::Consent, Ask::EveryCall) => {
+            "asks both parties on every call, and records once both have agreed"
+        }
         (LineClass::Consent, Ask::OnRequest) => "asks when the district's party dials the request code",
-        (LineClass::Consent, Ask::SignalledOnly) => "never asks; signals of the parties are not acted on in this version",
+        (LineClass::Consent, Ask::SignalledOnly) => {
+            "never asks; signals of the parties are not acted on in this version"
+        }
     };
     LineReport { number: line.number.as_str().to_owned(), name: line.name.clone(), class: line.class, does }
 }
@@ -59,7 +63,12 @@ fn for_people(config: &Config, report: &Report) -> String {
         let _ = writeln!(text, "{}  {}: {}", line.number, line.name, line.does);
     }
     let _ = writeln!(text, "any other number: logged, never recorded");
-    let _ = writeln!(text, "\n{} peers, {} listeners", config.gateway.peers.len(), config.gateway.listeners.len());
+    let _ = writeln!(
+        text,
+        "\n{} peers, {} listeners",
+        config.gateway.peers.len(),
+        config.gateway.listeners.len()
+    );
     for remark in &report.remarks {
         let _ = writeln!(text, "note: {remark}");
     }

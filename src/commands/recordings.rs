@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use consent::RecordingId;
-use recorder::SealedReader;
+use recorder::sealed::SealedReader;
 use serde::Serialize;
-use storage::{MasterKey, Objects, RecordingFilter, RecordingDetails, Store};
+use storage::{MasterKey, Objects, RecordingDetails, RecordingFilter, Store};
 
 use super::calls::word;
 use super::table::table;
@@ -165,7 +165,12 @@ async fn run_verify(verify: &Verify) -> Result<Outcome, Failure> {
     let (config, store) = open(&verify.common).await?;
     let ids: Vec<_> = match verify.id {
         Some(id) => vec![id],
-        None => store.recordings(&RecordingFilter::default()).await?.iter().map(|recording| recording.id).collect(),
+        None => store
+            .recordings(&RecordingFilter::default())
+            .await?
+            .iter()
+            .map(|recording| recording.id)
+            .collect(),
     };
     let master = key(&config)?;
     let mut verdicts = Vec::with_capacity(ids.len());
@@ -178,7 +183,15 @@ async fn run_verify(verify: &Verify) -> Result<Outcome, Failure> {
     }
     let bad = verdicts.iter().filter(|verdict| !verdict.ok).count();
     let detail = format!("{} verified, {bad} bad", verdicts.len());
-    store.audit_append("console", "recording.verify", verify.id.map(|id| id.to_string()), Some(detail), wall_now()).await?;
+    store
+        .audit_append(
+            "console",
+            "recording.verify",
+            verify.id.map(|id| id.to_string()),
+            Some(detail),
+            wall_now(),
+        )
+        .await?;
     if verify.common.json {
         print_json(&verdicts)?;
     } else {
@@ -195,7 +208,9 @@ async fn run_verify(verify: &Verify) -> Result<Outcome, Failure> {
 
 async fn run_export(export: &Export) -> Result<Outcome, Failure> {
     if export.format == Format::Flac {
-        return Err(Failure::Usage("--format flac is not available in this version; use wav or opus".to_owned()));
+        return Err(Failure::Usage(
+            "--format flac is not available in this version; use wav or opus".to_owned(),
+        ));
     }
     let (config, store) = open(&export.common).await?;
     let Some(details) = store.recording(export.id).await? else {
@@ -213,7 +228,8 @@ async fn run_export(export: &Export) -> Result<Outcome, Failure> {
         id: export.id,
         out: export.out.clone(),
         format: if export.format == Format::Wav { "wav" } else { "opus" },
-        sha256: storage::sha256_of_file(&export.out).map_err(|source| io("reading back", &export.out, source))?,
+        sha256: storage::sha256_of_file(&export.out)
+            .map_err(|source| io("reading back", &export.out, source))?,
     };
     if export.common.json {
         print_json(&exported)?;
@@ -225,7 +241,9 @@ async fn run_export(export: &Export) -> Result<Outcome, Failure> {
 
 async fn note_export(store: &Store, export: &Export) -> Result<(), Failure> {
     let detail = format!("format {}", if export.format == Format::Wav { "wav" } else { "opus" });
-    store.audit_append("console", "recording.export", Some(export.id.to_string()), Some(detail), wall_now()).await?;
+    store
+        .audit_append("console", "recording.export", Some(export.id.to_string()), Some(detail), wall_now())
+        .await?;
     Ok(())
 }
 
@@ -246,11 +264,15 @@ fn audio(config: &Config, master: &MasterKey, details: &RecordingDetails) -> any
     objects.verify(object, sha256)?;
     let secret = master.unwrap(details.recording.id, &details.wrapped_key)?;
     let reader = SealedReader::open(BufReader::new(objects.read(object)?), &secret)?;
-    Ok(reader.audio()?.ogg)
+    Ok(reader.read_to_end()?.ogg)
 }
 
 fn new_file(path: &Path) -> Result<File, Failure> {
-    OpenOptions::new().write(true).create_new(true).open(path).map_err(|source| io("cannot create", path, source))
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(|source| io("cannot create", path, source))
 }
 
 fn write_all(mut file: File, bytes: &[u8], path: &Path) -> Result<(), Failure> {
@@ -258,14 +280,15 @@ fn write_all(mut file: File, bytes: &[u8], path: &Path) -> Result<(), Failure> {
 }
 
 fn write_wav(file: File, ogg: &[u8]) -> Result<(), Failure> {
-    let channels = recorder::decode_pcm(ogg).map_err(anyhow::Error::from)?;
+    let (_, channels) = recorder::ogg_opus::decode_pcm(ogg).map_err(anyhow::Error::from)?;
     let spec = hound::WavSpec {
         channels: u16::try_from(channels.len()).map_err(anyhow::Error::from)?,
         sample_rate: SAMPLE_RATE,
         bits_per_sample: 16,
         sample_format: hound::SampleFormat::Int,
     };
-    let mut writer = hound::WavWriter::new(std::io::BufWriter::new(file), spec).map_err(anyhow::Error::from)?;
+    let mut writer =
+        hound::WavWriter::new(std::io::BufWriter::new(file), spec).map_err(anyhow::Error::from)?;
     let length = channels.iter().map(Vec::len).min().unwrap_or(0);
     for index in 0..length {
         for channel in &channels {

@@ -34,7 +34,8 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_absent_values_are_dashes() {
-        let text = table(["ID", "LINE"], &[["1".to_owned(), String::new()], ["200".to_owned(), "x".to_owned()]]);
+        let text =
+            table(["ID", "LINE"], &[["1".to_owned(), String::new()], ["200".to_owned(), "x".to_owned()]]);
         assert_eq!(text, "ID   LINE\n1    -\n200  x\n");
     }
 }

@@ -194,6 +194,7 @@ impl Call {
             }
             Media::RecordingStarted { permit, recording, .. } => {
                 self.unsealed.insert(recording);
+                self.tell(now, Event::RecordingStarted { permit }, out);
                 if let Some((basis, retention)) = self.permits.get(&permit).cloned() {
                     self.write(
                         now,
@@ -211,6 +212,11 @@ impl Call {
             Media::RecordingFailed { permit, recording, .. } => {
                 self.write(now, Entry::RecordingFailed { call: self.id, recording }, out);
                 self.tell(now, Event::RecorderFailed { permit }, out);
+            }
+            Media::MediaFailed { .. } => {
+                for permit in self.permits.keys().copied().collect::<Vec<_>>() {
+                    self.tell(now, Event::RecorderFailed { permit }, out);
+                }
             }
             Media::CopyFailed { recording, second, .. } => {
                 let entry = Entry::Audit {

@@ -113,6 +113,7 @@ impl Hub {
             | Event::RecordingStarted { call, .. }
             | Event::RecordingFailed { call, .. }
             | Event::CopyFailed { call, .. }
+            | Event::MediaFailed { call, .. }
             | Event::Statistics { call, .. } => *call,
             Event::RecordingSealed(sealed) => sealed.call,
         };
@@ -123,7 +124,11 @@ impl Hub {
             }
             return;
         };
-        if matches!(event, Event::RecordingFailed { .. } | Event::CopyFailed { .. }) && call.is_dispatch() {
+        if matches!(
+            event,
+            Event::RecordingFailed { .. } | Event::CopyFailed { .. } | Event::MediaFailed { .. }
+        ) && call.is_dispatch()
+        {
             self.dispatch_failures += 1;
         }
         call.on_media(now, event, &mut self.outputs);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use consent::{
-    CallId, E164, EpochCounter, Leg, Line, LineClass, Mono, Now, Numbering, Permit, RecordingOutcome, RuleSet,
-    RuleVersion, Settings, Side, Wall,
+    CallId, E164, EpochCounter, Leg, Line, LineClass, Mono, Now, Numbering, Permit, RecordingOutcome,
+    RuleSet, RuleVersion, Settings, Side, Wall,
 };
 use recorder::Command as Media;
 use sip_gateway::{Change, Command as Sip, End, EndedBy, Event, Identity, Offer, PeerId};
@@ -161,7 +161,10 @@ fn a_recorder_that_binds_nothing_does_not_stop_a_call() {
 fn at_the_limit_a_dispatch_call_goes_on_and_another_is_refused_with_a_record() {
     for (user, goes_on) in [(DISPATCH, true), ("7427310", false)] {
         let mut hub = hub();
-        hub.on_gateway(at(0), Event::Offered(Box::new(Offer { over_limit: true, ..offer(Side::Public, user) })));
+        hub.on_gateway(
+            at(0),
+            Event::Offered(Box::new(Offer { over_limit: true, ..offer(Side::Public, user) })),
+        );
         bound(&mut hub, at(0));
         hub.on_journalled(at(1), CALL);
         let outputs = drain(&mut hub);
@@ -186,7 +189,8 @@ fn the_epoch_is_raised_before_a_new_party_is_known_to_anybody() {
         }
     }
     let before = epoch.current();
-    let change = Change::NewParty { identity: Identity { from: "7427399".to_owned(), ..Identity::default() } };
+    let change =
+        Change::NewParty { identity: Identity { from: "7427399".to_owned(), ..Identity::default() } };
     hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change });
     assert!(epoch.current() > before);
 }
@@ -197,7 +201,10 @@ fn a_dispatch_recording_stops_when_the_call_leaves_the_line_and_goes_on_among_di
         let mut hub = hub();
         let permit = begun(connect(&mut hub, offer(Side::Public, DISPATCH)));
         let identity = Identity { asserted: Some(user.to_owned()), ..Identity::default() };
-        hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change: Change::NewParty { identity } });
+        hub.on_gateway(
+            at(9),
+            Event::Changed { call: CALL, leg: Leg::B, change: Change::NewParty { identity } },
+        );
         let closed = drain(&mut hub)
             .iter()
             .any(|output| matches!(output, Output::Media(Media::CloseTap { permit: id, .. }) if *id == permit.id()));

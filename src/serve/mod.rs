@@ -10,14 +10,15 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use recorder::{Plane, PlaneConfig, PromptSet, Sealed};
+use recorder::prompt::PromptSet;
+use recorder::{Plane, PlaneConfig, Sealed};
 use sip_gateway::{Core, Listener, Sockets, Transport};
-use storage::{Delivery, Entry, Journal, MasterKey, Objects, Stamped};
+use storage::{Delivery, Entry, Journal, MasterKey, Objects, Recordings, Stamped};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing_subscriber::EnvFilter;
@@ -57,9 +58,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     for folder in [&config.data_dir, &config.data_dir.join("spool"), &config.storage.audio] {
         make_folder(folder)?;
     }
-    let master = master_key(&config.storage.key, &config)?;
     let journal = Arc::new(Journal::start(&config.data_dir.join("journal")).map_err(anyhow::Error::from)?);
     let objects = Arc::new(Objects::open(&config.storage.audio).map_err(anyhow::Error::from)?);
+    let master = master_key(&config, &objects)?;
     let ops = Arc::new(Ops::new());
 
     recover(&config, &master, &journal, &objects, clock).await;
@@ -86,7 +87,17 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let terminated = terminated().map_err(|source| Failure::Io { what: "signals".to_owned(), source })?;
     announce(&gateway.listeners, ops_address);
 
-    let parts = Parts { clock, core, hub, sockets, plane, journal: Arc::clone(&journal), master, shelf: to_shelf, ops };
+    let parts = Parts {
+        clock,
+        core,
+        hub,
+        sockets,
+        plane,
+        journal: Arc::clone(&journal),
+        master,
+        shelf: to_shelf,
+        ops,
+    };
     let inputs = Inputs { network, media, stored };
     let finished = Signalling::new(parts).run(inputs, terminated, config.drain).await;
     tracing::info!("no call is left; closing");
@@ -107,32 +118,26 @@ fn make_folder(path: &Path) -> Result<(), Failure> {
         .map_err(|source| Failure::Io { what: format!("cannot make the folder {}", path.display()), source })
 }
 
-/// The master key. A new one is made only where nothing was ever recorded: with recordings there and no
-/// key, a new one would hide that they cannot be opened.
-pub(crate) fn master_key(source: &KeySource, config: &Config) -> Result<MasterKey, Failure> {
-    let key = match source {
-        KeySource::Environment(name) => MasterKey::from_env(name),
-        KeySource::File(path) if path.exists() => MasterKey::load(path),
-        KeySource::File(path) => {
-            let recorded = has_files(&config.storage.audio) || has_files(&config.data_dir.join("spool"));
-            if recorded {
-                return Err(Failure::Usage(format!(
-                    "{}: the master key is missing, and there are recordings that need it; put it back",
-                    path.display()
-                )));
-            }
-            MasterKey::create(path)
-        }
+/// The master key; a new one at the first start.
+fn master_key(config: &Config, objects: &Objects) -> anyhow::Result<MasterKey> {
+    let path = match &config.storage.key {
+        KeySource::Environment(name) => return Ok(MasterKey::from_env(name)?),
+        KeySource::File(path) if path.exists() => return Ok(MasterKey::load(path)?),
+        KeySource::File(path) => path,
     };
-    key.map_err(|error| Failure::Other(error.into()))
-}
-
-fn has_files(folder: &Path) -> bool {
-    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+    let spooled = fs::read_dir(config.data_dir.join("spool"))?.next().is_some();
+    let recordings = if spooled || !objects.is_empty()? { Recordings::Exist } else { Recordings::None };
+    Ok(MasterKey::create(path, recordings)?)
 }
 
 /// Seals what an earlier process left in the spool, stores it, and ends the records it left open.
-async fn recover(config: &Config, master: &MasterKey, journal: &Journal, objects: &Arc<Objects>, clock: Clock) {
+async fn recover(
+    config: &Config,
+    master: &MasterKey,
+    journal: &Journal,
+    objects: &Arc<Objects>,
+    clock: Clock,
+) {
     let mut entries = Vec::new();
     for sealed in recover_spools(config, master) {
         let (recording, file, sha256) = (sealed.recording, sealed.file.clone(), sealed.sha256.clone());
@@ -141,8 +146,12 @@ async fn recover(config: &Config, master: &MasterKey, journal: &Journal, objects
         let put = tokio::task::spawn_blocking(move || objects.put(recording, at, &file, &sha256)).await;
         match put {
             Ok(Ok(object)) => entries.push((sealed, object)),
-            Ok(Err(error)) => tracing::error!(recording = %recording, %error, "cannot store a recovered recording; it stays in the spool"),
-            Err(error) => tracing::error!(recording = %recording, %error, "storing a recovered recording failed"),
+            Ok(Err(error)) => {
+                tracing::error!(recording = %recording, %error, "cannot store a recovered recording; it stays in the spool")
+            }
+            Err(error) => {
+                tracing::error!(recording = %recording, %error, "storing a recovered recording failed")
+            }
         }
     }
     let now = clock.now().wall;
@@ -154,7 +163,12 @@ async fn recover(config: &Config, master: &MasterKey, journal: &Journal, objects
     for receipt in journal.recover(now, &stamped) {
         written &= receipt.await.is_ok();
     }
-    let started = Entry::Audit { actor: "gateway".to_owned(), action: "service.start".to_owned(), object: None, detail: None };
+    let started = Entry::Audit {
+        actor: "gateway".to_owned(),
+        action: "service.start".to_owned(),
+        object: None,
+        detail: None,
+    };
     drop(journal.append(&Stamped { at: now, entry: started }));
     if written {
         for (sealed, _) in &entries {
@@ -241,7 +255,11 @@ fn announce(listeners: &[Listener], ops: SocketAddr) {
     }
 }
 
-async fn watch_health(ops: Arc<Ops>, journal: Arc<Journal>, delivery: watch::Receiver<storage::DeliveryHealth>) {
+async fn watch_health(
+    ops: Arc<Ops>,
+    journal: Arc<Journal>,
+    delivery: watch::Receiver<storage::DeliveryHealth>,
+) {
     let mut tick = tokio::time::interval(HEALTH_EVERY);
     let mut refused = 0;
     loop {
@@ -270,9 +288,19 @@ async fn close(
     if tokio::time::timeout(SHELF_PATIENCE, shelf).await.is_err() {
         tracing::warn!("recordings are left in the spool; the next start stores them");
     }
-    let _: PathBuf = journal.folder().to_owned();
-    delivery.drain(JOURNAL_PATIENCE).await;
+    let mut synced = journal.synced();
+    let all = synced.wait_for(|synced| {
+        let health = journal.health();
+        health.queued == 0 && *synced >= health.written
+    });
+    if tokio::time::timeout(JOURNAL_PATIENCE, all).await.is_err() {
+        tracing::error!("the journal's disk does not take the last entries");
+    }
+    if !delivery.drain(JOURNAL_PATIENCE).await {
+        tracing::warn!("the database is behind the journal; the next start delivers what is missing");
+    }
     // The receiver is gone only if delivery ended by itself, and then there is nothing to stop.
     let _ = stop_delivery.send(true);
+    delivery.ended().await;
     Ok(())
 }

@@ -114,13 +114,37 @@ impl Ops {
             ops.dispatch_failures.clone(),
         );
         registry.register("recordings_stored", "Recordings sealed and stored", ops.recordings_stored.clone());
-        registry.register("store_failures", "Attempts to store a recording that failed", ops.store_failures.clone());
-        registry.register("sip_messages_in", "SIP messages from peers since the start", ops.sip_messages_in.clone());
-        registry.register("sip_messages_out", "SIP messages to peers since the start", ops.sip_messages_out.clone());
-        registry.register("sip_dropped", "Datagrams and messages dropped since the start", ops.sip_dropped.clone());
+        registry.register(
+            "store_failures",
+            "Attempts to store a recording that failed",
+            ops.store_failures.clone(),
+        );
+        registry.register(
+            "sip_messages_in",
+            "SIP messages from peers since the start",
+            ops.sip_messages_in.clone(),
+        );
+        registry.register(
+            "sip_messages_out",
+            "SIP messages to peers since the start",
+            ops.sip_messages_out.clone(),
+        );
+        registry.register(
+            "sip_dropped",
+            "Datagrams and messages dropped since the start",
+            ops.sip_dropped.clone(),
+        );
         registry.register("rtp_refused", "Media packets refused in ended calls", ops.media_refused.clone());
-        registry.register("journal_refused", "Entries that a full journal refused", ops.journal_refused.clone());
-        registry.register("journal_undelivered", "Entries that wait for the database", ops.journal_lag.clone());
+        registry.register(
+            "journal_refused",
+            "Entries that a full journal refused",
+            ops.journal_refused.clone(),
+        );
+        registry.register(
+            "journal_undelivered",
+            "Entries that wait for the database",
+            ops.journal_lag.clone(),
+        );
         ops.registry = registry;
         ops
     }
@@ -146,7 +170,9 @@ impl Ops {
     }
 
     fn count_decision(&self, gate: GateState, reason: Reason) {
-        self.decisions.get_or_create(&DecisionLabels { gate: Word::of(gate), reason: Word::of(reason) }).inc();
+        self.decisions
+            .get_or_create(&DecisionLabels { gate: Word::of(gate), reason: Word::of(reason) })
+            .inc();
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Signalling {
     pub(super) ops: Arc<Ops>,
     /// For the metrics: the direction of each open call.
     directions: HashMap<CallId, Direction>,
+    /// Recordings on their way to the store.
+    storing: usize,
     journalled: mpsc::Sender<CallId>,
     journalled_in: mpsc::Receiver<CallId>,
 }
@@ -76,6 +78,7 @@ impl Signalling {
             shelf,
             ops,
             directions: HashMap::new(),
+            storing: 0,
             journalled,
             journalled_in,
         }
@@ -83,14 +86,19 @@ impl Signalling {
 
     /// Runs until `stop` resolves; then takes no new calls, lets those in progress go on for `drain`, and
     /// ends what is left.
-    pub(super) async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>, drain: Duration) -> Self {
+    pub(super) async fn run(
+        mut self,
+        mut inputs: Inputs,
+        stop: impl Future<Output = ()>,
+        drain: Duration,
+    ) -> Self {
         tokio::pin!(stop);
         let mut draining: Option<tokio::time::Instant> = None;
         let mut ended_all = false;
         loop {
             self.perform();
             if let Some(until) = draining {
-                if self.hub.calls() == 0 {
+                if self.hub.calls() == 0 && self.storing == 0 {
                     return self;
                 }
                 if tokio::time::Instant::now() >= until {
@@ -158,6 +166,7 @@ impl Signalling {
 
     fn on_stored(&mut self, stored: Stored) {
         let Stored { item, object } = stored;
+        self.storing = self.storing.saturating_sub(1);
         self.hub.on_stored(self.clock.now(), &item.sealed, item.line, object);
         // The journal's queue keeps the order: the entry is written before the next start can miss the file.
         self.perform();
@@ -177,6 +186,15 @@ impl Signalling {
                 break;
             }
         }
+        self.count();
+    }
+
+    fn count(&self) {
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let sip = self.core.counters();
+        self.ops.sip_messages_in.set(gauge(sip.requests_in + sip.responses_in));
+        self.ops.sip_messages_out.set(gauge(sip.messages_out));
+        self.ops.sip_dropped.set(gauge(sip.dropped_unknown_source + sip.dropped_malformed));
         self.ops.calls_active.set(i64::try_from(self.hub.calls()).unwrap_or(i64::MAX));
         self.ops.recordings_active.set(i64::try_from(self.hub.recordings()).unwrap_or(i64::MAX));
         self.ops.dispatch_failures.set(i64::try_from(self.hub.dispatch_failures()).unwrap_or(i64::MAX));
@@ -197,11 +215,15 @@ impl Signalling {
         match output {
             Output::Gateway(command) => self.core.on_command(self.clock.now(), command),
             Output::Media(command) => self.plane.send(command),
-            Output::BeginRecording { permit, channels, look_back } => self.begin_recording(permit, channels, look_back),
+            Output::BeginRecording { permit, channels, look_back } => {
+                self.begin_recording(permit, channels, look_back)
+            }
             Output::Journal { stamped, awaited_by } => self.write(stamped, awaited_by),
             Output::Store { sealed, line } => {
-                if self.shelf.try_send(Item { sealed, line }).is_err() {
-                    tracing::error!("too many recordings wait for the store; this one waits in the spool for the next start");
+                if self.shelf.try_send(Item { sealed, line }).is_ok() {
+                    self.storing += 1;
+                } else {
+                    tracing::error!("too many recordings wait for the store; this one waits in the spool");
                     self.ops.store_failures.inc();
                 }
             }
@@ -216,7 +238,11 @@ impl Signalling {
             }
             Err(error) => {
                 tracing::error!(call = %permit.call(), %error, "no key for a recording");
-                let failed = recorder::Event::RecordingFailed { call: permit.call(), permit: permit.id(), recording: None };
+                let failed = recorder::Event::RecordingFailed {
+                    call: permit.call(),
+                    permit: permit.id(),
+                    recording: None,
+                };
                 self.hub.on_media(self.clock.now(), failed);
             }
         }
