@@ -179,10 +179,12 @@ impl MediaThread {
         }
     }
 
-    /// Passes a command on to the capture, behind the frames that came before it.
+    /// Passes a command on to the capture, behind the frames that came before it. A call that has no media
+    /// has no capture.
     fn tell_capture(&self, command: Command) {
         let Ok((call, command)) = CaptureCommand::from_command(command) else { return };
-        let after = self.calls.get(&call).map_or(0, |media| media.frames_pushed());
+        let Some(media) = self.calls.get(&call) else { return };
+        let after = media.frames_pushed();
         self.shared.tell_writer(ToWriter::Command { call, after, command });
     }
 

@@ -356,3 +356,107 @@ impl CallCapture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use std::sync::Arc;
+
+    use consent::{Epoch, Reason};
+    use tokio::sync::mpsc::{Receiver, channel};
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::fixture::dispatch_permit;
+    use crate::plane::report::Counters;
+    use crate::preamble::LockedBudget;
+    use crate::{NewRecording, RecordingKey};
+
+    const CALL: CallId = CallId(3);
+
+    struct Bench {
+        call: CallCapture,
+        spool: SpoolWriter,
+        outbox: Outbox,
+        events: Receiver<Event>,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let (sender, events) = channel(64);
+            let budget = LockedBudget::new(1 << 20);
+            let settings = CaptureSettings { lookback_ms: 0, preamble_bytes: 4_096, budget };
+            Self {
+                call: CallCapture::new(CALL, settings),
+                spool: SpoolWriter::new(folder.path(), None).unwrap(),
+                outbox: Outbox {
+                    reporter: Reporter::new(sender, Arc::new(Counters::default())),
+                    open: HashMap::new(),
+                },
+                events,
+                _folder: folder,
+            }
+        }
+
+        fn command(&mut self, command: CaptureCommand) {
+            self.call.commands.push_back((0, command));
+        }
+
+        fn process(&mut self) -> Vec<Event> {
+            self.call.process_guarded(Now::default(), &mut self.spool, &mut self.outbox);
+            std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+        }
+    }
+
+    fn open_tap() -> CaptureCommand {
+        let key = RecordingKey { secret: Zeroizing::new([7; 32]), wrapped: Vec::new() };
+        let channels = ["caller".to_owned(), "callee".to_owned()];
+        let target = Ok(NewRecording { id: RecordingId(9), key, channels, look_back: false });
+        CaptureCommand::OpenTap { permit: dispatch_permit(CALL), target }
+    }
+
+    #[test]
+    fn a_defect_fails_the_calls_recordings_and_refuses_new_ones() {
+        let mut bench = Bench::new();
+        bench.command(open_tap());
+        bench.process();
+        bench.call.guarded(&mut bench.outbox, |_, _| panic!("a defect"));
+        let permit = dispatch_permit(CALL).id();
+        let failed = |recording| Event::RecordingFailed { call: CALL, permit, recording };
+        assert_eq!(bench.process(), [failed(Some(RecordingId(9)))]);
+        bench.command(open_tap());
+        bench.command(CaptureCommand::StartPreamble { epoch: Epoch(1) });
+        bench.command(CaptureCommand::WipePreamble { reason: Reason::Ended });
+        assert_eq!(bench.process(), [failed(None), Event::PreambleUnavailable { call: CALL }]);
+        bench.command(CaptureCommand::End);
+        bench.process();
+        assert!(bench.call.ended);
+    }
+
+    #[test]
+    fn a_revocation_waits_only_for_the_opening_that_it_revokes() {
+        let mut bench = Bench::new();
+        assert!(bench.call.may_revoke());
+        bench.command(open_tap());
+        assert!(!bench.call.may_revoke());
+        bench.process();
+        assert!(bench.call.may_revoke());
+    }
+
+    #[test]
+    fn a_link_keeps_what_there_is_no_room_for_and_notices_when_the_writer_is_gone() {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let mut link = WriterLink::new(sender);
+        let answered = || ToWriter::Command { call: CALL, after: 0, command: CaptureCommand::Answered };
+        assert_eq!((link.send(answered()), link.send(answered())), (Ok(()), Ok(())));
+        assert!(link.is_behind() && link.may_open());
+        receiver.recv().unwrap();
+        assert_eq!(link.flush(), Ok(()));
+        assert!(!link.is_behind());
+        drop(receiver);
+        assert_eq!(link.send(answered()), Err(Unavailable));
+    }
+}
