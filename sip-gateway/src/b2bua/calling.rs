@@ -3,7 +3,7 @@
 use consent::Leg;
 
 use super::offering::own_ip;
-use super::session::{self, Found};
+use super::session;
 use super::{
     Acceptance, Acked, Attempt, Call, CallTimer, Event, MAX_ACKED, MAX_FORKS, Owner, Phase, TIMER_C_MS,
     forward,
@@ -12,12 +12,12 @@ use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::{sequence_of, tag_of};
 use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS};
 use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
-use crate::{Change, EndedBy};
+use crate::{Change, EndedBy, LegMedia};
 
 /// What became of a body on its way to the other leg.
 pub(super) enum Passed {
     /// It goes on like this, and this description was in it.
-    On(bytes::Bytes, Option<Found>),
+    On(bytes::Bytes, Option<LegMedia>),
     /// It holds a description that cannot be read.
     Unreadable,
 }
@@ -62,7 +62,7 @@ impl Call {
         match self.pass_body(env, Leg::B, &response.headers, &response.body) {
             Passed::On(body, found) => {
                 if let Some(found) = found {
-                    let told = self.session.describe(Leg::B, found.media(), true);
+                    let told = self.session.describe(Leg::B, found, true);
                     self.tell(env, told);
                 }
                 response.body = body;
@@ -104,7 +104,7 @@ impl Call {
         };
         match found {
             Some(found) => {
-                let told = self.session.describe(Leg::B, found.media(), false);
+                let told = self.session.describe(Leg::B, found, false);
                 self.tell(env, told);
             }
             None => self.session.settle(Leg::A),
@@ -179,7 +179,7 @@ impl Call {
             match self.pass_body(env, acceptance.from, &ack.headers, &ack.body) {
                 Passed::On(body, found) => {
                     if let Some(found) = found.filter(|_| self.session.offerer() == Some(to)) {
-                        let told = self.session.describe(acceptance.from, found.media(), false);
+                        let told = self.session.describe(acceptance.from, found, false);
                         self.tell(env, told);
                     }
                     sent.body = body;
@@ -380,7 +380,7 @@ impl Call {
         match session::find(headers, body) {
             Ok(Some(found)) => {
                 let body = self.session.rewrite(from, &found, body, own_ip(env, &path));
-                Passed::On(body, Some(found))
+                Passed::On(body, Some(found.media()))
             }
             Ok(None) => Passed::On(body.clone(), None),
             Err(_) if self.emergency => Passed::On(body.clone(), None),

@@ -191,7 +191,7 @@ impl Call {
         }
         match self.pass_body(env, from, &request.headers, &request.body) {
             Passed::On(body, Some(found)) => {
-                let told = self.session.describe(from, found.media(), false);
+                let told = self.session.describe(from, found, false);
                 self.tell(env, told);
                 Some(body)
             }
@@ -251,7 +251,7 @@ impl Call {
             match self.pass_body(env, answerer, &response.headers, &response.body) {
                 Passed::On(body, found) => {
                     if let Some(found) = found {
-                        let told = self.session.describe(answerer, found.media(), false);
+                        let told = self.session.describe(answerer, found, false);
                         self.tell(env, told);
                     }
                     response.body = body;

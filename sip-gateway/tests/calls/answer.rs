@@ -135,7 +135,9 @@ fn redirections_and_challenges_stop_at_the_gateway() {
         let text = failure.text();
         assert!(!text.contains("900555") && !text.contains("Authenticate"), "{text}");
         world.take_all(CARRIER);
-        assert!(world.sent.iter().all(|(_, bytes)| !String::from_utf8_lossy(bytes).contains("Authorization")));
+        assert!(
+            world.sent.iter().all(|(_, bytes)| !String::from_utf8_lossy(bytes).contains("Authorization"))
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! The life of an ordinary call.
 
 use consent::{Leg, Side};
-use sip_gateway::{Event, EndedBy};
+use sip_gateway::{EndedBy, Event};
 
 use crate::world::*;
 

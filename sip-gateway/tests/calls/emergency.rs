@@ -72,7 +72,8 @@ fn a_silent_trunk_costs_four_seconds_and_its_late_answer_is_hung_up() {
     let bye = world.expect(CARRIER, "BYE ");
     world.send(CARRIER, bye.answer("200 OK", "", "", ""));
     world.expect_nothing(PBX);
-    let answer = second.answer("200 OK", "t", "Contact: <sip:y@10.3.0.30:5060>\r\n", &sdp("10.3.0.99", 5000, ""));
+    let answer =
+        second.answer("200 OK", "t", "Contact: <sip:y@10.3.0.30:5060>\r\n", &sdp("10.3.0.99", 5000, ""));
     world.send(CARRIER2, answer);
     let ok = world.expect(PBX, "SIP/2.0 200 ");
     a.learn(&ok);

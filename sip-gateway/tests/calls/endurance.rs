@@ -102,7 +102,8 @@ fn two_thousand_calls_leave_nothing_behind() {
         match number % 4 {
             // Answered, and one of the ends hangs up.
             0 | 1 => {
-                let b = Ua::callee(CARRIER, &invite, "t");
+                let mut b = Ua::callee(CARRIER, &invite, "t");
+                b.branch = 100_000 + number;
                 world.send(CARRIER, invite.answer("200 OK", "t", &b.contact(), &sdp(ANSWER_IP, 5000, "")));
                 let ok = world.expect(PBX, "SIP/2.0 200 ");
                 a.learn(&ok);

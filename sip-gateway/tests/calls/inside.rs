@@ -134,7 +134,8 @@ fn after_the_ack_the_other_side_may_reinvite() {
 fn a_delayed_reinvite_is_answered_in_its_ack() {
     let mut up = Up::new();
     let (invite, _) = reinvite(&mut up, "", "");
-    up.world.send(CARRIER, invite.answer("200 OK", "", &up.b.contact(), &sdp(ANSWER_IP, 5000, "a=sendonly\r\n")));
+    up.world
+        .send(CARRIER, invite.answer("200 OK", "", &up.b.contact(), &sdp(ANSWER_IP, 5000, "a=sendonly\r\n")));
     assert_eq!(changes(&up), [(Leg::B, Change::Held)]);
     up.world.expect(PBX, "SIP/2.0 200 ");
     up.world.send(PBX, up.a.request("ACK", "", &sdp(OFFER_IP, 4000, "a=recvonly\r\n")));
@@ -150,7 +151,8 @@ fn update_passes_with_our_description() {
     up.world.send(PBX, up.a.request("UPDATE", &contact, &sdp(OFFER_IP, 4000, "a=sendonly\r\n")));
     let update = up.world.expect(CARRIER, "UPDATE ");
     assert!(update.body().contains("m=audio 20002 ") && update.body().contains("a=sendonly"));
-    up.world.send(CARRIER, update.answer("200 OK", "", &up.b.contact(), &sdp(ANSWER_IP, 5000, "a=recvonly\r\n")));
+    up.world
+        .send(CARRIER, update.answer("200 OK", "", &up.b.contact(), &sdp(ANSWER_IP, 5000, "a=recvonly\r\n")));
     let ok = up.world.expect(PBX, "SIP/2.0 200 ");
     assert!(ok.body().contains("m=audio 20000 "));
     assert_eq!(changes(&up), [(Leg::A, Change::Held)]);
@@ -390,7 +392,8 @@ fn requests_in_dialog_follow_route_set_and_target() {
     let invite = world.expect(CARRIER, "INVITE ");
     assert!(!invite.headers().contains("Record-Route") && !invite.headers().contains("Route"));
     let contact = "Contact: <sip:phone@192.168.9.9:6000>\r\n";
-    let record = format!("Record-Route: <sip:c1.example;lr>\r\nRecord-Route: <sip:c2.example;lr>\r\n{contact}");
+    let record =
+        format!("Record-Route: <sip:c1.example;lr>\r\nRecord-Route: <sip:c2.example;lr>\r\n{contact}");
     world.send(CARRIER, invite.answer("200 OK", "t", &record, ""));
     world.expect(PBX, "SIP/2.0 100 ");
     let ok = world.expect(PBX, "SIP/2.0 200 ");

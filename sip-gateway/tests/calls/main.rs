@@ -11,6 +11,7 @@
 mod answer;
 mod basic;
 mod cancel;
+mod chaos;
 mod emergency;
 mod endurance;
 mod inside;

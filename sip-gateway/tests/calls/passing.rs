@@ -64,8 +64,16 @@ fn what_binds_to_one_leg_stays_on_it() {
     assert_eq!(invite.get("Supported"), "histinfo");
     assert_eq!(invite.get("Allow"), "INVITE, INFO, FOO");
     for name in [
-        "Proxy-Authorization", "Authorization", "Session-Expires", "Min-SE", "Route", "Replaces",
-        "Proxy-Require", "X-Consent", "X-Earmark-Basis", "Timestamp",
+        "Proxy-Authorization",
+        "Authorization",
+        "Session-Expires",
+        "Min-SE",
+        "Route",
+        "Replaces",
+        "Proxy-Require",
+        "X-Consent",
+        "X-Earmark-Basis",
+        "Timestamp",
     ] {
         assert!(!invite.headers().contains(name), "{name}");
     }

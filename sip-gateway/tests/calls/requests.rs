@@ -48,7 +48,7 @@ fn what_cannot_be_a_call_is_refused_with_the_right_status() {
         let mut a = Ua::caller(PBX, "100");
         let text = edit(a.invite(extra, ""));
         world.send(PBX, text);
-        let answer = world.next(PBX).unwrap();
+        let answer = world.take_all(PBX).pop().unwrap();
         assert!(world.events.is_empty(), "{:?}", world.events);
         world.expect_nothing(CARRIER);
         answer

@@ -33,7 +33,7 @@ fn on_stream(world: &mut World, stream: StreamId) -> Vec<Msg> {
             .lines()
             .find_map(|line| line.strip_prefix("Content-Length: "))
             .map_or(0, |length| length.parse().unwrap());
-        messages.push(Msg::new(Bytes::copy_from_slice(rest[..end + 4 + length].as_bytes())));
+        messages.push(Msg::new(Bytes::copy_from_slice(&rest.as_bytes()[..end + 4 + length])));
         rest = &rest[end + 4 + length..];
     }
     messages
@@ -49,7 +49,10 @@ fn a_call_over_tcp_byte_by_byte() {
         feed(&mut world, &[byte]);
     }
     let invite = world.expect(CARRIER, "INVITE ");
-    world.send(CARRIER, invite.answer("200 OK", "t", "Contact: <sip:x@10.2.0.20:5060>\r\n", &sdp(ANSWER_IP, 5000, "")));
+    world.send(
+        CARRIER,
+        invite.answer("200 OK", "t", "Contact: <sip:x@10.2.0.20:5060>\r\n", &sdp(ANSWER_IP, 5000, "")),
+    );
     let answers = on_stream(&mut world, OPENED);
     assert_eq!(answers.iter().map(|a| a.response().status).collect::<Vec<_>>(), [100, 200]);
     assert_eq!(answers[1].get("Contact"), "<sip:10.0.0.1:5060;transport=tcp>");
