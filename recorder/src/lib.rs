@@ -1,7 +1,7 @@
 //! The media plane: relay, prompts, digits, and the one gate from a packet to a file.
 //!
-//! Two pure machines, each told bytes and time: [`Session`](session) relays one call's packets and
-//! [`Capture`](capture) turns the frames that a [`consent::Permit`] covers into a sealed recording.
+//! Two pure machines, each told bytes and time: [`Session`](session::Session) relays one call's packets and
+//! [`Capture`] turns the frames that a [`consent::Permit`] covers into a sealed recording.
 //! [`plane`] runs them on sockets and threads. Signalling and records are elsewhere.
 
 mod capture;

@@ -1,7 +1,7 @@
 //! What the gateway says to a party: notices in the district's languages, in both laws of G.711.
 //!
 //! Read once at start. Each notice is one piece of audio: its languages in their order, with
-//! [`PAUSE_MS`] between them. Files are RIFF WAVE, 8 kHz mono, 16-bit PCM or µ-law; nothing is resampled.
+//! `PAUSE_MS` between them. Files are RIFF WAVE, 8 kHz mono, 16-bit PCM or µ-law; nothing is resampled.
 
 use std::fs;
 use std::io;

@@ -2,7 +2,7 @@
 //!
 //! Follows RFC 3550 (as a translator with its own identity towards each leg, §7), RFC 4733 (keys),
 //! RFC 7983 and RFC 5761 (what else may arrive on an RTP port), and the table of who is heard in
-//! [`latch`]. Leaves out SRTP, tones in the audio, and every decision on consent: it raises the call's
+//! `latch`. Leaves out SRTP, tones in the audio, and every decision on consent: it raises the call's
 //! epoch on what it sees in the media, stamps what it hands to the tap, and reports.
 //!
 //! | input | output |
