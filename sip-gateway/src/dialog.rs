@@ -38,6 +38,15 @@ pub(crate) fn tag_of(headers: &Headers, field: &str) -> Option<String> {
     NameAddr::parse(headers.first(field)?).ok()?.tag().map(str::to_owned)
 }
 
+/// Gives the To of a response this tag, if it has none (§8.2.6.2).
+pub(crate) fn add_tag(headers: &mut Headers, tag: &str) {
+    let tagged = match headers.first(name::TO).map(NameAddr::parse) {
+        Some(Ok(to)) if to.tag().is_none() => to.with_tag(Some(tag)),
+        _ => return,
+    };
+    headers.set(name::TO, tagged);
+}
+
 /// One leg's dialog.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialog {

@@ -9,7 +9,9 @@ use crate::{LegMedia, PeerId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An initial INVITE was accepted from a peer; 100 has been sent. The core waits for
-    /// [`Command::Proceed`](crate::Command::Proceed) or `Refuse` and goes no further on its own.
+    /// [`Command::Proceed`](crate::Command::Proceed) or `Refuse` and goes no further on its own; after 10 s
+    /// it answers 500. Only an emergency call goes on by itself, to the public peers and without our media,
+    /// after 250 ms or a `Refuse`.
     Offered(Box<Offer>),
     /// The INVITE went out to a peer (again, after a failover).
     Routed {

@@ -33,7 +33,7 @@ pub(crate) const PASSED_OPTIONS: [&str; 7] = [
 ];
 
 /// Methods that end at the gateway, so that neither side is told that the other knows them.
-const HELD_BACK: [&str; 6] = ["PRACK", "REFER", "SUBSCRIBE", "REGISTER", "PUBLISH", "UNREGISTER"];
+const HELD_BACK: [&str; 5] = ["PRACK", "REFER", "SUBSCRIBE", "REGISTER", "PUBLISH"];
 
 /// Each leg's own.
 const OURS: [&str; 10] = [

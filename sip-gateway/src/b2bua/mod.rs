@@ -40,7 +40,7 @@ use bytes::Bytes;
 use consent::{CallId, Leg, Side};
 
 use crate::core::{Deadline, Environment, Origin, Path, TimerKey};
-use crate::dialog::{Dialog, DialogId};
+use crate::dialog::{Dialog, DialogId, add_tag};
 use crate::transaction::{Report, T1_64_MS, T4_MS, TxId};
 use crate::wire::{Request, Response, name};
 use crate::{EndedBy, Event, PeerId, Route};
@@ -69,8 +69,11 @@ const MAX_FORKS: usize = 16;
 /// Requests of one call that wait for the other leg's answer; beyond: 500 with Retry-After.
 const MAX_RELAYS: usize = 16;
 
+/// Dialogs of one call, those of further 2xx included, each of which gets ACK and BYE; beyond: dropped.
+const MAX_DIALOGS: usize = 64;
+
 /// ACKs kept for repeated 2xx.
-const MAX_ACKED: usize = 8;
+const MAX_ACKED: usize = MAX_DIALOGS;
 
 /// Whose transaction it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,6 +222,11 @@ impl Call {
         self.id
     }
 
+    /// The To tag of what we answer for no callee in particular.
+    pub(crate) fn tag(&self) -> &str {
+        &self.tag
+    }
+
     /// Whether nothing more is to come.
     pub(crate) const fn is_done(&self) -> bool {
         self.done
@@ -310,7 +318,7 @@ impl Call {
 
     /// Makes the two dialogs of a callee's response known.
     fn add_fork(&mut self, env: &mut Environment, attempt: usize, response: &Response) -> Option<usize> {
-        let made = self.attempts.get(attempt)?;
+        let made = self.attempts.get(attempt).filter(|_| self.forks.len() < MAX_DIALOGS)?;
         let b = Dialog::of_uac(env, &made.invite, &response.headers, made.path);
         let tag = if self.forks.is_empty() { self.tag.clone() } else { env.generator.tag() };
         let a = Dialog::of_uas(env, &self.invite, &tag, self.back);
@@ -344,12 +352,7 @@ impl Call {
     ) -> Response {
         let mut reply = Response::to(&request.headers, response.status);
         reply.reason.clone_from(&response.reason);
-        if let Some(Ok(to)) = request.headers.first(name::TO).map(crate::wire::NameAddr::parse)
-            && to.tag().is_none()
-        {
-            let tagged = to.with_tag(Some(tag));
-            reply.headers.set(name::TO, tagged);
-        }
+        add_tag(&mut reply.headers, tag);
         let method = request.method.as_str();
         if matches!(method, "INVITE" | "UPDATE") && response.status < 300 {
             reply.headers.copy(&request.headers, name::RECORD_ROUTE);

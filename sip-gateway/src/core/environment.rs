@@ -8,10 +8,10 @@ use consent::{CallId, Leg, Now};
 use super::generator::Generator;
 use super::{Counters, Origin, Output, Path, Ports, Timers, TransportLayer};
 use crate::b2bua::{CallTimer, Owner};
-use crate::dialog::DialogId;
+use crate::dialog::{DialogId, add_tag};
 use crate::emergency::Matcher;
 use crate::transaction::{NewClient, Transactions, TxId, TxTimer};
-use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
+use crate::wire::{Headers, Method, Request, Response, name};
 use crate::{Config, Event, ListenerId, PeerId, StreamId, Transport};
 
 /// Transactions per permitted call: two INVITEs and two BYEs are alive at once in a short call, each for
@@ -159,11 +159,8 @@ impl Environment {
 
     /// Gives the To of a response a tag, if it has none (RFC 3261 §8.2.6.2).
     pub(crate) fn add_to_tag(&mut self, headers: &mut Headers) {
-        let tagged = match headers.first(name::TO).map(NameAddr::parse) {
-            Some(Ok(to)) if to.tag().is_none() => to.with_tag(Some(&self.generator.tag())),
-            _ => return,
-        };
-        headers.set(name::TO, tagged);
+        let tag = self.generator.tag();
+        add_tag(headers, &tag);
     }
 
     /// Where a request inside a dialog goes: to the address that its next hop names, if that is the same

@@ -19,8 +19,8 @@
 
 use super::{Core, Origin, Path};
 use crate::b2bua::{ALLOW, Call, Owner, Role, passes_option};
-use crate::dialog::{DialogId, tag_of};
-use crate::transaction::{MergeKey, Report, ServerKey, TxId};
+use crate::dialog::{DialogId, add_tag, tag_of};
+use crate::transaction::{MergeKey, Priority, Report, ServerKey, TxId};
 use crate::wire::{Method, Request, Response, Uri, Via, max_forwards, name, stamp_source};
 
 /// Retry-After of our own 503 (RFC 3261 §20.33).
@@ -121,7 +121,16 @@ impl Core {
         let invite = arrival.key_of_invite().and_then(|key| self.env.transactions.find_server(&key));
         let Some(invite) = invite else { return self.answer(arrival, 481) };
         let owner = self.env.transactions.owner(invite);
-        self.answer(arrival, 200);
+        // The same To tag as the INVITE's own responses (§9.2).
+        let call = match owner {
+            Some(Owner::Call(call, _)) => self.calls.get(&call),
+            Some(Owner::Nobody) | None => None,
+        };
+        let mut response = Response::to(&arrival.request.headers, 200);
+        if let Some(call) = call {
+            add_tag(&mut response.headers, call.tag());
+        }
+        self.finish(arrival, response);
         if let Some(Owner::Call(call, role)) = owner {
             self.with_call(call, |call, env| call.on_cancel(env, role, invite, &arrival.request));
         }
@@ -132,7 +141,7 @@ impl Core {
             .and_then(|id| self.env.dialogs.get(&id).copied())
             .filter(|place| place.peer == arrival.origin.peer && self.calls.contains_key(&place.call));
         let Some(place) = place else { return self.answer(&arrival, 481) };
-        let Some(server) = self.open(&arrival, true, None) else { return };
+        let Some(server) = self.open(&arrival, Priority::InCall, None) else { return };
         let Arrival { origin, request, .. } = arrival;
         self.with_call(place.call, |call, env| call.on_request(env, place, server, origin, request));
     }
@@ -152,7 +161,8 @@ impl Core {
             self.env.counters().shed_calls += 1;
             return self.shed(&arrival);
         }
-        let Some(server) = self.open(&arrival, emergency, Some(merge)) else { return };
+        let priority = if emergency { Priority::Emergency } else { Priority::Ordinary };
+        let Some(server) = self.open(&arrival, priority, Some(merge)) else { return };
         self.env.respond(server, &Response::to(&arrival.request.headers, 100));
         let over_limit = self.env.live_calls >= limit;
         let Arrival { origin, request, .. } = arrival;
@@ -223,15 +233,15 @@ impl Core {
 
     /// Answers a request in a transaction of its own that nobody follows.
     fn finish(&mut self, arrival: &Arrival, mut response: Response) {
-        let Some(server) = self.open(arrival, false, None) else { return };
+        let Some(server) = self.open(arrival, Priority::Ordinary, None) else { return };
         self.env.add_to_tag(&mut response.headers);
         self.env.respond(server, &response);
     }
 
-    fn open(&mut self, arrival: &Arrival, urgent: bool, merge: Option<MergeKey>) -> Option<TxId> {
+    fn open(&mut self, arrival: &Arrival, priority: Priority, merge: Option<MergeKey>) -> Option<TxId> {
         let invite = arrival.request.method == Method::INVITE;
         let key = (arrival.key.clone(), merge);
-        match self.env.transactions.open_server(key, invite, arrival.path, urgent, Owner::Nobody) {
+        match self.env.transactions.open_server(key, invite, arrival.path, priority, Owner::Nobody) {
             Ok(id) => Some(id),
             Err(_) => {
                 self.env.counters().shed_transactions += 1;

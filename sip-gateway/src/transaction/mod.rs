@@ -1,7 +1,7 @@
 //! The four transaction machines of RFC 3261 §17, with the Accepted state of RFC 6026.
 //!
 //! A machine holds no message, socket or clock. It is told what happened and says what to do, as a list
-//! of [`Effect`]s; [`Transactions`](crate::transaction::Transactions) keeps the messages, the timers and
+//! of [`Effect`]s; [`Transactions`] keeps the messages, the timers and
 //! the matching of §17.1.3 and §17.2.3.
 //!
 //! Left out: RFC 4320's 100 to a non-INVITE request that takes longer than Timer E's cap (allowed, not
@@ -11,7 +11,7 @@ mod client;
 mod server;
 mod table;
 
-pub(crate) use table::{MergeKey, NewClient, Report, ServerKey, Transactions, TxId, TxTimer};
+pub(crate) use table::{MergeKey, NewClient, Priority, Report, ServerKey, Transactions, TxId, TxTimer};
 
 /// Round-trip estimate (RFC 3261 §17.1.1.1).
 pub(crate) const T1_MS: u64 = 500;

@@ -28,6 +28,27 @@ pub(crate) struct TxTimer {
 #[error("too many transactions")]
 pub(crate) struct Full;
 
+/// How much of the table a request may find taken and still get in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// A new call, or a request outside calls: the limit.
+    Ordinary,
+    /// A request of a call that exists: twice the limit, so that new ones cannot crowd it out.
+    InCall,
+    /// An emergency call: four times the limit.
+    Emergency,
+}
+
+impl Priority {
+    const fn share(self) -> usize {
+        match self {
+            Self::Ordinary => 1,
+            Self::InCall => 2,
+            Self::Emergency => 4,
+        }
+    }
+}
+
 /// What the user agent core learns of a transaction besides its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
@@ -151,7 +172,7 @@ pub(crate) struct NewClient<O> {
     pub(crate) owner: O,
 }
 
-/// All transactions. At most `limit` are opened through [`Self::open_server`]; those that the core opens
+/// All transactions. [`Self::open_server`] is bounded by `limit` and [`Priority`]; those that the core opens
 /// itself belong to calls, which are bounded, and always find room.
 pub(crate) struct Transactions<O> {
     live: HashMap<TxId, Live<O>>,
@@ -198,17 +219,16 @@ impl<O: Clone> Transactions<O> {
     /// Opens a server transaction for a new request.
     ///
     /// # Errors
-    /// [`Full`] beyond the limit, which does not hold for `urgent` requests: those of calls that exist,
-    /// and emergency calls.
+    /// [`Full`] beyond the limit of its [`Priority`].
     pub(crate) fn open_server(
         &mut self,
         key: (ServerKey, Option<MergeKey>),
         invite: bool,
         path: Path,
-        urgent: bool,
+        priority: Priority,
         owner: O,
     ) -> Result<TxId, Full> {
-        if self.live.len() >= self.limit && !urgent {
+        if self.live.len() >= self.limit.saturating_mul(priority.share()) {
             return Err(Full);
         }
         let reliable = path.is_reliable();

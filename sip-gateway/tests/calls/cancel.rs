@@ -19,6 +19,7 @@ fn cancelled(world: &mut World, a: &mut Ua) {
     let ok = world.expect(PBX, "SIP/2.0 200 OK");
     assert!(ok.get("CSeq").ends_with(" CANCEL"));
     let terminated = world.expect(PBX, "SIP/2.0 487 Request Terminated");
+    assert_eq!(ok.tag("To"), terminated.tag("To"));
     world.send(PBX, a.ack_failure(&terminated));
     let end = world.ended().remove(0);
     assert_eq!((end.by, end.final_status, end.cancelled), (Some(EndedBy::Caller), Some(487), true));

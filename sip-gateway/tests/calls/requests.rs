@@ -255,3 +255,24 @@ fn a_full_transaction_table_sheds_and_lives_on() {
     world.send(PBX, options("sip:10.0.0.1", ""));
     world.expect(PBX, "SIP/2.0 200 ");
 }
+
+#[test]
+fn a_full_transaction_table_still_serves_the_calls_that_exist() {
+    let mut config = config();
+    config.limits.max_calls = 1;
+    let mut up = Up::of(World::with(config));
+    for number in 0..5000u32 {
+        up.world.send(PBX, options("sip:10.0.0.1", "").replace("z9hG4bKo", &format!("z9hG4bK{number}x")));
+    }
+    up.world.take_all(PBX);
+    assert!(up.world.core.counters().shed_transactions > 0);
+    let mut emergency = Ua::caller(PBX, "911");
+    emergency.call_id = "emergency".to_owned();
+    emergency.branch = 800;
+    up.world.send(PBX, emergency.invite("", ""));
+    up.world.expect(PBX, "SIP/2.0 100 ");
+    up.world.send(PBX, up.a.request("BYE", "", ""));
+    up.world.expect(PBX, "SIP/2.0 200 ");
+    up.world.expect(CARRIER, "INVITE sip:911@");
+    up.world.expect(CARRIER, "BYE ");
+}
