@@ -156,7 +156,7 @@ impl CaptureCommand {
     ///
     /// # Errors
     /// Gives back a command that does not concern it.
-    pub fn from_command(command: Command) -> Result<(CallId, Self), Command> {
+    pub fn from_command(command: Command) -> Result<(CallId, Self), Box<Command>> {
         Ok(match command {
             Command::StartPreamble { call, epoch } => (call, Self::StartPreamble { epoch }),
             Command::WipePreamble { call, reason } => (call, Self::WipePreamble { reason }),
@@ -166,7 +166,7 @@ impl CaptureCommand {
             Command::CloseTap { call, permit, before } => (call, Self::CloseTap { permit, before }),
             Command::Answered { call } => (call, Self::Answered),
             Command::End { call } => (call, Self::End),
-            other => return Err(other),
+            other => return Err(Box::new(other)),
         })
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Channel {
     end: Option<i64>,
     before: Before,
     told: Option<Told>,
+    /// The press whose tone is kept: its later packets belong to it, whatever they are marked as.
+    kept: Option<(u32, u32, char)>,
     run: Option<Run>,
     /// Comfort noise is in force where samples are emitted.
     comfort: bool,
@@ -173,6 +175,7 @@ impl Channel {
             end: None,
             before: Before::default(),
             told: None,
+            kept: None,
             run: None,
             comfort: false,
             heard: false,
@@ -213,6 +216,10 @@ impl Channel {
                 }
             }
         }
+        // It was overtaken by the source's first packet: what lies between them has yet to come, or never will.
+        if let Some(first) = self.source.map(|source| source.first) {
+            self.mark((position + samples).max(limit)..first, Mark::Missing(GapCause::Loss));
+        }
         self.reach(position, position + samples);
     }
 
@@ -235,7 +242,14 @@ impl Channel {
     }
 
     /// Takes a key press out, or puts its tone in.
-    pub(crate) fn press(&mut self, arrival: i64, floor: Option<i64>, press: Press) {
+    pub(crate) fn press(&mut self, arrival: i64, floor: Option<i64>, mut press: Press) {
+        match (press.answer, self.kept) {
+            (Some(key), _) => self.kept = Some((press.ssrc, press.timestamp, key)),
+            (None, Some((ssrc, timestamp, key))) if (ssrc, timestamp) == (press.ssrc, press.timestamp) => {
+                press.answer = Some(key);
+            }
+            (None, _) => {}
+        }
         let duration = i64::from(press.duration);
         let mapped = self.source.filter(|source| source.ssrc == press.ssrc);
         let mapped = mapped.map(|source| source.position + difference(press.timestamp, source.timestamp));

@@ -83,6 +83,14 @@ struct OpenFile {
     synced: u64,
 }
 
+/// What is left of an open file once its stream has ended.
+struct Ending {
+    sealer: Sealer,
+    opened_at: Wall,
+    announced: bool,
+    length: u64,
+}
+
 type Outputs = VecDeque<Output>;
 
 impl Grant {
@@ -236,8 +244,11 @@ impl Recording {
         let mut ogg = Vec::new();
         let length = file.encoder.abandon(&mut ogg);
         self.timeline.close(length);
-        let file = (file.sealer, file.opened_at);
-        self.seal(file, length, &ogg, out)
+        self.seal(
+            Ending { sealer: file.sealer, opened_at: file.opened_at, announced: file.announced, length },
+            &ogg,
+            out,
+        )
     }
 
     fn seal_all(mut self, out: &mut Outputs) -> Result<(), StoreError> {
@@ -250,17 +261,16 @@ impl Recording {
         let Some(file) = self.file.take() else { return Ok(()) };
         let mut ogg = Vec::new();
         file.encoder.finish(length, &mut ogg)?;
-        self.seal((file.sealer, file.opened_at), length, &ogg, out)
+        self.seal(
+            Ending { sealer: file.sealer, opened_at: file.opened_at, announced: file.announced, length },
+            &ogg,
+            out,
+        )
     }
 
     /// Writes the end of the stream and the final chunk. A recording without a sample leaves no file.
-    fn seal(
-        mut self,
-        (mut sealer, opened_at): (Sealer, Wall),
-        length: u64,
-        ogg: &[u8],
-        out: &mut Outputs,
-    ) -> Result<(), StoreError> {
+    fn seal(mut self, ending: Ending, ogg: &[u8], out: &mut Outputs) -> Result<(), StoreError> {
+        let Ending { mut sealer, opened_at, announced, length } = ending;
         let recording = self.target.id;
         if length == 0 {
             out.push_back(Output::Discard { recording });
@@ -282,6 +292,11 @@ impl Recording {
         sealer.seal(ChunkKind::Audio, ogg, &mut bytes);
         sealer.seal(ChunkKind::Final, &serde_json::to_vec(&summary)?, &mut bytes);
         out.push_back(Output::Append { recording, bytes });
+        if !announced {
+            let (call, permit) = (self.call, self.permit);
+            let started = Event::RecordingStarted { call, permit, recording, at: started_at };
+            out.push_back(Output::Event(started));
+        }
         let (sha256, bytes) = sealer.digest();
         let header = header(self.call, &self.target, &self.grant, opened_at);
         let sealed = Box::new(Sealed::new(header, summary, bytes, sha256));
@@ -434,9 +449,7 @@ impl Recording {
         let recording = self.target.id;
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut bytes = Vec::with_capacity(ogg.len() + 512);
-        if !ogg.is_empty() {
-            file.sealer.seal(ChunkKind::Audio, ogg, &mut bytes);
-        }
+        file.sealer.seal_if_any(ChunkKind::Audio, ogg, &mut bytes);
         let at = Wall(file.opened_at.0 + self.timeline.origin_us());
         let announce = !std::mem::replace(&mut file.announced, true);
         if announce {

@@ -359,6 +359,13 @@ impl Sealer {
         self.bytes += (out.len() - start) as u64;
     }
 
+    /// [`Self::seal`], unless there is nothing to seal.
+    pub(crate) fn seal_if_any(&mut self, kind: ChunkKind, content: &[u8], out: &mut Vec<u8>) {
+        if !content.is_empty() {
+            self.seal(kind, content, out);
+        }
+    }
+
     /// SHA-256 of the file so far, in hexadecimal, and its size.
     pub(crate) fn digest(&self) -> (String, u64) {
         (hexadecimal::encode(&self.hash.clone().finalize()), self.bytes)

@@ -11,20 +11,20 @@
 //! fails is given up for good (a sync is never tried again and then trusted) and reported; the recording
 //! fails when no copy is left. What a failed copy holds stays for recovery.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use consent::{CallId, RecordingId};
 
 use crate::{Event, Output, Sealed};
 
-pub use crate::recovery::{Unreadable, recover, recover_with};
+pub use crate::recovery::{Unreadable, UnwrapKey, recover, recover_with};
 
 /// Name of a file that is written.
 pub(crate) const PART: &str = "part";
@@ -98,8 +98,22 @@ struct FileCopy {
 
 #[derive(Debug)]
 enum Job {
-    Sync { recording: RecordingId, second: bool, file: Arc<File> },
-    Finish { recording: RecordingId, copies: Vec<FileCopy>, sealed: Box<Sealed> },
+    /// Make the file's name last.
+    Name {
+        recording: RecordingId,
+        second: bool,
+        path: PathBuf,
+    },
+    Sync {
+        recording: RecordingId,
+        second: bool,
+        file: Arc<File>,
+    },
+    Finish {
+        recording: RecordingId,
+        copies: Vec<FileCopy>,
+        sealed: Box<Sealed>,
+    },
 }
 
 #[derive(Debug)]
@@ -152,11 +166,8 @@ impl SpoolWriter {
 
     /// What came of earlier outputs.
     pub fn poll_report(&mut self) -> Option<SpoolReport> {
-        loop {
-            match self.done.try_recv() {
-                Ok(done) => self.on_done(done),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(done) = self.done.try_recv() {
+            self.on_done(done);
         }
         self.reports.pop_front()
     }
@@ -182,6 +193,12 @@ impl SpoolWriter {
             match create_locked(&path) {
                 Ok(file) => spooled.copies.push(FileCopy { file: Arc::new(file), path, second }),
                 Err(error) => failures.push((second, error)),
+            }
+        }
+        for copy in &spooled.copies {
+            let job = Job::Name { recording, second: copy.second, path: copy.path.clone() };
+            if self.jobs.as_ref().is_none_or(|jobs| jobs.try_send(job).is_err()) {
+                tracing::warn!(%call, %recording, "the disk is slow to sync");
             }
         }
         self.open.insert(recording, spooled);
@@ -309,28 +326,44 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
 fn create_locked(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
     file.try_lock().map_err(io::Error::from)?;
-    sync_directory(path)?;
     Ok(file)
 }
 
 fn sync_files(jobs: &Receiver<Job>, done: &Sender<Done>) {
+    // A sync that failed may be followed by one that succeeds although pages were dropped in between.
+    let mut distrusted: HashSet<(RecordingId, bool)> = HashSet::new();
     while let Ok(job) = jobs.recv() {
-        let answer = match job {
-            Job::Sync { recording, second, file } => match file.sync_data() {
-                Ok(()) => continue,
-                Err(error) => Done::SyncFailed { recording, second, error },
-            },
-            Job::Finish { recording, copies, sealed } => finish_copies(recording, &copies, sealed),
+        let (recording, second, outcome) = match job {
+            Job::Name { recording, second, path } => (recording, second, sync_directory(&path)),
+            Job::Sync { recording, second, file } => (recording, second, file.sync_data()),
+            Job::Finish { recording, copies, sealed } => {
+                let finished = finish_copies(recording, &copies, sealed, &distrusted);
+                distrusted.retain(|(of, _)| *of != recording);
+                if done.send(finished).is_err() {
+                    return;
+                }
+                continue;
+            }
         };
-        if done.send(answer).is_err() {
+        let Err(error) = outcome else { continue };
+        distrusted.insert((recording, second));
+        if done.send(Done::SyncFailed { recording, second, error }).is_err() {
             return;
         }
     }
 }
 
-fn finish_copies(recording: RecordingId, copies: &[FileCopy], mut sealed: Box<Sealed>) -> Done {
+fn finish_copies(
+    recording: RecordingId,
+    copies: &[FileCopy],
+    mut sealed: Box<Sealed>,
+    distrusted: &HashSet<(RecordingId, bool)>,
+) -> Done {
     let (mut whole, mut failed) = (None, Vec::new());
     for copy in copies {
+        if distrusted.contains(&(recording, copy.second)) {
+            continue;
+        }
         match seal_file(&copy.file, &copy.path) {
             Ok(()) => whole = whole.or_else(|| Some(copy.path.with_extension(SEALED))),
             Err(error) => failed.push((copy.second, error)),
@@ -341,4 +374,55 @@ fn finish_copies(recording: RecordingId, copies: &[FileCopy], mut sealed: Box<Se
         sealed
     });
     Done::Finished { recording, sealed, failed }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use consent::{RetentionTag, Wall};
+
+    use super::*;
+    use crate::sealed::{Header, Summary};
+
+    fn sealed() -> Box<Sealed> {
+        let header = Header {
+            recording: RecordingId(1),
+            call: CallId(2),
+            wrapped_key: Vec::new(),
+            retention: RetentionTag::try_from("RT-TEST".to_owned()).unwrap(),
+            channels: Vec::new(),
+            codec: "opus".to_owned(),
+            opened_at: Wall(0),
+            look_back: false,
+        };
+        let summary = Summary {
+            started_at: Wall(0),
+            duration_s: 1.0,
+            intervals: Vec::new(),
+            gaps: Vec::new(),
+            recovered: false,
+        };
+        Box::new(Sealed::new(header, summary, 0, String::new()))
+    }
+
+    #[test]
+    fn a_copy_whose_sync_failed_once_is_never_trusted_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let recording = RecordingId(1);
+        let path = directory.path().join(format!("{recording}.{PART}"));
+        let file = Arc::new(create_locked(&path).unwrap());
+        // The kernel refuses to sync a device.
+        let device = Arc::new(File::open("/dev/null").unwrap());
+        let (jobs, queue) = sync_channel(4);
+        let (answers, done) = channel();
+        jobs.send(Job::Sync { recording, second: false, file: device }).unwrap();
+        let copies = vec![FileCopy { file, path: path.clone(), second: false }];
+        jobs.send(Job::Finish { recording, copies, sealed: sealed() }).unwrap();
+        drop(jobs);
+        sync_files(&queue, &answers);
+        assert!(matches!(done.recv().unwrap(), Done::SyncFailed { second: false, .. }));
+        let Done::Finished { sealed: None, .. } = done.recv().unwrap() else { panic!("trusted") };
+        assert!(path.exists(), "left for recovery");
+    }
 }

@@ -46,7 +46,7 @@ impl Timeline {
     }
 
     /// Places a frame. All that was due before its arrival has been emitted. An answer's tone is kept if
-    /// `keep_answer`, and taken out like any other key if not.
+    /// `keep_answer` when it begins, and taken out like any other key if not.
     pub(crate) fn place(&mut self, admitted: &Admitted<'_>, keep_answer: bool) {
         let frame = admitted.frame();
         self.start.get_or_insert(frame.at.mono);
