@@ -1,7 +1,7 @@
 //! Ogg Opus (RFC 7845) as a recording holds it: 8 kHz, two channels, one party each, 20 ms packets.
 //!
-//! [`Encoder`] makes pages as the audio comes, so that everything up to the last page can be played after a
-//! crash, and [`closing_page`] ends such a stream without the encoder. [`PcmReader`] reads a stream back.
+//! `Encoder` makes pages as the audio comes, so that everything up to the last page can be played after a
+//! crash, and `closing_page` ends such a stream without the encoder. [`PcmReader`] reads a stream back.
 //! Left out: chaining, channel mappings other than mono and stereo, output gain, DTX (silence is a fact and
 //! is encoded as one).
 
@@ -26,8 +26,9 @@ const BIT_RATE: i32 = 32_000;
 const COMPLEXITY: i32 = 10;
 /// The most that an Opus packet of one frame may take (RFC 6716 §3.2.1).
 const PACKET_BYTES_MAX: usize = 1_275;
-/// A page holds at most 255 lacing values (RFC 3533 §6), and a silent packet needs one.
-const SILENT_PACKETS_PER_PAGE: u64 = 255;
+/// Pages of a second: longer ones make seeking coarse, and no more than 255 lacing values fit into one
+/// (RFC 3533 §6).
+const SILENT_PACKETS_PER_PAGE: u64 = 50;
 /// Packets of silence after which the encoder's state has come to rest.
 const SETTLING_PACKETS: u64 = 5;
 /// A SILK narrowband stereo 20 ms packet with an empty frame (RFC 6716 §3.1, code 0): the decoder conceals it.
@@ -151,7 +152,7 @@ impl Encoder {
         self.flush(out);
         let mut left = packets - settling;
         while left > 0 {
-            let count = left.min(SILENT_PACKETS_PER_PAGE / (silent.len() as u64 / 255 + 1));
+            let count = left.min(SILENT_PACKETS_PER_PAGE);
             for _ in 0..count {
                 self.packets.extend_from_slice(&silent);
                 self.lengths.push(silent.len());

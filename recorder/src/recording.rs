@@ -32,8 +32,8 @@ const PAGE_PACKETS: usize = 20;
 const SYNC_SAMPLES: u64 = SAMPLE_RATE as u64;
 /// Frames released from the look-back at one go: a long preamble is encoded in turns of some 20 ms each.
 const TURN_FRAMES: usize = 200;
-/// Packets of silence written at one go: nine minutes of hold in 150 kB.
-const SILENCE_PACKETS: u64 = 25_500;
+/// Packets of silence written at one go: two and a half minutes of hold in some 100 kB.
+const SILENCE_PACKETS: u64 = 7_500;
 
 /// A recording that has a permit, or had one and may get the next.
 pub(crate) struct Recording {

@@ -5,7 +5,7 @@
 //! synced after every second of audio, and before it is reported as sealed it is synced, renamed, and its
 //! directory synced: a file renamed but not synced into its directory is lost at a power cut. Syncs run on a
 //! thread of their own, because a disk can take seconds for one and frames do not wait. An open file is
-//! locked (`flock`), so that [`recover`](crate::spool::recover) leaves it alone.
+//! locked (`flock`), so that [`recover`] leaves it alone.
 //!
 //! Dispatch recordings are written twice where a second directory is configured. A copy whose write or sync
 //! fails is given up for good (a sync is never tried again and then trusted) and reported; the recording
