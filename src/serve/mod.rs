@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use consent::Notice;
 use recorder::prompt::PromptSet;
 use recorder::{Plane, PlaneConfig, Sealed};
 use sip_gateway::{Core, Listener, Sockets, Transport};
@@ -41,6 +42,10 @@ const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the store has to take the last recordings when the service stops; what is left is stored at
 /// the next start.
 const SHELF_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What an asking takes beyond its questions and waits for answers: the start of media after the answer, and
+/// digits on their way.
+const PREAMBLE_MARGIN_MS: u64 = 5_000;
 
 /// How often the state of journal and database is read for readiness and metrics.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -197,6 +202,8 @@ fn recover_spools(config: &Config, master: &MasterKey) -> Vec<Sealed> {
 fn plane_config(config: &Config, clock: Clock) -> Result<PlaneConfig, Failure> {
     let prompts = PromptSet::load(config.prompts.as_deref(), &config.languages)
         .map_err(|error| Failure::Usage(format!("consent.prompts: {error}")))?;
+    let settings = config.rules.settings();
+    let attempt_ms = prompts.prompt(Notice::Question).duration_ms() + settings.answer_timeout_ms;
     Ok(PlaneConfig {
         origin: clock.origin(),
         address: config.media_address,
@@ -206,6 +213,7 @@ fn plane_config(config: &Config, clock: Clock) -> Result<PlaneConfig, Failure> {
         second_spool: config.storage.second_spool.clone(),
         prompts,
         preamble_budget_bytes: config.preamble_memory_bytes,
+        preamble_ms: u64::from(settings.attempts) * attempt_ms + PREAMBLE_MARGIN_MS,
         lookback_ms: config.lookback_ms,
     })
 }

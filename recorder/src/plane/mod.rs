@@ -56,9 +56,8 @@ use crate::{CaptureSettings, Command, Event, SpoolError, SpoolWriter};
 const COMMANDS: usize = 65_536;
 /// Events on their way to the hub; more wait in the threads (see [`report`]).
 const EVENTS: usize = 8_192;
-/// Locked memory for one call's asking: two minutes of both parties and what both are told, which is the
-/// question in two languages, twice, and the longest wait for an answer. A longer asking is not recorded.
-const PREAMBLE_BYTES: usize = 120 * 32_000;
+/// Locked memory for one second of an asking: both parties, and what both are told, at 8 kHz G.711.
+const PREAMBLE_BYTES_A_SECOND: u64 = 32_000;
 
 /// How the plane runs.
 #[derive(Debug)]
@@ -80,6 +79,9 @@ pub struct PlaneConfig {
     pub prompts: PromptSet,
     /// Locked memory for preambles and look-back, all calls together.
     pub preamble_budget_bytes: usize,
+    /// The longest asking that is kept: memory for it is locked when the question is put. A longer one is not
+    /// recorded.
+    pub preamble_ms: u64,
     /// How long audio of consent lines waits before it is written.
     pub lookback_ms: u64,
 }
@@ -178,7 +180,13 @@ impl Plane {
                 prompts: prompts.clone(),
             };
             let spool = SpoolWriter::new(&config.spool, config.second_spool.as_deref())?;
-            plane.start_pair(index, common, spool, config.lookback_ms)?;
+            let preamble_bytes = config.preamble_ms.saturating_mul(PREAMBLE_BYTES_A_SECOND) / 1_000;
+            let settings = CaptureSettings {
+                lookback_ms: config.lookback_ms,
+                preamble_bytes: usize::try_from(preamble_bytes).unwrap_or(usize::MAX),
+                budget: plane.budget.clone(),
+            };
+            plane.start_pair(index, common, spool, settings)?;
         }
         Ok((plane, receiver))
     }
@@ -234,12 +242,10 @@ impl Plane {
         index: usize,
         common: Common,
         spool: SpoolWriter,
-        lookback_ms: u64,
+        settings: CaptureSettings,
     ) -> Result<(), PlaneError> {
         let reporter = || Reporter::new(self.events.clone(), self.counters.clone());
         let (to_writer, messages) = sync_channel(LINK_MESSAGES);
-        let settings =
-            CaptureSettings { lookback_ms, preamble_bytes: PREAMBLE_BYTES, budget: self.budget.clone() };
         let writer = Writer::new(common.clock, messages, spool, settings, reporter());
         let (commands, received) = mpsc::channel(COMMANDS);
         let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -36,6 +36,7 @@ fn plane(spool: &Path, ports: RangeInclusive<u16>) -> (Plane, mpsc::Receiver<Eve
         second_spool: None,
         prompts: PromptSet::load(None, &["en".to_owned()]).unwrap(),
         preamble_budget_bytes: 8_000_000,
+        preamble_ms: 60_000,
         lookback_ms: 1_000,
     };
     Plane::start(config).unwrap()
@@ -256,7 +257,7 @@ fn a_preamble_is_kept_in_locked_memory_and_wiped() {
     let mut bench = Bench::start(spool.path(), 42_400..=42_499);
     bench.plane.send(Command::StartPreamble { call: CALL, epoch: Epoch(0) });
     wait_for(&mut bench.events, |event| matches!(event, Event::PreambleStarted { .. }).then_some(()));
-    assert!(bench.plane.metrics().locked_bytes >= PREAMBLE_BYTES as u64);
+    assert!(bench.plane.metrics().locked_bytes >= 60 * PREAMBLE_BYTES_A_SECOND);
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(5) {
         bench.cross(Leg::A);
@@ -331,6 +332,7 @@ fn what_cannot_work_is_refused_at_the_start() {
         second_spool: None,
         prompts: PromptSet::load(None, &[]).unwrap(),
         preamble_budget_bytes: 0,
+        preamble_ms: 60_000,
         lookback_ms: 0,
     };
     assert!(matches!(Plane::start(config), Err(PlaneError::TooFewPorts { first: 42_001, last: 42_003 })));

@@ -111,7 +111,16 @@ pub(super) struct Writer {
 #[derive(Debug)]
 struct Outbox {
     reporter: Reporter,
-    open: HashMap<RecordingId, (CallId, PermitId)>,
+    open: HashMap<RecordingId, Open>,
+}
+
+/// A recording whose tap was opened.
+#[derive(Debug)]
+struct Open {
+    call: CallId,
+    permit: PermitId,
+    /// Whether a sample of it is in a file: one without, at the end of its call, has not failed.
+    begun: bool,
 }
 
 #[derive(Debug)]
@@ -154,6 +163,9 @@ impl Writer {
             if let SpoolReport::Event(event) = report {
                 self.outbox.report(event);
             }
+        }
+        for call in self.calls.keys() {
+            self.outbox.forget_empty(*call);
         }
         self.outbox.fail_all();
         self.outbox.reporter.drain();
@@ -198,7 +210,9 @@ impl Writer {
         for call in self.calls.values_mut() {
             call.process_guarded(self.clock.now(), &mut self.spool, &mut self.outbox);
         }
-        self.calls.retain(|_, call| !call.ended);
+        for call in self.calls.extract_if(|_, call| call.ended) {
+            self.outbox.forget_empty(call.0);
+        }
     }
 
     fn take_spool_reports(&mut self) {
@@ -223,6 +237,11 @@ impl Writer {
 impl Outbox {
     fn report(&mut self, event: Event) {
         match &event {
+            Event::RecordingStarted { recording, .. } => {
+                if let Some(open) = self.open.get_mut(recording) {
+                    open.begun = true;
+                }
+            }
             Event::RecordingSealed(sealed) => drop(self.open.remove(&sealed.recording)),
             Event::RecordingFailed { recording: Some(recording), .. } => drop(self.open.remove(recording)),
             _ => {}
@@ -232,15 +251,20 @@ impl Outbox {
 
     /// The recording failed; said only if it has not been said.
     fn fail(&mut self, recording: RecordingId) {
-        if let Some((call, permit)) = self.open.remove(&recording) {
+        if let Some(Open { call, permit, .. }) = self.open.remove(&recording) {
             self.reporter.report(Event::RecordingFailed { call, permit, recording: Some(recording) });
         }
     }
 
     fn fail_call(&mut self, call: CallId) {
-        let open = self.open.iter().filter(|(_, (of, _))| *of == call);
+        let open = self.open.iter().filter(|(_, open)| open.call == call);
         let recordings: Vec<RecordingId> = open.map(|(recording, _)| *recording).collect();
         recordings.into_iter().for_each(|recording| self.fail(recording));
+    }
+
+    /// The call's capture has ended: what never had a sample is over without having failed.
+    fn forget_empty(&mut self, call: CallId) {
+        self.open.retain(|_, open| open.call != call || open.begun);
     }
 
     fn fail_all(&mut self) {
@@ -307,7 +331,7 @@ impl CallCapture {
             CaptureCommand::OpenTap { permit, target } => {
                 self.on_opening();
                 if let Ok(new) = target {
-                    outbox.open.insert(new.id, (permit.call(), permit.id()));
+                    outbox.open.insert(new.id, Open { call: permit.call(), permit: permit.id(), begun: false });
                 }
             }
             CaptureCommand::StartPreamble { .. } => self.on_opening(),
