@@ -24,7 +24,7 @@ pub(crate) fn both_agree(outgoing: &Call, incoming: &Call) -> [Vec<i16>; 2] {
 
 fn asked(outgoing: &Call, incoming: &Call) -> [Vec<i16>; 2] {
     let since = incoming.media().first_sent();
-    [outgoing, incoming].map(|call| call.media().prompt(since, LONGEST_PROMPT))
+    [outgoing, incoming].map(|call| call.media().prompt(since, LONGEST_PROMPT, &canary()))
 }
 
 /// A call to the consent line, answered; both parties silent.
@@ -88,6 +88,10 @@ fn when_one_presses_2_no_audio_is_anywhere() {
         asked(outgoing, incoming);
         outgoing.media().press("1");
         incoming.media().press("2");
+        let since = Instant::now();
+        std::thread::sleep(Duration::from_secs(4));
+        let crossed = |packet: &crate::media::Received| packet.at > since && packet.payload == canary();
+        assert!(outgoing.media().received().iter().any(crossed), "the canary crosses the gateway");
     });
     assert_eq!(call["recording_outcome"], "refused", "{call}");
     assert!(states(&call).contains(&"declined"), "{call}");
@@ -112,20 +116,16 @@ fn when_a_party_hangs_up_during_the_question_no_audio_is_anywhere() {
 }
 
 /// A call to the consent line on which `script` does not lead to consent of all; both parties send the canary
-/// in every packet. Afterwards nothing that was said may be found in the data directory or the log.
+/// in every packet, from before the question to the end. Afterwards nothing that was said may be found in the
+/// data directory or the log.
 fn refused(script: impl FnOnce(&Call, &Call)) -> Value {
     let site = Site::new();
     let gateway = site.start_logging("debug");
     let (_carrier, _pbx, outgoing, incoming) = answered(&site);
-    let since = Instant::now();
-    script(&outgoing, &incoming);
     outgoing.media().say_raw(canary());
     incoming.media().say_raw(canary());
+    script(&outgoing, &incoming);
     std::thread::sleep(Duration::from_secs(4));
-    assert!(
-        outgoing.media().received().iter().any(|packet| packet.at > since && packet.payload == canary()),
-        "the canary crosses the gateway"
-    );
     outgoing.bye();
     incoming.ended();
     let call = site.closed_call();

@@ -1,6 +1,8 @@
 //! A dispatch line is recorded from its first packet, on no other line's account, and through `kill -9`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use jiff::Timestamp;
 
 use crate::gateway::{CITIZEN, CONSENT, DISPATCH, Site, number, text};
 use crate::phone::{Call, Phone};
@@ -97,10 +99,9 @@ fn kill_9_costs_a_dispatch_recording_at_most_a_second() {
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
     let (outgoing, incoming) = talk(&carrier, &pbx, DISPATCH, CITIZEN);
     for_a_while(6.0);
-    let spoken = incoming.media().first_sent().elapsed().as_secs_f64();
-    gateway.kill();
+    let killed = gateway.kill();
     let _gateway = site.start();
-    survived(&site, spoken, 1.0);
+    survived(&site, killed, 1.0);
     drop((outgoing, incoming));
 }
 
@@ -114,32 +115,33 @@ fn kill_9_costs_a_consent_recording_at_most_two_seconds() {
     incoming.answer();
     outgoing.answered();
     crate::consent_line::both_agree(&outgoing, &incoming);
-    let agreed = Instant::now();
     outgoing.media().say(&sound::ladder(LADDER_A_HZ, LADDER_S));
     incoming.media().say(&sound::ladder(LADDER_B_HZ, LADDER_S));
     for_a_while(8.0);
-    let spoken = agreed.elapsed().as_secs_f64();
-    gateway.kill();
+    let killed = gateway.kill();
     let _gateway = site.start();
-    // The "now recording" notice mutes or overlays the parties for a while; what follows must be there.
-    survived(&site, spoken, 2.0);
+    survived(&site, killed, 2.0);
     drop((outgoing, incoming));
 }
 
-/// After a crash and a restart: one call record, one sealed recording that holds all but the last
-/// `lost_s` of what was spoken for `spoken_s`, and says where it breaks off.
-fn survived(site: &Site, spoken_s: f64, lost_s: f64) {
+/// After a crash and a restart: one call record, one sealed recording that holds all but the last `lost_s`
+/// before the process was killed, and says where it breaks off.
+fn survived(site: &Site, killed: Timestamp, lost_s: f64) {
     /// Two windows of the ladder's measure.
     const MEASURE_S: f64 = 0.1;
     let call = site.closed_call();
     let recording = site.sealed_recording(&call);
     let gaps = recording["gaps"].as_array().expect("gaps");
     assert!(gaps.iter().any(|gap| gap["cause"] == "crash"), "the gap is stated: {recording}");
+    let started: Timestamp = text(&recording["started_at"]).parse().expect("a time");
+    let lived_s = killed.duration_since(started).as_secs_f64();
     for (channel, base) in site.export(&recording).iter().zip([LADDER_A_HZ, LADDER_B_HZ]) {
         let found = sound::find_ladder(channel, base);
-        let kept = found.to_s - found.from_s;
-        assert!(kept >= spoken_s - lost_s - MEASURE_S, "{kept} s of {spoken_s} s: {found:?}");
-        assert!(kept <= spoken_s + MEASURE_S, "{kept} s of {spoken_s} s: {found:?}");
+        let lost = lived_s - found.to_s;
+        assert!(lost <= lost_s + MEASURE_S, "{lost} s lost: {found:?} of {lived_s} s");
+        assert!(lost >= -MEASURE_S, "{lost} s lost: {found:?} of {lived_s} s");
+        // Of a consent recording's first seconds some is under the notice that it is recorded.
+        assert!(found.breaks == 0 && found.seconds() > 4.0, "what was kept is whole: {found:?}");
     }
     assert!(site.run(["recordings", "verify"]).status.success());
     assert!(site.run(["audit", "verify"]).status.success());

@@ -322,10 +322,12 @@ listen = "{host}:9090"
 }
 
 impl Gateway<'_> {
-    /// `kill -9`.
-    pub(crate) fn kill(mut self) {
+    /// `kill -9`; when it was.
+    pub(crate) fn kill(mut self) -> jiff::Timestamp {
         self.child.kill().expect("a live process");
+        let killed = jiff::Timestamp::now();
         self.child.wait().expect("a child");
+        killed
     }
 
     /// SIGTERM, and its exit code.

@@ -148,9 +148,9 @@ impl Media {
         }
     }
 
-    /// When our first packet left.
+    /// When our first packet left; waits for it if need be.
     pub(crate) fn first_sent(&self) -> Instant {
-        self.state().first_sent.expect("media was sent")
+        crate::gateway::eventually("a first packet", Duration::from_secs(1), || self.state().first_sent)
     }
 
     /// Everything that has arrived from where we send to.
@@ -186,19 +186,27 @@ impl Media {
     }
 
     /// Waits until at least a second of sound and then a second of silence was heard since `since`: a prompt
-    /// has ended. Returns the prompt's audio.
-    pub(crate) fn prompt(&self, since: Instant, limit: Duration) -> Vec<i16> {
+    /// has ended. What the far end says meanwhile (`background`, packet by packet) is no prompt. Returns the
+    /// audio heard.
+    pub(crate) fn prompt(&self, since: Instant, limit: Duration, background: &[u8]) -> Vec<i16> {
         const LOUD: f64 = 150.0;
         const ENOUGH: usize = 50;
+        let of_a_prompt = |packet: &Received| {
+            let samples: Vec<i16> = packet.payload.iter().map(|code| sound::ulaw_decode(*code)).collect();
+            packet.payload != background && sound::loudness(&samples) > LOUD
+        };
         let deadline = Instant::now() + limit;
         loop {
-            let heard = self.heard(Some(since));
-            let frames: Vec<bool> =
-                heard.chunks_exact(FRAME).map(|frame| sound::loudness(frame) > LOUD).collect();
+            let frames: Vec<bool> = self
+                .received()
+                .iter()
+                .filter(|packet| packet.payload_type == 0 && packet.at >= since)
+                .map(of_a_prompt)
+                .collect();
             let loud = frames.iter().filter(|loud| **loud).count();
             let quiet = frames.iter().rev().take_while(|loud| !**loud).count();
             if loud >= ENOUGH && quiet >= ENOUGH {
-                return heard;
+                return self.heard(Some(since));
             }
             assert!(
                 Instant::now() < deadline,

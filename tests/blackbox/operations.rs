@@ -54,14 +54,16 @@ fn no_number_or_name_is_in_logs_or_metrics() {
     let (_, metrics) = gateway.get("/metrics");
     assert_eq!(gateway.terminate(), Some(0));
     let log = site.log();
-    assert!(log.lines().count() > 10, "there is a log to look at");
+    for step in ["offered", "answered", "ended"] {
+        assert!(log.contains(step), "there is a log to look at: {log}");
+    }
     for person in [
         "7427331",
         "5550123",
         "7427310",
         "7425555",
         "5559876",
-        "4711",
+        "digit=",
         "front.desk",
         "mallory",
         "Eve Adams",
@@ -93,8 +95,10 @@ fn sigterm_lets_a_call_end_and_takes_no_new_one() {
         refused
     });
     assert_eq!(refused, 503);
-    let calls = site.closed_calls(2);
-    assert!(calls.iter().any(|call| call["outcome"] == "answered" && call["ended_by"] == "gateway"));
+    // What was refused at the door was never a call of ours.
+    let call = site.closed_call();
+    assert_eq!(call["outcome"], "answered");
+    assert_eq!(call["ended_by"], "gateway");
     assert!(site.run(["recordings", "verify"]).status.success());
 }
 

@@ -57,6 +57,8 @@ struct State {
 struct Dialog {
     outgoing: bool,
     local: String,
+    /// The same all through the call: another user part would be another party.
+    contact: String,
     remote: String,
     target: String,
     cseq: u32,
@@ -317,7 +319,7 @@ impl Dialog {
             .with("Call-ID", self.invite.call_id())
             .with("CSeq", format!("{cseq} {method}"))
             .with("Max-Forwards", "70")
-            .with("Contact", format!("<sip:phone@{address}>"))
+            .with("Contact", self.contact.clone())
     }
 }
 
@@ -364,6 +366,7 @@ impl Shared {
         let (content_type, body) = (invite.body)(&describe(media.address(), 1, "sendrecv"));
         let target = format!("sip:{}@{}", invite.to, self.gateway);
         let local = format!("<sip:{}@{}>;tag=t{}", invite.from, self.address, state.serial);
+        let contact = format!("<sip:{}@{}>", invite.from, self.address);
         let mut message = Message { start: format!("INVITE {target} SIP/2.0"), body, ..Message::default() }
             .with("Via", format!("SIP/2.0/UDP {};branch={branch};rport", self.address))
             .with("From", local.clone())
@@ -371,13 +374,14 @@ impl Shared {
             .with("Call-ID", id.clone())
             .with("CSeq", "1 INVITE")
             .with("Max-Forwards", "70")
-            .with("Contact", format!("<sip:{}@{}>", invite.from, self.address))
+            .with("Contact", contact.clone())
             .with("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE")
             .with("Content-Type", content_type);
         message.headers.extend(invite.headers.iter().cloned());
         let dialog = Dialog {
             outgoing: true,
             local,
+            contact,
             remote: format!("<{target}>"),
             target,
             cseq: 1,
@@ -397,7 +401,7 @@ impl Shared {
         let mut state = self.state();
         let dialog = state.dialogs.get_mut(id).expect("a dialog");
         let mut reply = response_to(&dialog.invite, status, reason, &dialog.local)
-            .with("Contact", format!("<sip:phone@{}>", self.address));
+            .with("Contact", dialog.contact.clone());
         if with_media {
             reply = reply.with("Content-Type", "application/sdp");
             reply.body = describe(dialog.media.address(), dialog.version, "sendrecv").into_bytes();
@@ -491,7 +495,7 @@ impl Shared {
                 dialog.media.mute(true);
                 dialog.ended = true;
             }
-            _ => self.send(&dialog.agree(&message, self.address)),
+            _ => self.send(&dialog.agree(&message)),
         }
     }
 
@@ -501,6 +505,7 @@ impl Shared {
         state.serial += 1;
         let dialog = Dialog {
             outgoing: false,
+            contact: format!("<sip:phone@{}>", self.address),
             local: format!("{};tag=t{}", invite.header("To").unwrap_or_default(), state.serial),
             remote: invite.header("From").unwrap_or_default().to_owned(),
             target: invite.contact().expect("a Contact in an INVITE"),
@@ -521,7 +526,7 @@ impl Shared {
 
 impl Dialog {
     /// 200 to a request within the dialog; an offer gets its answer.
-    fn agree(&mut self, message: &Message, address: SocketAddr) -> Message {
+    fn agree(&mut self, message: &Message) -> Message {
         let mut reply = response_to(message, 200, "OK", &self.local);
         let offer = message.description();
         if offer.is_none() && message.method() != "INVITE" {
@@ -537,8 +542,7 @@ impl Dialog {
             self.media.connect(offer.rtp, offer.events);
         }
         self.version += 1;
-        reply =
-            reply.with("Contact", format!("<sip:phone@{address}>")).with("Content-Type", "application/sdp");
+        reply = reply.with("Contact", self.contact.clone()).with("Content-Type", "application/sdp");
         reply.body = describe(self.media.address(), self.version, direction).into_bytes();
         reply
     }
