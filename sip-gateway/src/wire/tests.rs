@@ -45,7 +45,13 @@ mod datagrams {
         assert_eq!(&request(invite("", "v=0\r\n")).body[..], b"v=0\r\n");
         assert_eq!(&request(invite("Content-Length: 3\r\n", "v=0\r\n")).body[..], b"v=0");
         assert_eq!(&request(invite("l: 0\r\n", "INVITE sip:x SIP/2.0\r\n")).body[..], b"");
-        assert_eq!(fault(invite("Content-Length: 6\r\n", "v=0\r\n")), Fault::BodyTooShort);
+        assert_eq!(fault(invite("Content-Length: 6\r\n", "v=0")), Fault::BodyTooShort);
+    }
+
+    #[test]
+    fn a_whole_body_that_was_miscounted_a_little_is_taken_as_it_is() {
+        assert_eq!(&request(invite("Content-Length: 37\r\n", "v=0\r\n")).body[..], b"v=0\r\n");
+        assert_eq!(fault(invite("Content-Length: 38\r\n", "v=0\r\n")), Fault::BodyTooShort);
     }
 
     #[test]
