@@ -1,0 +1,199 @@
+//! The reference: who was on the line and what each of them said, as it was seen from outside, at the
+//! gateway's edge; and from that alone, when audio of the call may have been stored (invariant I1).
+//!
+//! - On a dispatch line: always, until the line's own end of the call is somebody else's.
+//! - On a consent line: in a stretch with the same people, from the question on, if each of them has said yes,
+//!   having been asked; never while held; never after anybody withdrew; never at all after anybody declined.
+//! - Otherwise never.
+//!
+//! It knows nothing of epochs, permits, attempts and timeouts: it allows more than the gateway does (a late
+//! yes counts here), and forbids what the law forbids.
+
+use consent::Leg;
+
+use crate::clock::Time;
+
+/// By what the call may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ground {
+    Dispatch,
+    Consent,
+    Nothing,
+}
+
+/// What was seen of a call at the gateway's edge.
+#[derive(Clone, Debug)]
+pub(crate) struct Truth {
+    pub(crate) ground: Ground,
+    pub(crate) answered: Option<Time>,
+    /// Who came to which leg when, after the two who began.
+    pub(crate) arrivals: Vec<(Time, Leg, usize)>,
+    /// When each leg's end was asked: a packet of the question left for it.
+    pub(crate) asked: Vec<(Time, Leg)>,
+    pub(crate) keys: Vec<(Time, Leg, char)>,
+    /// Stretches of hold, the last perhaps without end.
+    pub(crate) holds: Vec<(Time, Option<Time>)>,
+    /// On a dispatch line: when the line's end became somebody else's.
+    pub(crate) left_line: Option<Time>,
+}
+
+/// A stretch in which audio of these parties (of leg A and of leg B) may be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) from: Time,
+    pub(crate) to: Time,
+    pub(crate) parties: [usize; 2],
+}
+
+/// The code that takes consent back.
+const WITHDRAW: &str = "*80";
+
+impl Truth {
+    pub(crate) const fn new(ground: Ground) -> Self {
+        Self {
+            ground,
+            answered: None,
+            arrivals: Vec::new(),
+            asked: Vec::new(),
+            keys: Vec::new(),
+            holds: Vec::new(),
+            left_line: None,
+        }
+    }
+
+    /// When audio may be stored, on what has been seen so far.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        match self.ground {
+            Ground::Nothing => Vec::new(),
+            Ground::Dispatch => {
+                let end = self.left_line.unwrap_or(Time::MAX);
+                let stretches = self.stretches(0);
+                stretches
+                    .into_iter()
+                    .map(|s| Span { to: s.to.min(end), ..s })
+                    .filter(|s| s.from < s.to)
+                    .collect()
+            }
+            Ground::Consent => self.answered.map_or_else(Vec::new, |answered| self.consented(answered)),
+        }
+    }
+
+    /// When somebody took consent back.
+    pub(crate) fn withdrawn(&self) -> Option<Time> {
+        Leg::BOTH.into_iter().filter_map(|leg| self.withdrawn_by(leg)).min()
+    }
+
+    fn withdrawn_by(&self, leg: Leg) -> Option<Time> {
+        let keys: Vec<(Time, char)> =
+            self.keys.iter().filter(|(_, l, _)| *l == leg).map(|(t, _, k)| (*t, *k)).collect();
+        let code: Vec<char> = WITHDRAW.chars().collect();
+        let pressed =
+            keys.windows(code.len()).find(|w| w.iter().map(|(_, key)| *key).eq(code.iter().copied()));
+        pressed.and_then(|window| window.last()).map(|(at, _)| *at)
+    }
+
+    /// The call cut where somebody came.
+    fn stretches(&self, from: Time) -> Vec<Span> {
+        let mut current = Span { from, to: Time::MAX, parties: [0, 0] };
+        let mut stretches = Vec::new();
+        for (at, leg, party) in &self.arrivals {
+            let at = (*at).max(from);
+            stretches.push(Span { to: at, ..current });
+            current.from = at;
+            current.parties[leg.index()] = *party;
+        }
+        stretches.push(current);
+        stretches
+    }
+
+    fn consented(&self, answered: Time) -> Vec<Span> {
+        let withdrawn = self.withdrawn().unwrap_or(Time::MAX);
+        let mut spans = Vec::new();
+        let mut agreed: [Option<usize>; 2] = [None, None];
+        for stretch in self.stretches(answered) {
+            let asked =
+                |leg| self.asked.iter().find(|(at, l)| *l == leg && *at >= stretch.from && *at < stretch.to);
+            let mut declined = false;
+            let still =
+                |agreed: &[Option<usize>; 2]| agreed.iter().zip(stretch.parties).all(|(a, p)| *a == Some(p));
+            for (at, leg, key) in &self.keys {
+                let was_asked = asked(*leg).is_some_and(|(asked, _)| asked <= at);
+                if *at < stretch.from || *at >= stretch.to || !was_asked {
+                    continue;
+                }
+                match key {
+                    '1' => agreed[leg.index()] = Some(stretch.parties[leg.index()]),
+                    '2' if !still(&agreed) => declined = true,
+                    _ => {}
+                }
+                if declined {
+                    break;
+                }
+            }
+            if declined {
+                break;
+            }
+            let question = Leg::BOTH.into_iter().filter_map(asked).map(|(at, _)| *at).min();
+            if let Some(question) = question.filter(|_| still(&agreed)) {
+                let span = Span { from: question, to: stretch.to.min(withdrawn), ..stretch };
+                spans.extend(self.without_holds(span));
+            }
+        }
+        spans
+    }
+
+    fn without_holds(&self, span: Span) -> Vec<Span> {
+        let mut rest = vec![span];
+        for (from, to) in &self.holds {
+            let to = to.unwrap_or(Time::MAX);
+            let cut = |s: Span| [Span { to: s.to.min(*from), ..s }, Span { from: s.from.max(to), ..s }];
+            rest = rest.into_iter().flat_map(cut).filter(|s| s.from < s.to).collect();
+        }
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked_and_agreed() -> Truth {
+        Truth {
+            answered: Some(100),
+            asked: vec![(110, Leg::A), (110, Leg::B)],
+            keys: vec![(200, Leg::A, '1'), (300, Leg::B, '1')],
+            ..Truth::new(Ground::Consent)
+        }
+    }
+
+    #[test]
+    fn all_who_are_there_must_have_said_yes() {
+        let both = asked_and_agreed();
+        assert_eq!(both.spans(), [Span { from: 110, to: Time::MAX, parties: [0, 0] }]);
+        let mut one = both.clone();
+        one.keys.pop();
+        assert_eq!(one.spans(), []);
+        let mut early = both.clone();
+        early.keys[1].0 = 105;
+        assert_eq!(early.spans(), [], "nobody had asked");
+    }
+
+    #[test]
+    fn a_no_a_withdrawal_a_hold_and_a_newcomer_end_it() {
+        let mut no = asked_and_agreed();
+        no.keys.insert(1, (250, Leg::B, '2'));
+        assert_eq!(no.spans(), []);
+        let mut back = asked_and_agreed();
+        back.keys.extend("*80".chars().zip(400..).map(|(key, at)| (at, Leg::A, key)));
+        assert_eq!(back.spans()[0].to, 402);
+        let mut held = asked_and_agreed();
+        held.holds = vec![(500, Some(600))];
+        assert_eq!(
+            held.spans().iter().map(|s| (s.from, s.to)).collect::<Vec<_>>(),
+            [(110, 500), (600, Time::MAX)]
+        );
+        let mut newcomer = asked_and_agreed();
+        newcomer.arrivals = vec![(500, Leg::B, 1)];
+        assert_eq!(newcomer.spans(), [Span { from: 110, to: 500, parties: [0, 0] }]);
+    }
+}
