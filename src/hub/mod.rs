@@ -1,7 +1,7 @@
 //! The hub: routes what one plane says to the others, and nothing else.
 //!
 //! Pure: events and time in, outputs out, in order; the shell (`serve`) performs them, the simulator
-//! performs them on virtual time. It holds one [`call::Call`] per call in progress. Bounded by the
+//! performs them on virtual time. It holds one `call::Call` per call in progress. Bounded by the
 //! gateway's own limit on calls.
 
 mod call;

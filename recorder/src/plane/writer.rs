@@ -331,7 +331,9 @@ impl CallCapture {
             CaptureCommand::OpenTap { permit, target } => {
                 self.on_opening();
                 if let Ok(new) = target {
-                    outbox.open.insert(new.id, Open { call: permit.call(), permit: permit.id(), begun: false });
+                    outbox
+                        .open
+                        .insert(new.id, Open { call: permit.call(), permit: permit.id(), begun: false });
                 }
             }
             CaptureCommand::StartPreamble { .. } => self.on_opening(),
