@@ -236,6 +236,10 @@ listen = "{host}:9090"
             Err(_) => panic!("earmark is not ready: {:?}\n{}", gateway.child.try_wait(), self.log()),
         }
         assert!(gateway.ready.starts_with("ready sip=udp:"), "{}", gateway.ready);
+        // Calls do not wait for the database, and neither does the ready line.
+        eventually("the database", Duration::from_secs(5), || {
+            self.run(["calls", "list", "--json"]).status.success().then_some(())
+        });
         gateway
     }
 

@@ -109,7 +109,8 @@ fn spread(values: &[f64]) -> [f64; 3] {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-    [at(0), at(sorted.len() / 2), at(sorted.len().saturating_sub(1))]
+    let last = sorted.len().saturating_sub(1);
+    [at(0), f64::midpoint(at(last / 2), at(sorted.len() / 2)), at(last)]
 }
 
 fn idle(daemon: &Daemon) -> Result<f64, Failure> {
@@ -241,6 +242,7 @@ mod tests {
     #[test]
     fn the_spread_is_of_sorted_values() {
         assert_eq!(spread(&[3.0, 1.0, 2.0]), [1.0, 2.0, 3.0]);
+        assert_eq!(spread(&[4.0, 3.0, 1.0, 2.0]), [1.0, 2.5, 4.0]);
         assert_eq!(spread(&[7.0]), [7.0, 7.0, 7.0]);
     }
 }
