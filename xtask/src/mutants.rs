@@ -15,8 +15,8 @@
 //! ```
 //!
 //! `find` must stand exactly once in `file`, so that a mutant goes stale loudly. The simulation must exit
-//! with 1 and print `I1 violated`. The copy is built beside the product, from its compiled dependencies;
-//! no defect is ever in the product's own artefacts.
+//! with 1 and print `I1 violated`. The copy has a build folder of its own, with the product's compiled
+//! dependencies in it; no defect is ever in the product's own artefacts.
 
 use std::fs;
 use std::io::Read;
@@ -29,6 +29,9 @@ use crate::tree;
 
 const FOLDER: &str = "tests/simulation/mutants";
 const SEEDS: &str = "200";
+/// Crates of this workspace that the simulation is made of, and those that only stand beside it.
+const OURS: &[&str] =
+    &["blackbox", "consent", "earmark", "recorder", "simulation", "sip-gateway", "storage", "xtask"];
 /// A defect may also hang the simulation; that is found too late to be called found.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
@@ -125,44 +128,50 @@ impl Drop for Planted {
 
 impl Copy {
     fn make() -> Result<Self, Failure> {
-        // The dependencies as the simulation alone needs them; the copy then finds them compiled.
+        // The simulation as it is, sound: the copy then finds it compiled, with all that it stands on.
         steps::run(&mut steps::cargo(&["build", "--release", "--locked", "--package", "simulation"]))?;
         let folder = tree::target().join("mutants");
         let copy = Self { sources: folder.join("tree"), build: folder.join("build") };
         copy.copy_sources()?;
-        copy.link_dependencies()?;
+        copy.share_artefacts()?;
         Ok(copy)
     }
 
-    /// Brings the copy up to date, leaving unchanged files (and their times) alone.
+    /// Brings the copy up to date. A file that is new there keeps its time, so that what was compiled from
+    /// it counts as compiled from the copy too; one that has changed is of now, so that it is compiled again.
     fn copy_sources(&self) -> Result<(), Failure> {
         for file in tree::files()? {
-            let from = tree::root().join(&file);
-            let to = self.sources.join(&file);
+            let (from, to) = (tree::root().join(&file), self.sources.join(&file));
+            if !to.exists() {
+                copy_with_time(&from, &to)?;
+                continue;
+            }
             let bytes = fs::read(&from).map_err(|error| unreadable(&from, &error))?;
             if fs::read(&to).is_ok_and(|present| present == bytes) {
                 continue;
-            }
-            if let Some(parent) = to.parent() {
-                fs::create_dir_all(parent).map_err(|error| unreadable(parent, &error))?;
             }
             fs::write(&to, bytes).map_err(|error| unreadable(&to, &error))?;
         }
         Ok(())
     }
 
-    /// Hard-links the compiled dependencies of the product into the copy's build folder. Cargo replaces
-    /// files and never writes into them, and the copy's own crates have other names, so that nothing of the
-    /// copy reaches the product.
-    fn link_dependencies(&self) -> Result<(), Failure> {
+    /// Gives the copy what is compiled already. Cargo names artefacts by a crate's place in its workspace, so
+    /// ours have the same names here and there: they are copied, for these the mutants overwrite. All others
+    /// are hard links, which nothing overwrites.
+    fn share_artefacts(&self) -> Result<(), Failure> {
         let release = self.build.join("release");
         if release.exists() {
             return Ok(());
         }
-        fs::create_dir_all(&release).map_err(|error| unreadable(&release, &error))?;
         for part in ["deps", "build", ".fingerprint"] {
             let from = tree::target().join("release").join(part);
-            steps::run(Command::new("cp").arg("-al").arg(from).arg(release.join(part)))?;
+            let to = release.join(part);
+            fs::create_dir_all(&to).map_err(|error| unreadable(&to, &error))?;
+            for entry in fs::read_dir(&from).map_err(|error| unreadable(&from, &error))?.flatten() {
+                let name = entry.file_name();
+                let share = if is_ours(&name.to_string_lossy()) { copy_with_time } else { hard_link };
+                mirror(&entry.path(), &to.join(name), share)?;
+            }
         }
         Ok(())
     }
@@ -185,6 +194,39 @@ impl Copy {
         let (code, output) = bounded(simulation)?;
         verdict(code, &output, &mutant.invariant)
     }
+}
+
+/// Whether a file or folder of cargo's is of a crate of this workspace.
+fn is_ours(name: &str) -> bool {
+    let stem = name.rsplit_once('-').map_or(name, |(stem, _)| stem);
+    let stem = stem.strip_prefix("lib").unwrap_or(stem).replace('_', "-");
+    OURS.contains(&stem.as_str())
+}
+
+/// Does `share` with every file below `from`.
+fn mirror(from: &Path, to: &Path, share: fn(&Path, &Path) -> Result<(), Failure>) -> Result<(), Failure> {
+    if !from.is_dir() {
+        return share(from, to);
+    }
+    fs::create_dir_all(to).map_err(|error| unreadable(to, &error))?;
+    for entry in fs::read_dir(from).map_err(|error| unreadable(from, &error))?.flatten() {
+        mirror(&entry.path(), &to.join(entry.file_name()), share)?;
+    }
+    Ok(())
+}
+
+fn hard_link(from: &Path, to: &Path) -> Result<(), Failure> {
+    fs::hard_link(from, to).map_err(|error| unreadable(from, &error))
+}
+
+fn copy_with_time(from: &Path, to: &Path) -> Result<(), Failure> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).map_err(|error| unreadable(parent, &error))?;
+    }
+    fs::copy(from, to)
+        .and_then(|_| fs::metadata(from)?.modified())
+        .and_then(|time| fs::File::options().append(true).open(to)?.set_modified(time))
+        .map_err(|error| unreadable(from, &error))
 }
 
 /// Whether the simulation found the defect, and the line in which it says so.
@@ -272,6 +314,17 @@ mod tests {
         assert_eq!(Mutant::parse(&TEXT.replace("if true", "if x")), None);
         assert_eq!(Mutant::parse(&TEXT.replace("invariant", "invention")), None);
         assert_eq!(Mutant::parse(&TEXT.replace("--- end", "")), None);
+    }
+
+    #[test]
+    fn what_a_mutant_may_overwrite_is_ours() {
+        for ours in ["consent-0123", "libconsent-0123.rlib", "sip-gateway-89ab", "libsip_gateway-89ab.rmeta"]
+        {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for other in ["libserde-0123.rlib", "storage_types-0123", "libsqlite3-sys-45cd", "lib.rs"] {
+            assert!(!is_ours(other), "{other}");
+        }
     }
 
     #[test]
