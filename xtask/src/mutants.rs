@@ -236,10 +236,21 @@ fn verdict(code: Option<i32>, output: &str, invariant: &str) -> Result<String, F
     match (code, named) {
         (Some(1), Some(line)) => Ok(line.trim().to_owned()),
         (Some(0), _) => Err(Failure::check(format!("survived {SEEDS} seeds"))),
-        (Some(1), None) => Err(Failure::check(format!("found, but without `{wanted}`:\n{output}"))),
-        (Some(code), _) => Err(Failure::check(format!("the simulation ended with {code}:\n{output}"))),
-        (None, _) => Err(Failure::check(format!("killed after {} s:\n{output}", TIME_LIMIT.as_secs()))),
+        (Some(1), None) => Err(Failure::check(format!("found, but without `{wanted}`:\n{}", tail(output)))),
+        (Some(code), _) => {
+            Err(Failure::check(format!("the simulation ended with {code}:\n{}", tail(output))))
+        }
+        (None, _) => {
+            Err(Failure::check(format!("killed after {} s:\n{}", TIME_LIMIT.as_secs(), tail(output))))
+        }
     }
+}
+
+/// The last lines of an output, for a person to read.
+fn tail(output: &str) -> String {
+    const LINES: usize = 12;
+    let lines: Vec<&str> = output.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 /// Exit code (`None` after the time limit) and all output of a command.
