@@ -75,6 +75,7 @@ fn seeds(arguments: &[String]) -> Option<(u64, u64)> {
 
 /// Runs the seeds until one fails; the failure of the lowest that was run.
 fn run_all(from: u64, count: u64) -> (Counts, Option<Failure>) {
+    let lines = if count == 1 { 10_000 } else { 60 };
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let found = Mutex::new((Counts::default(), None::<Failure>));
     std::thread::scope(|scope| {
@@ -85,7 +86,7 @@ fn run_all(from: u64, count: u64) -> (Counts, Option<Failure>) {
                     if n >= count || failed.load(Ordering::Relaxed) {
                         return;
                     }
-                    let outcome = run(from + n);
+                    let outcome = run(from + n, lines);
                     let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     match outcome {
                         Ok(counts) => found.0.merge(&counts),

@@ -227,6 +227,7 @@ impl Phone {
             Act::Ring => self.respond_to_invite(now, 180),
             Act::Answer => self.respond_to_invite(now, 200),
             Act::Reject(status) => self.respond_to_invite(now, status),
+            Act::Cancel if self.state == State::Talking => self.hang_up(now),
             Act::Cancel => {
                 self.cancel = true;
                 self.cancel_if_possible(now);

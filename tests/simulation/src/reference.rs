@@ -2,9 +2,12 @@
 //! gateway's edge; and from that alone, when audio of the call may have been stored (invariant I1).
 //!
 //! - On a dispatch line: always, until the line's own end of the call is somebody else's.
-//! - On a consent line: in a stretch with the same people, from the question on, if each of them has said yes,
+//! - On a consent line: in a stretch with the same people, if each of them has said yes,
 //!   having been asked; never while held; never after anybody withdrew; never at all after anybody declined.
 //! - Otherwise never.
+//!
+//! What was said between the answer and the question counts as the preamble: where the question comes late,
+//! the gateway keeps it, if all agree.
 //!
 //! It knows nothing of epochs, permits, attempts and timeouts: it allows more than the gateway does (a late
 //! yes counts here), and forbids what the law forbids.
@@ -30,6 +33,7 @@ pub(crate) struct Truth {
     pub(crate) arrivals: Vec<(Time, Leg, usize)>,
     /// When each leg's end was asked: a packet of the question left for it.
     pub(crate) asked: Vec<(Time, Leg)>,
+    /// Keys at the arrival of their first packet.
     pub(crate) keys: Vec<(Time, Leg, char)>,
     /// Stretches of hold, the last perhaps without end.
     pub(crate) holds: Vec<(Time, Option<Time>)>,
@@ -47,6 +51,9 @@ pub(crate) struct Span {
 
 /// The code that takes consent back.
 const WITHDRAW: &str = "*80";
+/// How long a press lasts, with its way through the network. One that is still on when the question begins
+/// counts for an answer: the relay dates a press by the first packet that it accepts.
+const PRESS: Time = 200 * crate::clock::MS;
 
 impl Truth {
     pub(crate) const fn new(ground: Ground) -> Self {
@@ -117,8 +124,8 @@ impl Truth {
             let still =
                 |agreed: &[Option<usize>; 2]| agreed.iter().zip(stretch.parties).all(|(a, p)| *a == Some(p));
             for (at, leg, key) in &self.keys {
-                let was_asked = asked(*leg).is_some_and(|(asked, _)| asked <= at);
-                if *at < stretch.from || *at >= stretch.to || !was_asked {
+                let was_asked = asked(*leg).is_some_and(|(asked, _)| *asked <= at + PRESS);
+                if at + PRESS < stretch.from || *at >= stretch.to || !was_asked {
                     continue;
                 }
                 match key {
@@ -133,9 +140,8 @@ impl Truth {
             if declined {
                 break;
             }
-            let question = Leg::BOTH.into_iter().filter_map(asked).map(|(at, _)| *at).min();
-            if let Some(question) = question.filter(|_| still(&agreed)) {
-                let span = Span { from: question, to: stretch.to.min(withdrawn), ..stretch };
+            if still(&agreed) {
+                let span = Span { to: stretch.to.min(withdrawn), ..stretch };
                 spans.extend(self.without_holds(span));
             }
         }
@@ -169,12 +175,12 @@ mod tests {
     #[test]
     fn all_who_are_there_must_have_said_yes() {
         let both = asked_and_agreed();
-        assert_eq!(both.spans(), [Span { from: 110, to: Time::MAX, parties: [0, 0] }]);
+        assert_eq!(both.spans(), [Span { from: 100, to: Time::MAX, parties: [0, 0] }]);
         let mut one = both.clone();
         one.keys.pop();
         assert_eq!(one.spans(), []);
         let mut early = both.clone();
-        early.keys[1].0 = 105;
+        early.asked[1].0 = 300_000;
         assert_eq!(early.spans(), [], "nobody had asked");
     }
 
@@ -190,10 +196,10 @@ mod tests {
         held.holds = vec![(500, Some(600))];
         assert_eq!(
             held.spans().iter().map(|s| (s.from, s.to)).collect::<Vec<_>>(),
-            [(110, 500), (600, Time::MAX)]
+            [(100, 500), (600, Time::MAX)]
         );
         let mut newcomer = asked_and_agreed();
         newcomer.arrivals = vec![(500, Leg::B, 1)];
-        assert_eq!(newcomer.spans(), [Span { from: 110, to: 500, parties: [0, 0] }]);
+        assert_eq!(newcomer.spans(), [Span { from: 100, to: 500, parties: [0, 0] }]);
     }
 }

@@ -16,6 +16,10 @@ pub(crate) const NOTICE_HZ: u32 = 2_900;
 const AMPLITUDE: f64 = 6_000.0;
 /// A fraction of [`AMPLITUDE`] from which a voice counts as heard: 18 dB below.
 const HEARD: f64 = 0.125;
+/// A fraction of the strongest tone below which another is its shadow.
+const DOMINANT: f64 = 0.6;
+/// ITU-T Q.23, but for the column that no telephone here has.
+const KEYS_HZ: [u32; 7] = [697, 770, 852, 941, 1_209, 1_336, 1_477];
 
 static TONES: LazyLock<BTreeMap<u32, Vec<u8>>> = LazyLock::new(|| {
     let all = VOICES.into_iter().chain([STRANGER_HZ, QUESTION_HZ, NOTICE_HZ]);
@@ -41,20 +45,44 @@ pub(crate) fn event_of(key: char) -> u8 {
     }
 }
 
-/// Whether a voice is in these samples (Goertzel under a Hann window).
+/// Whether a tone is in these samples.
 pub(crate) fn is_heard(samples: &[i16], hz: u32) -> bool {
+    strength(samples, hz) > AMPLITUDE * HEARD
+}
+
+/// The voices in these samples. One that is weaker than another tone beside it does not count: a tone that
+/// begins or ends within the samples has a shadow on its neighbours.
+pub(crate) fn voices(samples: &[i16]) -> Vec<u32> {
+    let voices = VOICES.into_iter().chain([STRANGER_HZ]);
+    let heard: Vec<(u32, f64)> = voices.map(|hz| (hz, strength(samples, hz))).collect();
+    let others = KEYS_HZ.into_iter().chain([QUESTION_HZ, NOTICE_HZ]).map(|hz| strength(samples, hz));
+    let strongest = heard.iter().map(|(_, strength)| *strength).chain(others).fold(0.0, f64::max);
+    let counts = |strength: f64| strength > AMPLITUDE * HEARD && strength > strongest * DOMINANT;
+    heard.into_iter().filter(|(_, strength)| counts(*strength)).map(|(hz, _)| hz).collect()
+}
+
+/// The amplitude of a sine in these samples (Goertzel under a Hann window).
+fn strength(samples: &[i16], hz: u32) -> f64 {
     let length = samples.len() as f64;
     let coefficient = 2.0 * (TAU * f64::from(hz) / 8_000.0).cos();
     let (mut one, mut two) = (0.0, 0.0);
-    for (n, sample) in samples.iter().enumerate() {
-        let window = 0.5 - 0.5 * (TAU * n as f64 / length).cos();
+    for (sample, window) in samples.iter().zip(hann(samples.len())) {
         let next = f64::from(*sample) * window + coefficient * one - two;
         two = one;
         one = next;
     }
     let power = one * one + two * two - coefficient * one * two;
     // Half of the window's mean is the gain of a sine.
-    power.max(0.0).sqrt() / (length / 4.0) > AMPLITUDE * HEARD
+    power.max(0.0).sqrt() / (length / 4.0)
+}
+
+fn hann(length: usize) -> &'static [f64] {
+    static WINDOWS: LazyLock<[Vec<f64>; 2]> = LazyLock::new(|| {
+        [160, 320].map(|length| {
+            (0..length).map(|n| 0.5 - 0.5 * (TAU * f64::from(n) / f64::from(length)).cos()).collect()
+        })
+    });
+    &WINDOWS[usize::from(length > 160)]
 }
 
 /// A WAV file of one tone.

@@ -26,9 +26,6 @@ use crate::sound;
 const HORIZON: Time = 20 * SECOND;
 /// By when every transaction's timers have run out and all is delivered.
 const END: Time = 140 * SECOND;
-/// Lines of the trace that a failing seed prints.
-const TRACE_LINES: usize = 60;
-
 static PROMPTS: LazyLock<Result<Arc<PromptSet>, String>> =
     LazyLock::new(|| prompts().map_err(|e| e.to_string()));
 
@@ -97,19 +94,20 @@ struct World {
     checks: Checks,
     random: Random,
     trace: VecDeque<String>,
+    lines: usize,
 }
 
-/// Runs one seed.
+/// Runs one seed; of a failing one, the last `lines` events are kept.
 ///
 /// # Errors
 /// The first invariant that it breaks.
-pub fn run(seed: u64) -> Result<Counts, Box<Failure>> {
+pub fn run(seed: u64, lines: usize) -> Result<Counts, Box<Failure>> {
     let broken =
         |what: String| Box::new(Failure { seed, step: 0, invariant: "setup", what, trace: Vec::new() });
     let shared = Path::new("/dev/shm");
     let base = if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() };
     let folder = tempfile::tempdir_in(base).map_err(|e| broken(e.to_string()))?;
-    let mut world = World::new(seed, folder.path()).map_err(|error| broken(error.to_string()))?;
+    let mut world = World::new(seed, lines, folder.path()).map_err(|error| broken(error.to_string()))?;
     let outcome = world.run();
     outcome.map_err(|violation| {
         let trace = world.trace.iter().cloned().collect();
@@ -125,7 +123,7 @@ pub fn run(seed: u64) -> Result<Counts, Box<Failure>> {
 }
 
 impl World {
-    fn new(seed: u64, folder: &Path) -> Result<Self, Box<dyn std::error::Error>> {
+    fn new(seed: u64, lines: usize, folder: &Path) -> Result<Self, Box<dyn std::error::Error>> {
         let mut random = Random::new(seed);
         let network = Network::draw(&mut random);
         let mut faults = Faults::draw(&mut random, HORIZON);
@@ -163,6 +161,7 @@ impl World {
             checks,
             random,
             trace,
+            lines,
         })
     }
 
@@ -201,7 +200,7 @@ impl World {
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
-        if self.trace.len() == TRACE_LINES {
+        if self.trace.len() == self.lines {
             self.trace.pop_front();
         }
         let line = format!("{:>12.3} ms  {}", self.now as f64 / 1_000.0, line());
