@@ -9,6 +9,7 @@ mod conventions;
 mod debian;
 mod lint;
 mod mutants;
+mod policy;
 mod queries;
 mod rust_source;
 mod steps;
@@ -24,7 +25,7 @@ usage: cargo xtask COMMAND
 
   demo [-- ARGS]             build the release binary and run `earmark demo ARGS` (--once ends after the calls)
   test                       every test: unit, black-box, simulation (300 seeds), planted defects
-  lint                       format, clippy, rustdoc, dependency arrows, names and lengths, licences
+  lint                       format, clippy, rustdoc, arrows, names and lengths, policy, licences
   arrows                     only the dependency arrows of docs/ARCHITECTURE.md
   conventions                only names and lengths
   simulate [--seeds N] [--seed K]
