@@ -89,10 +89,13 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Usage(String),
     /// 3.
-    #[error("the database is out of reach: {0}")]
+    #[error("the database is out of reach")]
     Database(#[from] StoreError),
     /// 3.
-    #[error("{what}: {source}")]
+    #[error(transparent)]
+    Unavailable(anyhow::Error),
+    /// 3.
+    #[error("{what}")]
     Io {
         /// What was tried.
         what: String,
@@ -100,8 +103,15 @@ pub(crate) enum Failure {
         source: std::io::Error,
     },
     /// 1.
-    #[error("{0:#}")]
+    #[error(transparent)]
     Other(#[from] anyhow::Error),
+}
+
+impl Failure {
+    /// Something that the service cannot be without.
+    pub(crate) fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unavailable(error.into())
+    }
 }
 
 /// Runs the program.
@@ -143,12 +153,14 @@ fn report(result: Result<Outcome, Failure>) -> ExitCode {
             ExitCode::from(1)
         }
         Err(failure) => {
-            eprintln!("earmark: {failure}");
-            ExitCode::from(match failure {
+            let code = match failure {
                 Failure::Config(_) | Failure::Usage(_) => 2,
-                Failure::Database(_) | Failure::Io { .. } => 3,
+                Failure::Database(_) | Failure::Unavailable(_) | Failure::Io { .. } => 3,
                 Failure::Other(_) => 1,
-            })
+            };
+            // With its causes, in one line.
+            eprintln!("earmark: {:#}", anyhow::Error::from(failure));
+            ExitCode::from(code)
         }
     }
 }

@@ -252,7 +252,7 @@ fn key(config: &Config) -> Result<MasterKey, Failure> {
         KeySource::File(path) => MasterKey::load(path),
         KeySource::Environment(name) => MasterKey::from_env(name),
     };
-    key.map_err(|error| Failure::Other(error.into()))
+    key.map_err(Failure::unavailable)
 }
 
 /// The plaintext of a recording, its object's hash compared and every chunk verified on the way.

@@ -321,8 +321,13 @@ fn media(raw: &raw::Media) -> Result<(IpAddr, std::ops::RangeInclusive<u16>), Fa
         .split_once('-')
         .and_then(|(low, high)| Some((low.trim().parse().ok()?, high.trim().parse().ok()?)));
     match bounds {
-        Some((low, high)) if low >= 1024 && low < high => Ok((ip, low..=high)),
-        _ => fault("media.ports", format!("\"{}\" is not a range of ports above 1023", raw.ports), mend),
+        // A call needs two pairs of an even port and the next.
+        Some((low, high)) if low >= 1024 && high > low && high - (low + low % 2) >= 3 => Ok((ip, low..=high)),
+        _ => fault(
+            "media.ports",
+            format!("\"{}\" is not a range of at least two pairs of ports above 1023", raw.ports),
+            mend,
+        ),
     }
 }
 

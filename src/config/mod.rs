@@ -69,7 +69,7 @@ pub enum KeySource {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{}: cannot be read: {source}", file.display())]
+    #[error("{}: cannot be read", file.display())]
     Unreadable {
         /// Which file.
         file: PathBuf,

@@ -219,11 +219,10 @@ impl Hub {
     }
 }
 
-/// The entry for a recording that an earlier process left and that is stored now. Its line is that of its
-/// call's record.
+/// The entry for a recording that an earlier process left; `None` if not one sample of it has a basis.
 #[must_use]
-pub fn recovered(sealed: &Sealed, object: String) -> storage::Entry {
-    record::stored(sealed, None, object)
+pub fn found(sealed: &Sealed) -> Option<storage::Entry> {
+    record::found(sealed)
 }
 
 #[cfg(test)]

@@ -122,3 +122,9 @@ pub(super) fn stored(sealed: &Sealed, line: Option<E164>, object: String) -> Ent
         quarantine: Vec::new(),
     }))
 }
+
+pub(super) fn found(sealed: &Sealed) -> Option<Entry> {
+    let basis = sealed.intervals.first()?.basis;
+    let Sealed { call, recording, ended_at, .. } = *sealed;
+    Some(Entry::RecordingFound { call, recording, basis, ended_at })
+}

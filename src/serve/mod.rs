@@ -6,11 +6,12 @@ mod ops;
 mod shelf;
 mod signalling;
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,7 +33,7 @@ use ops::Ops;
 use shelf::{Item, Stored};
 use signalling::{Inputs, Parts, Signalling};
 
-/// One or two media threads carry a district's calls many times over (docs/adr); more would only share
+/// One or two media threads carry a district's calls many times over; more would only share
 /// the cores with signalling.
 const MEDIA_THREADS: usize = 2;
 
@@ -60,22 +61,26 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     for remark in &config.remarks {
         tracing::info!("configuration: {remark}");
     }
-    for folder in [&config.data_dir, &config.data_dir.join("spool"), &config.storage.audio] {
+    let spools: Vec<PathBuf> = [Some(config.data_dir.join("spool")), config.storage.second_spool.clone()]
+        .into_iter()
+        .flatten()
+        .collect();
+    for folder in [&config.data_dir, &config.storage.audio].into_iter().chain(&spools) {
         make_folder(folder)?;
     }
-    let journal = Arc::new(Journal::start(&config.data_dir.join("journal")).map_err(anyhow::Error::from)?);
-    let objects = Arc::new(Objects::open(&config.storage.audio).map_err(anyhow::Error::from)?);
-    let master = master_key(&config, &objects)?;
+    let journal = Arc::new(Journal::start(&config.data_dir.join("journal")).map_err(Failure::unavailable)?);
+    let objects = Arc::new(Objects::open(&config.storage.audio).map_err(Failure::unavailable)?);
+    let master = master_key(&config, &objects).map_err(Failure::Unavailable)?;
     let ops = Arc::new(Ops::new());
 
-    recover(&config, &master, &journal, &objects, clock).await;
+    let found = recover(&spools, &master, &journal, clock).await;
 
-    let (plane, media) = Plane::start(plane_config(&config, clock)?).map_err(anyhow::Error::from)?;
+    let (plane, media) = Plane::start(plane_config(&config, clock)?).map_err(Failure::unavailable)?;
     let (sockets, listeners, network) = bind(&config)?;
     let mut gateway = config.gateway.clone();
     gateway.listeners = listeners;
     let mut seed = [0; 32];
-    storage::fill_random(&mut seed).map_err(anyhow::Error::from)?;
+    storage::fill_random(&mut seed).map_err(Failure::unavailable)?;
     let core = Core::new(Arc::new(gateway.clone()), seed);
     let hub = Hub::new(config.node.clone(), Arc::new(config.rules.clone()));
 
@@ -101,10 +106,15 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         journal: Arc::clone(&journal),
         master,
         shelf: to_shelf,
+        spools,
         ops,
     };
     let inputs = Inputs { network, media, stored };
-    let finished = Signalling::new(parts).run(inputs, terminated, config.drain).await;
+    let mut signalling = Signalling::new(parts);
+    for sealed in found {
+        signalling.store(Box::new(sealed), None);
+    }
+    let finished = signalling.run(inputs, terminated, config.drain).await;
     tracing::info!("no call is left; closing");
     close(finished, shelf, journal, stop_delivery, delivery).await
 }
@@ -135,38 +145,17 @@ fn master_key(config: &Config, objects: &Objects) -> anyhow::Result<MasterKey> {
     Ok(MasterKey::create(path, recordings)?)
 }
 
-/// Seals what an earlier process left in the spool, stores it, and ends the records it left open.
-async fn recover(
-    config: &Config,
-    master: &MasterKey,
-    journal: &Journal,
-    objects: &Arc<Objects>,
-    clock: Clock,
-) {
-    let mut entries = Vec::new();
-    for sealed in recover_spools(config, master) {
-        let (recording, file, sha256) = (sealed.recording, sealed.file.clone(), sealed.sha256.clone());
-        let objects = Arc::clone(objects);
-        let at = sealed.started_at;
-        let put = tokio::task::spawn_blocking(move || objects.put(recording, at, &file, &sha256)).await;
-        match put {
-            Ok(Ok(object)) => entries.push((sealed, object)),
-            Ok(Err(error)) => {
-                tracing::error!(recording = %recording, %error, "cannot store a recovered recording; it stays in the spool")
-            }
-            Err(error) => {
-                tracing::error!(recording = %recording, %error, "storing a recovered recording failed")
-            }
-        }
-    }
+/// Seals what an earlier process left in the spool and ends the records it left open; what it sealed, to be
+/// stored once calls are taken again.
+async fn recover(spools: &[PathBuf], master: &MasterKey, journal: &Journal, clock: Clock) -> Vec<Sealed> {
+    let found = recover_spools(spools, master);
     let now = clock.now().wall;
-    let stamped: Vec<_> = entries
-        .iter()
-        .map(|(sealed, object)| Stamped { at: now, entry: hub::recovered(sealed, object.clone()) })
-        .collect();
-    let mut written = true;
-    for receipt in journal.recover(now, &stamped) {
-        written &= receipt.await.is_ok();
+    let entries: Vec<_> =
+        found.iter().filter_map(hub::found).map(|entry| Stamped { at: now, entry }).collect();
+    for receipt in journal.recover(now, &entries) {
+        if let Err(error) = receipt.await {
+            tracing::error!(error = &error as &dyn Error, "the journal does not take the end of an old call");
+        }
     }
     let started = Entry::Audit {
         actor: "gateway".to_owned(),
@@ -175,25 +164,18 @@ async fn recover(
         detail: None,
     };
     drop(journal.append(&Stamped { at: now, entry: started }));
-    if written {
-        for (sealed, _) in &entries {
-            shelf::clear(&sealed.file);
-        }
-    }
+    found
 }
 
-fn recover_spools(config: &Config, master: &MasterKey) -> Vec<Sealed> {
+fn recover_spools(spools: &[PathBuf], master: &MasterKey) -> Vec<Sealed> {
     let unwrap = |recording, wrapped: &[u8]| master.unwrap(recording, wrapped).ok();
     let mut found: Vec<Sealed> = Vec::new();
-    let spools = [Some(config.data_dir.join("spool")), config.storage.second_spool.clone()];
-    for folder in spools.into_iter().flatten() {
-        for sealed in recorder::recover(&folder, &unwrap) {
-            match found.iter_mut().find(|other| other.recording == sealed.recording) {
-                // The second writer's copy of the same recording: the longer one is kept.
-                Some(other) if other.duration_s < sealed.duration_s => *other = sealed,
-                Some(_) => {}
-                None => found.push(sealed),
-            }
+    for sealed in spools.iter().flat_map(|folder| recorder::recover(folder, &unwrap)) {
+        match found.iter_mut().find(|other| other.recording == sealed.recording) {
+            // The second writer's copy of the same recording: the longer one is kept.
+            Some(other) if other.duration_s < sealed.duration_s => *other = sealed,
+            Some(_) => {}
+            None => found.push(sealed),
         }
     }
     found

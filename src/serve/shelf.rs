@@ -1,14 +1,17 @@
-//! Puts sealed recordings into the audio store, one after the other, off the signalling task.
+//! Puts sealed recordings into the audio store, off the signalling task.
 //!
 //! A spool file goes only after the store has it, read back and compared, and the journal says so. What
-//! cannot be stored stays in the spool and is tried again, now and at the next start. Bounded: at most
-//! [`WAITING`] recordings wait in memory; beyond, they wait in the spool for the next start.
+//! cannot be stored stays in the spool, lets the others pass, and is tried again, now and at the next start.
+//! Bounded: at most [`WAITING`] recordings wait in memory, and as many that failed; beyond, they wait in the
+//! spool for the next start.
 
-use std::path::Path;
+use std::collections::VecDeque;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use consent::E164;
+use consent::{E164, RecordingId};
 use recorder::Sealed;
 use storage::Objects;
 use tokio::sync::mpsc;
@@ -18,7 +21,7 @@ use super::ops::Ops;
 /// Recordings that may wait for the store.
 pub(super) const WAITING: usize = 1024;
 
-/// Between attempts to store one: doubles from here, up to [`RETRY_AT_MOST`].
+/// Between attempts to store what failed: doubles from here, up to [`RETRY_AT_MOST`].
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_AT_MOST: Duration = Duration::from_secs(30);
 
@@ -43,37 +46,51 @@ pub(super) async fn run(
     objects: Arc<Objects>,
     ops: Arc<Ops>,
 ) {
-    while let Some(item) = items.recv().await {
-        let object = put_until_stored(&item.sealed, &objects, &ops).await;
-        if stored.send(Stored { item, object }).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn put_until_stored(sealed: &Sealed, objects: &Arc<Objects>, ops: &Ops) -> String {
-    let mut wait = RETRY_FIRST;
-    loop {
-        let objects = Arc::clone(objects);
-        let (recording, file, sha256) = (sealed.recording, sealed.file.clone(), sealed.sha256.clone());
-        let at = sealed.started_at;
-        let put = tokio::task::spawn_blocking(move || objects.put(recording, at, &file, &sha256)).await;
-        match put {
-            Ok(Ok(object)) => return object,
-            Ok(Err(error)) => {
-                tracing::error!(recording = %recording, error = &error as &dyn std::error::Error, "cannot store a recording; it stays in the spool");
+    let mut failed: VecDeque<Item> = VecDeque::new();
+    let (mut wait, mut open) = (RETRY_FIRST, true);
+    while open || !failed.is_empty() {
+        let item = tokio::select! {
+            biased;
+            item = items.recv(), if open && failed.len() < WAITING => item,
+            () = tokio::time::sleep(wait), if !failed.is_empty() => failed.pop_front(),
+        };
+        let Some(item) = item else {
+            open = false;
+            continue;
+        };
+        if let Some(object) = put(&item.sealed, &objects).await {
+            wait = RETRY_FIRST;
+            if stored.send(Stored { item, object }).await.is_err() {
+                return;
             }
-            Err(error) => tracing::error!(recording = %recording, %error, "storing a recording failed"),
+        } else {
+            ops.store_failures.inc();
+            wait = (wait * 2).min(RETRY_AT_MOST);
+            failed.push_back(item);
         }
-        ops.store_failures.inc();
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY_AT_MOST);
     }
 }
 
-/// Removes a spool file whose recording is stored and journalled.
-pub(super) fn clear(file: &Path) {
-    if let Err(error) = std::fs::remove_file(file) {
-        tracing::warn!(%error, "a stored recording's spool file cannot be removed; the next start tries again");
+async fn put(sealed: &Sealed, objects: &Arc<Objects>) -> Option<String> {
+    let (recording, at) = (sealed.recording, sealed.started_at);
+    let (file, sha256) = (sealed.file.clone(), sealed.sha256.clone());
+    let objects = Arc::clone(objects);
+    match tokio::task::spawn_blocking(move || objects.put(recording, at, &file, &sha256)).await {
+        Ok(Ok(object)) => return Some(object),
+        Ok(Err(error)) => {
+            let error = &error as &dyn Error;
+            tracing::error!(%recording, error, "cannot store a recording; it stays in the spool");
+        }
+        Err(error) => tracing::error!(%recording, %error, "storing a recording failed"),
+    }
+    None
+}
+
+/// Removes every spool copy of a recording that is stored and journalled.
+pub(super) fn clear(spools: &[PathBuf], recording: RecordingId) {
+    let spools: Vec<&Path> = spools.iter().map(PathBuf::as_path).collect();
+    if let Err(error) = recorder::spool::release(&spools, recording) {
+        let error = &error as &dyn Error;
+        tracing::warn!(%recording, error, "a stored recording's spool file stays; the next start tries again");
     }
 }

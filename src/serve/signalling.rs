@@ -4,12 +4,13 @@
 //! queues, and answer through others.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use consent::{CallId, Direction, Permit, RecordingId};
-use recorder::{NewRecording, Plane, RecordingKey};
+use consent::{CallId, Direction, E164, Permit, RecordingId};
+use recorder::{NewRecording, Plane, RecordingKey, Sealed};
 use sip_gateway::{Core, Input, Sockets};
 use storage::{Entry, Journal, MasterKey, Stamped};
 use tokio::sync::mpsc;
@@ -34,6 +35,8 @@ pub(super) struct Signalling {
     pub(super) journal: Arc<Journal>,
     pub(super) master: MasterKey,
     pub(super) shelf: mpsc::Sender<Item>,
+    /// Where recordings are made, and removed from once they are stored.
+    pub(super) spools: Vec<PathBuf>,
     pub(super) ops: Arc<Ops>,
     /// For the metrics: the direction of each open call.
     directions: HashMap<CallId, Direction>,
@@ -60,13 +63,15 @@ pub(super) struct Parts {
     pub(super) journal: Arc<Journal>,
     pub(super) master: MasterKey,
     pub(super) shelf: mpsc::Sender<Item>,
+    /// Where recordings are made, and removed from once they are stored.
+    pub(super) spools: Vec<PathBuf>,
     pub(super) ops: Arc<Ops>,
 }
 
 impl Signalling {
     pub(super) fn new(parts: Parts) -> Self {
         let (journalled, journalled_in) = mpsc::channel(4096);
-        let Parts { clock, core, hub, sockets, plane, journal, master, shelf, ops } = parts;
+        let Parts { clock, core, hub, sockets, plane, journal, master, shelf, spools, ops } = parts;
         Self {
             clock,
             core,
@@ -76,6 +81,7 @@ impl Signalling {
             journal,
             master,
             shelf,
+            spools,
             ops,
             directions: HashMap::new(),
             storing: 0,
@@ -170,8 +176,8 @@ impl Signalling {
         self.hub.on_stored(self.clock.now(), &item.sealed, item.line, object);
         // The journal's queue keeps the order: the entry is written before the next start can miss the file.
         self.perform();
-        let file = item.sealed.file;
-        tokio::task::spawn_blocking(move || shelf::clear(&file));
+        let (spools, recording) = (self.spools.clone(), item.sealed.recording);
+        tokio::task::spawn_blocking(move || shelf::clear(&spools, recording));
     }
 
     /// Does all that core and hub want done. Events go to the hub before anything that follows them is
@@ -219,14 +225,17 @@ impl Signalling {
                 self.begin_recording(permit, channels, look_back)
             }
             Output::Journal { stamped, awaited_by } => self.write(stamped, awaited_by),
-            Output::Store { sealed, line } => {
-                if self.shelf.try_send(Item { sealed, line }).is_ok() {
-                    self.storing += 1;
-                } else {
-                    tracing::error!("too many recordings wait for the store; this one waits in the spool");
-                    self.ops.store_failures.inc();
-                }
-            }
+            Output::Store { sealed, line } => self.store(sealed, line),
+        }
+    }
+
+    /// Puts a sealed recording on the way to the store.
+    pub(super) fn store(&mut self, sealed: Box<Sealed>, line: Option<E164>) {
+        if self.shelf.try_send(Item { sealed, line }).is_ok() {
+            self.storing += 1;
+        } else {
+            tracing::error!("too many recordings wait for the store; this one waits in the spool");
+            self.ops.store_failures.inc();
         }
     }
 

@@ -93,6 +93,17 @@ pub enum Entry {
         /// Its tag.
         retention: RetentionTag,
     },
+    /// A recording that an earlier process left is sealed, and on its way to the store.
+    RecordingFound {
+        /// Which call.
+        call: CallId,
+        /// Which recording.
+        recording: RecordingId,
+        /// The basis of its first interval.
+        basis: Basis,
+        /// After its last sample.
+        ended_at: Wall,
+    },
     /// A recording was sealed and its object is in the store.
     RecordingStored(Box<RecordingRow>),
     /// A recording failed.
@@ -254,6 +265,7 @@ impl Entry {
             | Self::Decided { call, .. }
             | Self::PreambleWiped { call, .. }
             | Self::RecordingStarted { call, .. }
+            | Self::RecordingFound { call, .. }
             | Self::RecordingFailed { call, .. } => Some(*call),
             Self::Audit { .. } => None,
         }

@@ -82,6 +82,14 @@ pub struct Recording {
     pub basis: Basis,
     /// What was stored, once it was.
     pub stored: Option<RecordingRow>,
+    /// The instant after its last sample, once it is known to be sealed.
+    pub sealed_until: Option<Wall>,
+}
+
+impl Recording {
+    const fn begun(basis: Basis) -> Self {
+        Self { basis, stored: None, sealed_until: None }
+    }
 }
 
 /// An entry that does not fit the entries before it.
@@ -192,12 +200,16 @@ impl CallRecord {
             Entry::Signalled { signal, .. } => self.heard(signal),
             Entry::Decided { decision, .. } => self.decided(decision),
             Entry::RecordingStarted { recording, basis, .. } => {
-                self.recordings.entry(*recording).or_insert(Recording { basis: *basis, stored: None });
+                self.recordings.entry(*recording).or_insert(Recording::begun(*basis));
             }
             Entry::RecordingStored(row) => {
-                let recording =
-                    self.recordings.entry(row.id).or_insert(Recording { basis: row.basis, stored: None });
+                let recording = self.recordings.entry(row.id).or_insert(Recording::begun(row.basis));
                 recording.stored = Some((**row).clone());
+                recording.sealed_until = Some(row.ended_at);
+            }
+            Entry::RecordingFound { recording, basis, ended_at, .. } => {
+                let recording = self.recordings.entry(*recording).or_insert(Recording::begun(*basis));
+                recording.sealed_until = Some(*ended_at);
             }
             Entry::CallEnded(ended) => return self.end(ended, at),
             Entry::CallStarted(_)
@@ -264,8 +276,8 @@ impl CallRecord {
     }
 
     fn last_sign_of_life(&self) -> Wall {
-        let stored = self.recordings.values().filter_map(|recording| recording.stored.as_ref());
-        stored.map(|row| row.ended_at).max().map_or(self.last_at, |ended_at| ended_at.max(self.last_at))
+        let sealed = self.recordings.values().filter_map(|recording| recording.sealed_until);
+        sealed.max().map_or(self.last_at, |ended_at| ended_at.max(self.last_at))
     }
 
     /// The end of a call whose process ended first: as far as the entries show.
@@ -285,8 +297,8 @@ impl CallRecord {
     fn recovered_outcome(&self) -> RecordingOutcome {
         let withdrawn = self.decisions.iter().any(|decision| decision.reason == Reason::Withdrawn);
         if !self.recordings.is_empty() {
-            let stored = self.recordings.values().any(|recording| recording.stored.is_some());
-            return match (stored, withdrawn) {
+            let sealed = self.recordings.values().any(|recording| recording.sealed_until.is_some());
+            return match (sealed, withdrawn) {
                 (_, true) => RecordingOutcome::Withdrawn,
                 // What the call said after the process had stopped is missing, whatever was sealed.
                 (true, false) => RecordingOutcome::PartlyRecorded,
@@ -404,6 +416,16 @@ mod tests {
         };
         let before = fold(&entries[..stored]);
         assert_eq!(outcome(&before), (RecordingOutcome::Failed, Some(Basis::DispatchLine)));
+        let Entry::RecordingStored(row) = &entries[stored].entry else { panic!("{stored}") };
+        let found = Entry::RecordingFound {
+            call: row.call,
+            recording: row.id,
+            basis: row.basis,
+            ended_at: row.ended_at,
+        };
+        let mut with_found = entries[..stored].to_vec();
+        with_found.push(Stamped { at: row.ended_at, entry: found });
+        assert_eq!(outcome(&fold(&with_found)), (RecordingOutcome::PartlyRecorded, Some(Basis::DispatchLine)));
         let after = fold(&entries[..=stored]);
         assert_eq!(outcome(&after), (RecordingOutcome::PartlyRecorded, Some(Basis::DispatchLine)));
     }

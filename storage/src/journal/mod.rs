@@ -227,7 +227,7 @@ impl Journal {
     }
 
     /// Ends the records of the calls that an earlier process left open, each by one `CallEnded`.
-    /// `recovered` are the entries for what was found in the spool (`RecordingStored`); they are
+    /// `recovered` are the entries for what was found in the spool (`RecordingFound`); they are
     /// appended first, so that the calls' outcomes take them into account. To be called once, before
     /// the first new call; later calls of it append only what they are given.
     ///

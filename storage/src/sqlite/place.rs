@@ -226,6 +226,8 @@ async fn place_entry(
             recordings::begin(connection, *call, *recording, &word(basis)?, retention, at).await
         }
         Entry::RecordingStored(row) => recordings::seal(connection, row).await,
+        // It tells the journal's fold; the table has it once it is stored.
+        Entry::RecordingFound { .. } => Ok(Placed::Yes),
         Entry::RecordingFailed { recording, .. } => recordings::fail(connection, *recording, at).await,
         Entry::Audit { actor, action, object, detail } => {
             let (object, detail) = (object.as_deref(), detail.as_deref());
@@ -292,6 +294,7 @@ async fn place_of_call(
         Entry::CallEnded(ended) => return end(connection, call, ended, at).await,
         Entry::CallStarted(_)
         | Entry::RecordingStarted { .. }
+        | Entry::RecordingFound { .. }
         | Entry::RecordingStored(_)
         | Entry::RecordingFailed { .. }
         | Entry::Audit { .. } => return Ok(Placed::No(ENTRY_UNKNOWN)),
