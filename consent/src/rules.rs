@@ -357,13 +357,13 @@ impl RuleSet {
         };
         let candidates = called.iter().chain(calling);
         // `min_by_key` keeps the first of equals.
-        candidates.filter_map(|user| self.line_by_user(user)).min_by_key(|line| line.class.rank())
+        candidates.filter_map(|user| self.line(user)).min_by_key(|line| line.class.rank())
     }
 
     /// Whether a user part is one of the district's lines, by its number or an alias.
     #[must_use]
     pub fn is_line(&self, user: &str) -> bool {
-        self.line_by_user(user).is_some()
+        self.line(user).is_some()
     }
 
     /// The class of somebody's number. A number of a union line counts as a union number wherever it
@@ -382,7 +382,9 @@ impl RuleSet {
         users.filter_map(|user| self.number_class(user)).min_by_key(|class| class.rank())
     }
 
-    fn line_by_user(&self, user: &str) -> Option<&Line> {
+    /// The district's line that a user part names, by its number or an alias.
+    #[must_use]
+    pub fn line(&self, user: &str) -> Option<&Line> {
         self.numbering.normalise(user).number().and_then(|number| self.line_by_number(number))
     }
 
@@ -392,7 +394,7 @@ impl RuleSet {
 }
 
 impl LineClass {
-    /// Lower wins where several lines match (`design.md`, "Which rule wins").
+    /// Lower wins where several lines match (docs/POLICY.md, "Which rule wins").
     const fn rank(self) -> u8 {
         match self {
             Self::Union => 0,

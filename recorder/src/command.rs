@@ -120,6 +120,28 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// For which call.
+    #[must_use]
+    pub const fn call(&self) -> CallId {
+        match self {
+            Self::Bind { call, .. }
+            | Self::Describe { call, .. }
+            | Self::Play { call, .. }
+            | Self::StopPlaying { call, .. }
+            | Self::SwallowDigits { call, .. }
+            | Self::StartPreamble { call, .. }
+            | Self::WipePreamble { call, .. }
+            | Self::Revoke { call, .. }
+            | Self::Suspend { call, .. }
+            | Self::CloseTap { call, .. }
+            | Self::Answered { call }
+            | Self::End { call } => *call,
+            Self::OpenTap { permit, .. } => permit.call(),
+        }
+    }
+}
+
 /// Where and how a leg wants one stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteMedia {

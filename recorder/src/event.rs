@@ -130,6 +130,30 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// On which call.
+    #[must_use]
+    pub fn call(&self) -> CallId {
+        match self {
+            Self::Bound { call, .. }
+            | Self::BindFailed { call, .. }
+            | Self::Digit { call, .. }
+            | Self::UnannouncedSource { call, .. }
+            | Self::Played { call, .. }
+            | Self::CannotPlay { call, .. }
+            | Self::PreambleStarted { call, .. }
+            | Self::PreambleUnavailable { call, .. }
+            | Self::PreambleWiped { call, .. }
+            | Self::RecordingStarted { call, .. }
+            | Self::RecordingFailed { call, .. }
+            | Self::CopyFailed { call, .. }
+            | Self::MediaFailed { call, .. }
+            | Self::Statistics { call, .. } => *call,
+            Self::RecordingSealed(sealed) => sealed.call,
+        }
+    }
+}
+
 /// A sealed recording, as the spool's file states it and storage keeps it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sealed {

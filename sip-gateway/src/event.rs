@@ -76,6 +76,23 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// On which call.
+    #[must_use]
+    pub fn call(&self) -> CallId {
+        match self {
+            Self::Offered(offer) => offer.call,
+            Self::Routed { call, .. }
+            | Self::Progress { call, .. }
+            | Self::Media { call, .. }
+            | Self::Answered { call }
+            | Self::Changed { call, .. }
+            | Self::Digit { call, .. }
+            | Self::Ended { call, .. } => *call,
+        }
+    }
+}
+
 /// An initial INVITE as the hub needs it. User parts are percent-decoded, without parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
@@ -116,7 +133,7 @@ pub struct Identity {
     pub privacy: bool,
 }
 
-/// A change at a leg's far end (`design.md` step 10).
+/// A change at a leg's far end (docs/POLICY.md, "Who is on the line").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The leg put the other on hold.

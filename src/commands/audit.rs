@@ -4,27 +4,27 @@ use clap::Subcommand;
 use storage::AuditFilter;
 
 use super::table::table;
-use super::{Common, Failure, Outcome, open, print_json, print_text};
+use super::{Configured, Failure, Outcome, open, print_json, print_text};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Its entries, oldest first.
-    List(Common),
+    List(Configured),
     /// Whether anything in it was changed, removed or put in another order.
-    Verify(Common),
+    Verify(Configured),
 }
 
 pub(super) async fn run(command: Command) -> Result<Outcome, Failure> {
     match command {
-        Command::List(common) => list(&common).await,
-        Command::Verify(common) => verify(&common).await,
+        Command::List(configured) => list(&configured).await,
+        Command::Verify(configured) => verify(&configured).await,
     }
 }
 
-async fn list(common: &Common) -> Result<Outcome, Failure> {
-    let (_, store) = open(common).await?;
+async fn list(configured: &Configured) -> Result<Outcome, Failure> {
+    let (_, store) = open(configured).await?;
     let entries = store.audit(&AuditFilter::default()).await?;
-    if common.json {
+    if configured.json {
         print_json(&entries)?;
         return Ok(Outcome::Done);
     }
@@ -44,10 +44,10 @@ async fn list(common: &Common) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-async fn verify(common: &Common) -> Result<Outcome, Failure> {
-    let (_, store) = open(common).await?;
+async fn verify(configured: &Configured) -> Result<Outcome, Failure> {
+    let (_, store) = open(configured).await?;
     let report = store.audit_verify().await?;
-    if common.json {
+    if configured.json {
         print_json(&report)?;
     } else {
         print_text(&format!("{report}\n"));

@@ -7,7 +7,7 @@ use consent::CallId;
 use storage::{CallFilter, CallRow};
 
 use super::table::table;
-use super::{Common, Failure, Outcome, open, print_json, print_text};
+use super::{Configured, Failure, Outcome, open, print_json, print_text};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -20,7 +20,7 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 pub(super) struct List {
     #[command(flatten)]
-    common: Common,
+    configured: Configured,
     /// Only calls on this line (full number).
     #[arg(long)]
     line: Option<String>,
@@ -34,7 +34,7 @@ pub(super) struct Show {
     /// The call's id.
     id: CallId,
     #[command(flatten)]
-    common: Common,
+    configured: Configured,
 }
 
 /// How many calls a person is shown where no number is asked for.
@@ -48,10 +48,10 @@ pub(super) async fn run(command: Command) -> Result<Outcome, Failure> {
 }
 
 async fn run_list(list: List) -> Result<Outcome, Failure> {
-    let (_, store) = open(&list.common).await?;
-    let limit = list.limit.unwrap_or(if list.common.json { u32::MAX } else { ROWS_FOR_PEOPLE });
+    let (_, store) = open(&list.configured).await?;
+    let limit = list.limit.unwrap_or(if list.configured.json { u32::MAX } else { ROWS_FOR_PEOPLE });
     let calls = store.calls(&CallFilter { line: list.line, limit, ..CallFilter::default() }).await?;
-    if list.common.json {
+    if list.configured.json {
         print_json(&calls)?;
         return Ok(Outcome::Done);
     }
@@ -75,11 +75,11 @@ async fn run_list(list: List) -> Result<Outcome, Failure> {
 }
 
 async fn run_show(show: Show) -> Result<Outcome, Failure> {
-    let (_, store) = open(&show.common).await?;
+    let (_, store) = open(&show.configured).await?;
     let Some(call) = store.call(show.id).await? else {
         return Ok(Outcome::No(format!("there is no call {}", show.id)));
     };
-    if show.common.json {
+    if show.configured.json {
         print_json(&call)?;
     } else {
         print_text(&for_people(&call));

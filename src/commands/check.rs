@@ -5,7 +5,7 @@ use std::fmt::Write;
 use consent::{Ask, Line, LineClass, Side};
 use serde::Serialize;
 
-use super::{Common, Failure, Outcome, print_json, print_text};
+use super::{Configured, Failure, Outcome, print_json, print_text};
 use crate::config::Config;
 
 #[derive(Serialize)]
@@ -22,14 +22,14 @@ struct LineReport {
     does: &'static str,
 }
 
-pub(super) fn run(common: &Common) -> Result<Outcome, Failure> {
-    let config = Config::load(&common.config)?;
+pub(super) fn run(configured: &Configured) -> Result<Outcome, Failure> {
+    let config = Config::load(&configured.config)?;
     let hidden = config.gateway.peers.iter().any(|peer| peer.side == Side::Public && !peer.parties_signalled);
     let report = Report {
         lines: config.rules.lines().iter().map(|line| describe(line, hidden)).collect(),
         remarks: config.remarks.clone(),
     };
-    if common.json {
+    if configured.json {
         print_json(&report)?;
     } else {
         print_text(&for_people(&config, &report));

@@ -7,22 +7,22 @@ use consent::{CallId, GateState};
 use storage::Explanation;
 
 use super::calls::word;
-use super::{Common, Failure, Outcome, open, print_json, print_text};
+use super::{Configured, Failure, Outcome, open, print_json, print_text};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The call's id.
     id: CallId,
     #[command(flatten)]
-    common: Common,
+    configured: Configured,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Outcome, Failure> {
-    let (_, store) = open(&arguments.common).await?;
+    let (_, store) = open(&arguments.configured).await?;
     let Some(explanation) = store.explain(arguments.id).await? else {
         return Ok(Outcome::No(format!("there is no call {}", arguments.id)));
     };
-    if arguments.common.json {
+    if arguments.configured.json {
         print_json(&explanation)?;
     } else {
         print_text(&for_people(&explanation));

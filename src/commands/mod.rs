@@ -34,9 +34,9 @@ enum Command {
     /// Sets everything up in a folder, places real calls through the gateway, and shows what came of them.
     Demo(DemoArguments),
     /// Runs the service.
-    Serve(Common),
+    Serve(Configured),
     /// Validates the configuration and says what each line would do; binds nothing.
-    Check(Common),
+    Check(Configured),
     /// Call records.
     #[command(subcommand)]
     Calls(calls::Command),
@@ -62,7 +62,7 @@ struct DemoArguments {
 
 /// What every command takes.
 #[derive(Debug, Args)]
-pub(crate) struct Common {
+pub(crate) struct Configured {
     /// The configuration file.
     #[arg(long, env = "EARMARK_CONFIG", value_name = "FILE")]
     config: PathBuf,
@@ -135,8 +135,10 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
                 Outcome::No("a call did not come out as expected".to_owned())
             })
         }
-        Command::Serve(common) => serve::run(Config::load(&common.config)?).await.map(|()| Outcome::Done),
-        Command::Check(common) => check::run(&common),
+        Command::Serve(configured) => {
+            serve::run(Config::load(&configured.config)?).await.map(|()| Outcome::Done)
+        }
+        Command::Check(configured) => check::run(&configured),
         Command::Calls(command) => calls::run(command).await,
         Command::Explain(arguments) => explain::run(arguments).await,
         Command::Recordings(command) => recordings::run(command).await,
@@ -166,8 +168,8 @@ fn report(result: Result<Outcome, Failure>) -> ExitCode {
 }
 
 /// Opens the database that the configuration names.
-pub(crate) async fn open(common: &Common) -> Result<(Config, Store), Failure> {
-    let config = Config::load(&common.config)?;
+pub(crate) async fn open(configured: &Configured) -> Result<(Config, Store), Failure> {
+    let config = Config::load(&configured.config)?;
     let store = Store::open(&config.storage.database).await?;
     Ok((config, store))
 }

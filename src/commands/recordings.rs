@@ -13,14 +13,14 @@ use storage::{MasterKey, Objects, RecordingDetails, RecordingFilter, Store};
 
 use super::calls::word;
 use super::table::table;
-use super::{Common, Failure, Outcome, open, print_json, print_text};
+use super::{Configured, Failure, Outcome, open, print_json, print_text};
 use crate::config::{Config, KeySource};
 use crate::wall_now;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// The latest recordings, newest first.
-    List(Common),
+    List(Configured),
     /// One recording.
     Show(One),
     /// Whether a recording, or every one, is whole and unchanged.
@@ -34,7 +34,7 @@ pub(super) struct One {
     /// The recording's id.
     id: RecordingId,
     #[command(flatten)]
-    common: Common,
+    configured: Configured,
 }
 
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ pub(super) struct Verify {
     /// Only this recording.
     id: Option<RecordingId>,
     #[command(flatten)]
-    common: Common,
+    configured: Configured,
 }
 
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ pub(super) struct Export {
     #[arg(long, value_enum, default_value_t = Format::Opus)]
     format: Format,
     #[command(flatten)]
-    common: Common,
+    configured: Configured,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -89,17 +89,17 @@ const SAMPLE_RATE: u32 = 8_000;
 
 pub(super) async fn run(command: Command) -> Result<Outcome, Failure> {
     match command {
-        Command::List(common) => list(&common).await,
+        Command::List(configured) => list(&configured).await,
         Command::Show(one) => show(&one).await,
         Command::Verify(verify) => run_verify(&verify).await,
         Command::Export(export) => run_export(&export).await,
     }
 }
 
-async fn list(common: &Common) -> Result<Outcome, Failure> {
-    let (_, store) = open(common).await?;
+async fn list(configured: &Configured) -> Result<Outcome, Failure> {
+    let (_, store) = open(configured).await?;
     let recordings = store.recordings(&RecordingFilter::default()).await?;
-    if common.json {
+    if configured.json {
         print_json(&recordings)?;
         return Ok(Outcome::Done);
     }
@@ -122,11 +122,11 @@ async fn list(common: &Common) -> Result<Outcome, Failure> {
 }
 
 async fn show(one: &One) -> Result<Outcome, Failure> {
-    let (_, store) = open(&one.common).await?;
+    let (_, store) = open(&one.configured).await?;
     let Some(details) = store.recording(one.id).await? else {
         return Ok(Outcome::No(format!("there is no recording {}", one.id)));
     };
-    if one.common.json {
+    if one.configured.json {
         print_json(&details.recording)?;
     } else {
         print_text(&for_people(&details));
@@ -162,7 +162,7 @@ fn for_people(details: &RecordingDetails) -> String {
 }
 
 async fn run_verify(verify: &Verify) -> Result<Outcome, Failure> {
-    let (config, store) = open(&verify.common).await?;
+    let (config, store) = open(&verify.configured).await?;
     let ids: Vec<_> = match verify.id {
         Some(id) => vec![id],
         None => store
@@ -192,7 +192,7 @@ async fn run_verify(verify: &Verify) -> Result<Outcome, Failure> {
             wall_now(),
         )
         .await?;
-    if verify.common.json {
+    if verify.configured.json {
         print_json(&verdicts)?;
     } else {
         for verdict in &verdicts {
@@ -212,7 +212,7 @@ async fn run_export(export: &Export) -> Result<Outcome, Failure> {
             "--format flac is not available in this version; use wav or opus".to_owned(),
         ));
     }
-    let (config, store) = open(&export.common).await?;
+    let (config, store) = open(&export.configured).await?;
     let Some(details) = store.recording(export.id).await? else {
         return Ok(Outcome::No(format!("there is no recording {}", export.id)));
     };
@@ -231,7 +231,7 @@ async fn run_export(export: &Export) -> Result<Outcome, Failure> {
         sha256: storage::sha256_of_file(&export.out)
             .map_err(|source| io("reading back", &export.out, source))?,
     };
-    if export.common.json {
+    if export.configured.json {
         print_json(&exported)?;
     } else {
         print_text(&format!("{} written, SHA-256 {}\n", exported.out.display(), exported.sha256));

@@ -1,4 +1,4 @@
-//! The configuration file as written: `../shared/contract.md`'s tables, not yet judged.
+//! The configuration file as written: the tables of `tests/contract.toml` and their optional keys, not yet judged.
 //!
 //! Every key that a table may have is here, so that an unknown one is refused by name.
 

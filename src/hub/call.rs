@@ -3,6 +3,7 @@
 //! | stage | input | does |
 //! |---|---|---|
 //! | preparing | ports bound, journal written (or waited for long enough) | INVITE goes on → running |
+//! | preparing | over the limit, neither emergency nor dispatch | refused: 503, then its end → closing |
 //! | preparing, running | gateway events | epoch raised first where parties change, then `consent`, media, record |
 //! | preparing, running | ended | recorder closes → closing |
 //! | closing | statistics in and recordings sealed, or waited for long enough | record closed |
@@ -508,10 +509,7 @@ impl Call {
     }
 
     fn is_dispatch_line(&self, identity: &Identity) -> bool {
-        let Some(number) = self.full(caller_user(identity)) else { return false };
-        self.rules.lines().iter().any(|line| {
-            line.class == LineClass::Dispatch && (line.number == number || line.aliases.contains(&number))
-        })
+        self.rules.line(caller_user(identity)).is_some_and(|line| line.class == LineClass::Dispatch)
     }
 }
 
@@ -542,13 +540,7 @@ fn line_leg(direction: Direction, machine: &consent::Call, facts: &CallFacts, ru
         Direction::Outbound => Leg::A,
         Direction::Internal => {
             let Some(line) = machine.line() else { return Leg::B };
-            let is_line = |user: &String| {
-                rules
-                    .numbering()
-                    .normalise(user)
-                    .number()
-                    .is_some_and(|n| *n == line.number || line.aliases.contains(n))
-            };
+            let is_line = |user: &String| rules.line(user).is_some_and(|named| named.number == line.number);
             if facts.called.iter().any(is_line) { Leg::B } else { Leg::A }
         }
     }

@@ -1,4 +1,5 @@
-//! The hub: routes what one plane says to the others, and nothing else.
+//! The hub: routes what one plane says to the others, and says what only the whole knows: the direction of a
+//! call, on which leg its line is, whether it has left the line, and whose number the record withholds.
 //!
 //! Pure: events and time in, outputs out, in order; the shell (`serve`) performs them, the simulator
 //! performs them on virtual time. It holds one `call::Call` per call in progress. Bounded by the
@@ -76,21 +77,13 @@ impl Hub {
     /// Takes in what the SIP core says.
     pub fn on_gateway(&mut self, now: Now, event: sip_gateway::Event) {
         use sip_gateway::Event;
-        let id = match &event {
-            Event::Offered(offer) => {
-                let (id, call) = Call::begin(now, offer, &self.node, &self.rules, &mut self.outputs);
-                self.calls.insert(id, call);
-                self.settle(now, id);
-                return;
-            }
-            Event::Routed { call, .. }
-            | Event::Progress { call, .. }
-            | Event::Media { call, .. }
-            | Event::Answered { call }
-            | Event::Changed { call, .. }
-            | Event::Digit { call, .. }
-            | Event::Ended { call, .. } => *call,
-        };
+        if let Event::Offered(offer) = &event {
+            let (id, call) = Call::begin(now, offer, &self.node, &self.rules, &mut self.outputs);
+            self.calls.insert(id, call);
+            self.settle(now, id);
+            return;
+        }
+        let id = event.call();
         if let Some(call) = self.calls.get_mut(&id) {
             call.on_gateway(now, event, &mut self.outputs);
             self.settle(now, id);
@@ -100,23 +93,7 @@ impl Hub {
     /// Takes in what the media plane says.
     pub fn on_media(&mut self, now: Now, event: recorder::Event) {
         use recorder::Event;
-        let id = match &event {
-            Event::Bound { call, .. }
-            | Event::BindFailed { call }
-            | Event::Digit { call, .. }
-            | Event::UnannouncedSource { call, .. }
-            | Event::Played { call, .. }
-            | Event::CannotPlay { call, .. }
-            | Event::PreambleStarted { call, .. }
-            | Event::PreambleUnavailable { call }
-            | Event::PreambleWiped { call, .. }
-            | Event::RecordingStarted { call, .. }
-            | Event::RecordingFailed { call, .. }
-            | Event::CopyFailed { call, .. }
-            | Event::MediaFailed { call, .. }
-            | Event::Statistics { call, .. } => *call,
-            Event::RecordingSealed(sealed) => sealed.call,
-        };
+        let id = event.call();
         let Some(call) = self.calls.get_mut(&id) else {
             // The call's record is closed already; its recording must not be lost for that.
             if let Event::RecordingSealed(sealed) = event {

@@ -29,12 +29,12 @@ pub(super) struct Ops {
     decisions: Family<DecisionLabels, Counter>,
     pub(super) recordings_active: Gauge,
     pub(super) recording_failures: Counter,
-    pub(super) dispatch_failures: Gauge,
+    pub(super) dispatch_failures: Counter,
     pub(super) recordings_stored: Counter,
     pub(super) store_failures: Counter,
-    pub(super) sip_messages_in: Gauge,
-    pub(super) sip_messages_out: Gauge,
-    pub(super) sip_dropped: Gauge,
+    pub(super) sip_messages_in: Counter,
+    pub(super) sip_messages_out: Counter,
+    pub(super) sip_dropped: Counter,
     pub(super) media_refused: Counter,
     pub(super) journal_refused: Counter,
     pub(super) journal_lag: Gauge<i64, std::sync::atomic::AtomicI64>,
@@ -89,12 +89,12 @@ impl Ops {
             decisions: Family::default(),
             recordings_active: Gauge::default(),
             recording_failures: Counter::default(),
-            dispatch_failures: Gauge::default(),
+            dispatch_failures: Counter::default(),
             recordings_stored: Counter::default(),
             store_failures: Counter::default(),
-            sip_messages_in: Gauge::default(),
-            sip_messages_out: Gauge::default(),
-            sip_dropped: Gauge::default(),
+            sip_messages_in: Counter::default(),
+            sip_messages_out: Counter::default(),
+            sip_dropped: Counter::default(),
             media_refused: Counter::default(),
             journal_refused: Counter::default(),
             journal_lag: Gauge::default(),
@@ -147,6 +147,11 @@ impl Ops {
         );
         ops.registry = registry;
         ops
+    }
+
+    /// Sets a counter to what its owner has counted.
+    pub(super) fn counted(counter: &Counter, total: u64) {
+        counter.inner().store(total, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Counts what an entry says.

@@ -4,6 +4,7 @@
 //! queues, and answer through others.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -196,14 +197,14 @@ impl Signalling {
     }
 
     fn count(&self) {
-        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let sip = self.core.counters();
-        self.ops.sip_messages_in.set(gauge(sip.requests_in + sip.responses_in));
-        self.ops.sip_messages_out.set(gauge(sip.messages_out));
-        self.ops.sip_dropped.set(gauge(sip.dropped_unknown_source + sip.dropped_malformed));
-        self.ops.calls_active.set(i64::try_from(self.hub.calls()).unwrap_or(i64::MAX));
-        self.ops.recordings_active.set(i64::try_from(self.hub.recordings()).unwrap_or(i64::MAX));
-        self.ops.dispatch_failures.set(i64::try_from(self.hub.dispatch_failures()).unwrap_or(i64::MAX));
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let (sip, ops) = (self.core.counters(), &self.ops);
+        Ops::counted(&ops.sip_messages_in, sip.requests_in + sip.responses_in);
+        Ops::counted(&ops.sip_messages_out, sip.messages_out);
+        Ops::counted(&ops.sip_dropped, sip.dropped_unknown_source + sip.dropped_malformed);
+        Ops::counted(&ops.dispatch_failures, self.hub.dispatch_failures());
+        ops.calls_active.set(gauge(self.hub.calls()));
+        ops.recordings_active.set(gauge(self.hub.recordings()));
     }
 
     fn perform_core(&mut self, output: sip_gateway::Output) {
@@ -278,7 +279,7 @@ impl Signalling {
             let journalled = self.journalled.clone();
             tokio::spawn(async move {
                 if let Err(error) = receipt.await {
-                    tracing::error!(%call, %error, "the journal does not take the start of a call; the call goes on");
+                    tracing::error!(%call, error = &error as &dyn Error, "the journal does not take the start of a call; the call goes on");
                 }
                 // Nobody listens any more once the service has stopped.
                 let _ = journalled.send(call).await;

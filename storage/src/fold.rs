@@ -425,7 +425,10 @@ mod tests {
         };
         let mut with_found = entries[..stored].to_vec();
         with_found.push(Stamped { at: row.ended_at, entry: found });
-        assert_eq!(outcome(&fold(&with_found)), (RecordingOutcome::PartlyRecorded, Some(Basis::DispatchLine)));
+        assert_eq!(
+            outcome(&fold(&with_found)),
+            (RecordingOutcome::PartlyRecorded, Some(Basis::DispatchLine))
+        );
         let after = fold(&entries[..=stored]);
         assert_eq!(outcome(&after), (RecordingOutcome::PartlyRecorded, Some(Basis::DispatchLine)));
     }

@@ -2,7 +2,7 @@
 //!
 //! Inputs are facts with the epoch they belong to; outputs are actions for the media plane and rows for
 //! the record. Nothing here knows a socket, a file or a clock. C.G.S. § 52-570d(a)(1) (consent of all, part
-//! of and at the start of the recording) and policy clause 8 govern; `design.md` I1, "Which rule wins" and
+//! of and at the start of the recording) and policy clause 8 govern; docs/POLICY.md, "Which rule wins", and
 //! "One call, in order", steps 7 to 12, say how.
 //!
 //! # Which machine a call gets
@@ -437,7 +437,7 @@ impl Record {
     }
 }
 
-/// Whether anything bars the call from being stored whatever its parties say (`design.md`, "Which rule
+/// Whether anything bars the call from being stored whatever its parties say (docs/POLICY.md, "Which rule
 /// wins"): above the dispatch line, an emergency and the line's own class; below it, the numbers.
 fn bar(
     emergency: bool,

@@ -26,7 +26,7 @@ use crate::{CaptureCommand, Command, Event};
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What all threads have alike.
-pub(super) struct Common {
+pub(super) struct PlaneFacts {
     pub(super) clock: Clock,
     pub(super) bind: IpAddr,
     pub(super) advertised: IpAddr,
@@ -35,7 +35,7 @@ pub(super) struct Common {
 
 /// What the calls of a thread share.
 pub(super) struct Shared {
-    pub(super) common: Common,
+    pub(super) facts: PlaneFacts,
     pub(super) ports: Arc<Mutex<PortPool>>,
     pub(super) counters: Arc<Counters>,
     pub(super) reporter: RefCell<Reporter>,
@@ -51,11 +51,11 @@ pub(super) struct MediaThread {
 
 impl Shared {
     pub(super) fn now(&self) -> Now {
-        self.common.clock.now()
+        self.facts.clock.now()
     }
 
     pub(super) fn instant(&self, at: Mono) -> tokio::time::Instant {
-        self.common.clock.instant(at).into()
+        self.facts.clock.instant(at).into()
     }
 
     pub(super) fn report(&self, event: Event) {
@@ -155,12 +155,12 @@ impl MediaThread {
             return;
         }
         let (streams, now) = (streams.min(MAX_STREAMS), shared.now().mono);
-        match CallSockets::bind(&shared.ports, shared.common.bind, streams, now, emergency) {
+        match CallSockets::bind(&shared.ports, shared.facts.bind, streams, now, emergency) {
             Ok(sockets) => {
-                let addresses = sockets.addresses(shared.common.advertised);
+                let addresses = sockets.addresses(shared.facts.advertised);
                 // Keyed by the system's randomness: what an attacker knows of a call foretells no SSRC.
                 let seed = RandomState::new().hash_one(call);
-                let prompts = shared.common.prompts.clone();
+                let prompts = shared.facts.prompts.clone();
                 let session = Session::new(call, epoch.clone(), streams, emergency, withdraw, prompts, seed);
                 self.calls.insert(call, CallMedia::start(call, epoch, session, sockets, shared.clone()));
                 shared.counters.calls.fetch_add(1, Ordering::Relaxed);

@@ -37,13 +37,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use consent::CallId;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use self::clock::Clock;
-use self::media_thread::{Common, MediaThread, Shared};
+use self::media_thread::{MediaThread, PlaneFacts, Shared};
 use self::ports::PortPool;
 use self::report::{Counters, Reporter};
 use self::writer::{LINK_MESSAGES, Writer, WriterLink};
@@ -173,7 +172,7 @@ impl Plane {
         let bind = address_to_bind(config.address)?;
         let prompts = Arc::new(config.prompts);
         for index in 0..config.media_threads.max(1) {
-            let common = Common {
+            let facts = PlaneFacts {
                 clock: Clock::new(config.origin),
                 bind,
                 advertised: config.address,
@@ -186,7 +185,7 @@ impl Plane {
                 preamble_bytes: usize::try_from(preamble_bytes).unwrap_or(usize::MAX),
                 budget: plane.budget.clone(),
             };
-            plane.start_pair(index, common, spool, settings)?;
+            plane.start_pair(index, facts, spool, settings)?;
         }
         Ok((plane, receiver))
     }
@@ -194,7 +193,7 @@ impl Plane {
     /// Gives a command to its call's media thread. Never waits. A thread that is gone, or has fallen tens of
     /// thousands of commands behind, takes none; the hub is told so by the event that says the command failed.
     pub fn send(&self, command: Command) {
-        let call = call_of(&command);
+        let call = command.call();
         let spread = call.0 ^ call.0 >> 64;
         let index = usize::try_from(spread % self.media.len().max(1) as u128).unwrap_or_default();
         let Some(media) = self.media.get(index) else { return };
@@ -240,19 +239,19 @@ impl Plane {
     fn start_pair(
         &mut self,
         index: usize,
-        common: Common,
+        facts: PlaneFacts,
         spool: SpoolWriter,
         settings: CaptureSettings,
     ) -> Result<(), PlaneError> {
         let reporter = || Reporter::new(self.events.clone(), self.counters.clone());
         let (to_writer, messages) = sync_channel(LINK_MESSAGES);
-        let writer = Writer::new(common.clock, messages, spool, settings, reporter());
+        let writer = Writer::new(facts.clock, messages, spool, settings, reporter());
         let (commands, received) = mpsc::channel(COMMANDS);
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ports, counters, media_reporter) = (self.ports.clone(), self.counters.clone(), reporter());
         let media = move || {
             let shared = Rc::new(Shared {
-                common,
+                facts,
                 ports,
                 counters,
                 reporter: RefCell::new(media_reporter),
@@ -297,24 +296,6 @@ fn failure_of(command: &Command) -> Event {
         Command::OpenTap { permit, .. } => {
             Event::RecordingFailed { call: permit.call(), permit: permit.id(), recording: None }
         }
-        other => Event::MediaFailed { call: call_of(other) },
-    }
-}
-
-fn call_of(command: &Command) -> CallId {
-    match command {
-        Command::Bind { call, .. }
-        | Command::Describe { call, .. }
-        | Command::Play { call, .. }
-        | Command::StopPlaying { call, .. }
-        | Command::SwallowDigits { call, .. }
-        | Command::StartPreamble { call, .. }
-        | Command::WipePreamble { call, .. }
-        | Command::Revoke { call, .. }
-        | Command::Suspend { call, .. }
-        | Command::CloseTap { call, .. }
-        | Command::Answered { call }
-        | Command::End { call } => *call,
-        Command::OpenTap { permit, .. } => permit.call(),
+        other => Event::MediaFailed { call: other.call() },
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use consent::{Epoch, EpochCounter, Leg, Notice, Permit, Reason, RecordingId};
+use consent::{CallId, Epoch, EpochCounter, Leg, Notice, Permit, Reason, RecordingId};
 use zeroize::Zeroizing;
 
 use super::*;

@@ -56,10 +56,7 @@ impl Generator {
         let block = self.block();
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&block[..16]);
-        let random = u128::from_be_bytes(bytes);
-        let unix_ms = u128::from(u64::try_from(wall.0 / 1_000).unwrap_or(0)) & 0xffff_ffff_ffff;
-        let tail = random & ((0x0fff << 64) | 0x3fff_ffff_ffff_ffff);
-        CallId((unix_ms << 80) | (0x7 << 76) | (0x2 << 62) | tail)
+        CallId::v7(wall, u128::from_be_bytes(bytes))
     }
 
     fn token(&mut self, prefix: &str, letters: usize) -> String {

@@ -1,5 +1,5 @@
 //! Session descriptions (RFC 8866, RFC 3264): what a leg's says, and the one that the gateway sends instead
-//! (`design.md`, Media identity). Parsed and written by sdp-types.
+//! (RFC 3264; docs/ARCHITECTURE.md). Parsed and written by sdp-types.
 //!
 //! Left out: the offer/answer state (who may offer when belongs to the dialog), SRTP keys, ICE.
 
