@@ -118,11 +118,21 @@ impl Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Err(source) = forbid_core_dumps() {
+        return report(Err(Failure::Io { what: "forbidding core dumps".to_owned(), source }));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(source) => return report(Err(Failure::Io { what: "starting".to_owned(), source })),
     };
     report(runtime.block_on(run(arguments.command)))
+}
+
+/// I4: a core dump would hold audio that nobody has agreed to, and keys.
+fn forbid_core_dumps() -> std::io::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 async fn run(command: Command) -> Result<Outcome, Failure> {
@@ -170,7 +180,7 @@ fn report(result: Result<Outcome, Failure>) -> ExitCode {
 /// Opens the database that the configuration names.
 pub(crate) async fn open(configured: &Configured) -> Result<(Config, Store), Failure> {
     let config = Config::load(&configured.config)?;
-    let store = Store::open(&config.storage.database).await?;
+    let store = Store::open_existing(&config.storage.database).await?;
     Ok((config, store))
 }
 

@@ -27,6 +27,12 @@ fn fault<T>(key: impl Into<String>, problem: impl Into<String>, mend: impl Into<
 /// SIP messages of ordinary calls stay under 8 KiB; 64 KiB leaves room for large bodies (PIDF-LO, ISUP)
 /// and is the most that a datagram can carry.
 const MAX_MESSAGE_BYTES: usize = 65_535;
+/// A day: nobody drains for longer.
+const MAX_DRAIN_S: u64 = 86_400;
+/// A terabyte.
+const MAX_PREAMBLE_MEMORY_MB: u64 = 1 << 20;
+/// Beyond this a crash would cost more than anybody expects.
+const MAX_LOOKBACK_MS: u64 = 5_000;
 const MAX_HEADERS: usize = 256;
 const MAX_STREAMS: usize = 512;
 
@@ -41,6 +47,9 @@ pub(super) fn judge(file: raw::File, folder: &Path) -> Result<Config, Fault> {
         return fault("node.timezone", error.to_string(), "use an IANA name such as \"America/New_York\"");
     }
     let (media_address, media_ports) = media(&file.media)?;
+    at_most("node.drain_s", file.node.drain_s, MAX_DRAIN_S)?;
+    at_most("consent.preamble_memory_mb", file.consent.preamble_memory_mb as u64, MAX_PREAMBLE_MEMORY_MB)?;
+    at_most("consent.lookback_ms", file.consent.lookback_ms, MAX_LOOKBACK_MS)?;
     Ok(Config {
         node: file.node.name,
         data_dir,
@@ -89,6 +98,13 @@ fn unavailable(file: &raw::File, remarks: &mut Vec<String>) -> Result<(), Fault>
         if let Some((key, _)) = keys.iter().find(|(_, present)| *present) {
             return fault(format!("peers[{index}].{key}"), "this version cannot do it yet", "remove the key");
         }
+    }
+    if file.numbering.emergency.is_empty() {
+        return fault("numbering.emergency", "no emergency number", "give at least \"911\"");
+    }
+    if file.consent.preamble_memory_mb == 0 {
+        remarks
+            .push("consent.preamble_memory_mb = 0: nobody is asked, so no consent line records".to_owned());
     }
     if file.sip.tls.is_some() {
         remarks
@@ -149,6 +165,13 @@ fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::C
             max_streams: MAX_STREAMS,
         },
     })
+}
+
+fn at_most(key: &str, value: u64, most: u64) -> Result<(), Fault> {
+    if value > most {
+        return fault(key, format!("{value} is too much"), format!("give at most {most}"));
+    }
+    Ok(())
 }
 
 const fn side_name(side: Side) -> &'static str {
@@ -511,7 +534,10 @@ fn storage(
             Some(path) if !path.is_empty() => Ok(folder.join(path)),
             _ => fault(
                 key,
-                format!("\"{text}\" is not available in this version"),
+                format!(
+                    "\"{}:\" is not available in this version",
+                    text.split(':').next().unwrap_or_default()
+                ),
                 format!("write it as \"{scheme}{default}\""),
             ),
         }

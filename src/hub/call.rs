@@ -135,6 +135,8 @@ impl Call {
                 text: "All lines of the gateway are in use",
                 retry_after_s: Some(10),
             }));
+            actions.retain(|action| matches!(action, Action::Decided(_)));
+            call.perform(now, actions, out);
             return (offer.call, call);
         }
         out.push_back(Output::Media(recorder::Command::Bind {

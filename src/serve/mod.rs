@@ -20,7 +20,7 @@ use consent::Notice;
 use recorder::prompt::PromptSet;
 use recorder::{Plane, PlaneConfig, Sealed};
 use sip_gateway::{Core, Listener, Sockets, Transport};
-use storage::{Delivery, Entry, Journal, MasterKey, Objects, Recordings, Stamped};
+use storage::{Delivery, Entry, Journal, MasterKey, Objects, Recordings, Stamped, Store};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing_subscriber::EnvFilter;
@@ -47,6 +47,9 @@ const SHELF_PATIENCE: Duration = Duration::from_secs(10);
 /// What an asking takes beyond its questions and waits for answers: the start of media after the answer, and
 /// digits on their way.
 const PREAMBLE_MARGIN_MS: u64 = 5_000;
+
+/// How long the start waits for a database that does not answer.
+const DATABASE_AT_START: Duration = Duration::from_secs(1);
 
 /// How often the state of journal and database is read for readiness and metrics.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -87,6 +90,17 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let (to_shelf, shelf_in) = mpsc::channel::<Item>(shelf::WAITING);
     let (shelf_out, stored) = mpsc::channel::<Stored>(shelf::WAITING);
     let shelf = tokio::spawn(shelf::run(shelf_in, shelf_out, objects, Arc::clone(&ops)));
+    // So that commands find a database as soon as the service is ready. A call never waits for it.
+    match tokio::time::timeout(DATABASE_AT_START, Store::open(&config.storage.database)).await {
+        Ok(Ok(store)) => store.close().await,
+        Ok(Err(error)) => {
+            tracing::error!(
+                error = &error as &dyn Error,
+                "the database is away; the journal keeps its entries"
+            );
+        }
+        Err(_) => tracing::error!("the database does not answer; the journal keeps its entries"),
+    }
     let (stop_delivery, delivery_stop) = watch::channel(false);
     let delivery = Delivery::start(&journal, &config.storage.database, delivery_stop);
     tokio::spawn(watch_health(Arc::clone(&ops), Arc::clone(&journal), delivery.health()));

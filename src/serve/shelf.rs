@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use consent::{E164, RecordingId};
 use recorder::Sealed;
-use storage::Objects;
-use tokio::sync::mpsc;
+use storage::{Objects, Receipt};
+use tokio::sync::{mpsc, watch};
 
 use super::ops::Ops;
 
@@ -86,10 +86,26 @@ async fn put(sealed: &Sealed, objects: &Arc<Objects>) -> Option<String> {
     None
 }
 
-/// Removes every spool copy of a recording that is stored and journalled.
-pub(super) fn clear(spools: &[PathBuf], recording: RecordingId) {
-    let spools: Vec<&Path> = spools.iter().map(PathBuf::as_path).collect();
-    if let Err(error) = recorder::spool::release(&spools, recording) {
+/// Removes every spool copy of a stored recording once the journal says on disk that it is stored. What the
+/// journal never says, the next start finds in the spool and stores again.
+pub(super) async fn clear_when_journalled(
+    receipt: Receipt,
+    mut synced: watch::Receiver<u64>,
+    spools: Vec<PathBuf>,
+    recording: RecordingId,
+) {
+    let Ok(position) = receipt.await else {
+        tracing::error!(%recording, "the journal does not take that a recording is stored; its spool file stays");
+        return;
+    };
+    if synced.wait_for(|synced| *synced >= position.seq).await.is_err() {
+        return;
+    }
+    let cleared = tokio::task::spawn_blocking(move || {
+        let spools: Vec<&Path> = spools.iter().map(PathBuf::as_path).collect();
+        recorder::spool::release(&spools, recording)
+    });
+    if let Ok(Err(error)) = cleared.await {
         let error = &error as &dyn Error;
         tracing::warn!(%recording, error, "a stored recording's spool file stays; the next start tries again");
     }

@@ -175,10 +175,6 @@ impl Signalling {
         let Stored { item, object } = stored;
         self.storing = self.storing.saturating_sub(1);
         self.hub.on_stored(self.clock.now(), &item.sealed, item.line, object);
-        // The journal's queue keeps the order: the entry is written before the next start can miss the file.
-        self.perform();
-        let (spools, recording) = (self.spools.clone(), item.sealed.recording);
-        tokio::task::spawn_blocking(move || shelf::clear(&spools, recording));
     }
 
     /// Does all that core and hub want done. Events go to the hub before anything that follows them is
@@ -274,16 +270,24 @@ impl Signalling {
             _ => None,
         };
         self.ops.count(&stamped, direction);
+        let recording = match &stamped.entry {
+            Entry::RecordingStored(row) => Some(row.id),
+            _ => None,
+        };
         let receipt = self.journal.append(&stamped);
         if let Some(call) = awaited_by {
             let journalled = self.journalled.clone();
             tokio::spawn(async move {
                 if let Err(error) = receipt.await {
-                    tracing::error!(%call, error = &error as &dyn Error, "the journal does not take the start of a call; the call goes on");
+                    let error = &error as &dyn Error;
+                    tracing::error!(%call, error, "the journal does not take the start of a call; the call goes on");
                 }
                 // Nobody listens any more once the service has stopped.
                 let _ = journalled.send(call).await;
             });
+        } else if let Some(recording) = recording {
+            let (spools, synced) = (self.spools.clone(), self.journal.synced());
+            tokio::spawn(shelf::clear_when_journalled(receipt, synced, spools, recording));
         }
     }
 }

@@ -119,30 +119,29 @@ impl StoreError {
 }
 
 impl Store {
+    /// Opens the database of a service that has run, and changes nothing about it. For commands: where
+    /// there is none, "no such records" would be the wrong answer.
+    ///
+    /// # Errors
+    /// If there is none, or it does not answer.
+    pub async fn open_existing(url: &str) -> Result<Self, StoreError> {
+        let options = options(url)?;
+        let path = options.get_filename().to_owned();
+        let there = path.metadata().map_err(|source| StoreError::File { path: path.clone(), source });
+        there.map(drop)?;
+        Ok(Self { pool: connect(options).await?, head: HeadFile::new(head_path(&path)) })
+    }
+
     /// Opens the database at `url` (`sqlite:PATH`), makes it if it is not there (file 0600 in a folder
     /// 0700) and brings its schema up to date.
     ///
     /// # Errors
     /// If it is locked for longer than [`BUSY_TIMEOUT`], cannot be made or is of a later version.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::from_str(url)
-            .map_err(|source| StoreError::Url { source })?
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("trusted_schema", "OFF")
-            .pragma("secure_delete", "ON")
-            .disable_statement_logging();
+        let options = options(url)?.create_if_missing(true);
         let path = options.get_filename().to_owned();
         make_private(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(options)
-            .await?;
-        require_version(&pool).await?;
+        let pool = connect(options).await?;
         let migrator = sqlx::migrate!();
         migrator.run(&pool).await.map_err(|source| StoreError::Migrate { source })?;
         let store = Self { pool, head: HeadFile::new(head_path(&path)) };
@@ -177,6 +176,28 @@ fn make_private(path: &Path) -> io::Result<()> {
     }
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     Ok(())
+}
+
+fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {
+    let options = SqliteConnectOptions::from_str(url).map_err(|source| StoreError::Url { source })?;
+    Ok(options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("trusted_schema", "OFF")
+        .pragma("secure_delete", "ON")
+        .disable_statement_logging())
+}
+
+async fn connect(options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    let pool = SqlitePoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options)
+        .await?;
+    require_version(&pool).await?;
+    Ok(pool)
 }
 
 async fn require_version(pool: &SqlitePool) -> Result<(), StoreError> {
