@@ -5,22 +5,30 @@
 //! | not described | anybody | refused |
 //! | nothing held | the described address | held as `Exact` |
 //! | nothing held | the described IP, another port | held as `SameIp` |
-//! | nothing held | elsewhere | refused, but a candidate (below) |
+//! | nothing held | elsewhere, the described IP is global | refused |
+//! | nothing held | elsewhere, the described IP is loopback | refused; a candidate (below) if from 127.0.0.1 or ::1 |
+//! | nothing held | elsewhere, the described IP is private, link-local or unspecified | refused, but a candidate |
+//! | nothing held | elsewhere, on an emergency call | held as `Foreign` at once |
+//! | RTCP, nothing held | the IP that RTP holds | held as `SameIp`, or as `Foreign` if RTP does |
 //! | held | the held source | accepted |
 //! | held | a better fit than the held one | accepted, and held from now on |
 //! | held | anything else | refused |
 //! | described anew, change announced | - | nothing held |
 //!
-//! A source that the description does not explain (NAT, or a client that sends from another interface)
-//! is held only after it alone has kept up a plausible stream: [`PROBATION_PACKETS`] in order over
-//! [`PROBATION_MS`]. Until then it is sent nothing, and nothing of it is passed on. A spray from a third
-//! address therefore receives nothing where the description is right, and loses the stream to the first
-//! packet that does fit it.
+//! A source that the description does not explain is learned only where the description cannot be right
+//! for us: it names an address that does not exist outside its owner's network (a client behind NAT), or
+//! a loopback one (a client on this host that sends from another interface). Such a candidate is held as
+//! `Foreign` once it alone has kept up a plausible stream: [`PROBATION_PACKETS`] in order over
+//! [`PROBATION_MS`]. Until then it is sent nothing, and nothing of it is passed on.
 //!
-//! Left out: ICE (the gateway offers none), and telling apart two equally plausible foreign streams; the
-//! first wins, and the consent machine is told of every later change.
+//! Whoever is held as `Foreign` is relayed, but nobody vouches that he is the party: what he sends is no
+//! evidence of anything but a withdrawal, and after the answer he is doubt (`relay`). He loses the stream
+//! to the first packet that fits the description.
+//!
+//! Left out: ICE (the gateway offers none), the host that signals for the leg (not known here), and
+//! telling apart two equally plausible foreign streams; the first wins.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use consent::Mono;
 
@@ -41,9 +49,12 @@ pub(super) struct Latch {
 
 /// How well a source fits the description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
+pub(super) enum Fit {
+    /// Another IP; learned.
     Foreign,
+    /// The described IP, or for RTCP that of RTP.
     SameIp,
+    /// The described address.
     Exact,
 }
 
@@ -69,7 +80,7 @@ pub(super) enum Learning {
     },
     /// From datagrams of any content that keep coming.
     Datagrams,
-    /// From its first packet: emergency calls, where hearing the caller outweighs a bled packet.
+    /// From its first packet, whatever is described: emergency calls, where hearing the caller outweighs a bled packet.
     AtOnce,
     /// Not at all (RTCP follows RTP).
     Never,
@@ -85,30 +96,37 @@ impl Latch {
         }
     }
 
-    /// Whether a packet from `source` is the leg's. `sibling` is an IP from which the leg is known to
-    /// send on its other port.
+    /// How well the source of a packet fits, if the packet is the leg's at all. `sibling` is the IP from
+    /// which the leg is known to send on its other port, and how well that fits.
     pub(super) fn admit(
         &mut self,
         at: Mono,
         source: SocketAddr,
         learning: Learning,
-        sibling: Option<IpAddr>,
-    ) -> bool {
-        let Some(described) = self.described else { return false };
-        if self.held.is_some_and(|(held, _)| held == source) {
-            return true;
+        sibling: Option<(IpAddr, Fit)>,
+    ) -> Option<Fit> {
+        let described = self.described?;
+        if let Some((_, fit)) = self.held.filter(|(held, _)| *held == source) {
+            return Some(fit);
         }
-        let fit = fit_of(source, described, sibling);
-        let better = self.held.is_none_or(|(_, held)| fit > held);
-        if !better {
-            return false;
+        let sibling = sibling.filter(|(ip, _)| ip.to_canonical() == source.ip().to_canonical());
+        let known = sibling.map(|(_, fit)| fit.min(Fit::SameIp));
+        let fit = fit_of(source, described).max(known.unwrap_or(Fit::Foreign));
+        if self.held.is_some_and(|(_, held)| fit <= held) {
+            return None;
         }
-        if fit > Fit::Foreign || self.has_proved(at, source, learning) {
+        let explained = fit > Fit::Foreign || known.is_some();
+        if explained || self.has_proved(at, described.ip(), source, learning) {
             self.held = Some((source, fit));
             self.candidates = Default::default();
-            return true;
+            return Some(fit);
         }
-        false
+        None
+    }
+
+    /// Forgets a foreign source: the leg has been heard from where it is described.
+    pub(super) fn forget_foreign(&mut self) {
+        self.held.take_if(|(_, fit)| *fit == Fit::Foreign);
     }
 
     /// Where to send to the leg: the source held, else the described address. `None` for no address, an
@@ -119,15 +137,21 @@ impl Latch {
         (!to.ip().is_unspecified() && to.port() != 0).then_some(to)
     }
 
-    /// The IP from which the leg sends on this port, once known.
-    pub(super) fn held_ip(&self) -> Option<IpAddr> {
-        self.held.map(|(held, _)| held.ip())
+    /// The IP from which the leg sends on this port, once known, and how well it fits.
+    pub(super) fn held(&self) -> Option<(IpAddr, Fit)> {
+        self.held.map(|(held, fit)| (held.ip(), fit))
     }
 
-    fn has_proved(&mut self, at: Mono, source: SocketAddr, learning: Learning) -> bool {
+    /// Whether what is sent to the leg goes to a foreign source.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.held.is_some_and(|(_, fit)| fit == Fit::Foreign)
+    }
+
+    fn has_proved(&mut self, at: Mono, described: IpAddr, source: SocketAddr, learning: Learning) -> bool {
         let stream = match learning {
             Learning::AtOnce => return true,
             Learning::Never => return false,
+            _ if !is_learnable(described, source.ip()) => return false,
             Learning::Stream { ssrc, sequence } => Some((ssrc, sequence)),
             Learning::Datagrams => None,
         };
@@ -167,12 +191,36 @@ impl Candidate {
     }
 }
 
-fn fit_of(source: SocketAddr, described: SocketAddr, sibling: Option<IpAddr>) -> Fit {
-    let ip = source.ip().to_canonical();
-    if ip == described.ip().to_canonical() {
-        return if source.port() == described.port() { Fit::Exact } else { Fit::SameIp };
+fn fit_of(source: SocketAddr, described: SocketAddr) -> Fit {
+    match source.ip().to_canonical() == described.ip().to_canonical() {
+        true if source.port() == described.port() => Fit::Exact,
+        true => Fit::SameIp,
+        false => Fit::Foreign,
     }
-    if sibling.is_some_and(|sibling| sibling.to_canonical() == ip) { Fit::SameIp } else { Fit::Foreign }
+}
+
+/// Whether a leg described at one IP may be sending from another.
+fn is_learnable(described: IpAddr, source: IpAddr) -> bool {
+    const HOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let described = described.to_canonical();
+    if described.is_loopback() {
+        return HOST.contains(&source.to_canonical());
+    }
+    !is_global(described)
+}
+
+/// Whether an IP means the same host everywhere: not unspecified, loopback, private (RFC 1918, RFC 4193),
+/// shared (RFC 6598, carriers' NAT) or link-local.
+fn is_global(ip: IpAddr) -> bool {
+    let local = match ip {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            let shared = first == 100 && second & 0xc0 == 64;
+            v4.is_private() || v4.is_link_local() || shared
+        }
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    };
+    !(local || ip.is_loopback() || ip.is_unspecified())
 }
 
 #[cfg(test)]
@@ -196,7 +244,7 @@ mod tests {
     }
 
     fn send(latch: &mut Latch, ms: u64, from: &str, sequence: u16) -> bool {
-        latch.admit(Mono::default().plus_ms(ms), address(from), stream(sequence), None)
+        latch.admit(Mono::default().plus_ms(ms), address(from), stream(sequence), None).is_some()
     }
 
     #[test]
@@ -230,6 +278,66 @@ mod tests {
             (0..6).map(|n| send(&mut latch, u64::from(n) * 20, "127.0.0.1:4000", n)).collect();
         assert_eq!(heard, [false, false, false, true, true, true]);
         assert!((0..50).all(|n| !send(&mut latch, 200 + u64::from(n) * 20, "127.0.0.3:4000", n)));
+    }
+
+    #[test]
+    fn a_foreign_source_is_learned_only_where_the_description_cannot_be_right() {
+        let learned = |described_at: &str, from: &str| {
+            let mut latch = described(described_at);
+            (0..20).any(|n| send(&mut latch, u64::from(n) * 20, from, n))
+        };
+        let stranger = "203.0.113.9:4000";
+        for local in [
+            "0.0.0.0:4000",
+            "10.0.0.5:4000",
+            "172.31.0.5:4000",
+            "192.168.1.5:4000",
+            "100.64.0.1:4000",
+            "100.127.255.1:4000",
+            "169.254.1.1:4000",
+            "[fd00::1]:4000",
+            "[fe80::1]:4000",
+            "[::]:4000",
+            "[::ffff:10.0.0.5]:4000",
+        ] {
+            assert!(learned(local, stranger), "{local}");
+        }
+        for global in [
+            "198.51.100.7:4000",
+            "172.32.0.5:4000",
+            "100.128.0.1:4000",
+            "[2001:db8::1]:4000",
+            "[::ffff:198.51.100.7]:4000",
+        ] {
+            assert!(!learned(global, stranger), "{global}");
+            assert!(!learned(global, "10.0.0.9:4000"), "{global}");
+        }
+        assert!(learned("127.0.0.11:4000", "127.0.0.1:4000"));
+        assert!(learned("127.0.0.11:4000", "[::ffff:127.0.0.1]:4000"));
+        assert!(!learned("127.0.0.11:4000", "127.0.0.66:4000"));
+        assert!(!learned("127.0.0.11:4000", stranger));
+        assert!(!learned("[::1]:4000", stranger));
+    }
+
+    #[test]
+    fn rtcp_of_a_foreign_source_is_foreign_and_is_forgotten_with_it() {
+        let mut latch = described("10.0.0.1:4001");
+        let admit = |latch: &mut Latch, from: &str, sibling: Option<(&str, Fit)>| {
+            let sibling = sibling.map(|(ip, fit)| (ip.parse().unwrap(), fit));
+            latch.admit(Mono::default(), address(from), Learning::Never, sibling)
+        };
+        assert_eq!(admit(&mut latch, "203.0.113.9:9", None), None);
+        assert_eq!(
+            admit(&mut latch, "203.0.113.9:9", Some(("203.0.113.9", Fit::Foreign))),
+            Some(Fit::Foreign)
+        );
+        assert!(latch.is_foreign());
+        latch.forget_foreign();
+        assert_eq!(latch.destination(), Some(address("10.0.0.1:4001")));
+        assert_eq!(admit(&mut latch, "203.0.113.9:9", Some(("10.0.0.1", Fit::Exact))), None);
+        assert_eq!(admit(&mut latch, "10.0.0.1:9", Some(("10.0.0.1", Fit::Exact))), Some(Fit::SameIp));
+        latch.forget_foreign();
+        assert_eq!(latch.destination(), Some(address("10.0.0.1:9")));
     }
 
     #[test]

@@ -7,9 +7,11 @@
 //!
 //! | input | output |
 //! |---|---|
-//! | RTP of the latched source | rewritten to the other leg; to the tap, stamped |
+//! | RTP of the latched source (`latch`) | rewritten to the other leg; to the tap, stamped |
 //! | telephone event | as RTP, unless swallowed; one [`Event::Digit`] a press; to the tap as a span to cut |
 //! | the last key of the withdrawal code | epoch raised, then the digit reported |
+//! | key from a source that the description does not explain | as a key, but reported only as part of the withdrawal code |
+//! | such a source, or another fit, after the answer | epoch raised, [`Event::UnannouncedSource`], then as RTP |
 //! | another speaker than announced, after the answer | epoch raised, [`Event::UnannouncedSource`], then as RTP |
 //! | RTCP | translated to the other leg |
 //! | datagram of a stream that is not audio, or of an emergency call | as it is to the other leg |
@@ -106,6 +108,8 @@ struct Facts {
 struct Party {
     keypad: Keypad,
     withdrawal: CodeMatcher,
+    code: String,
+    withheld: bool,
     swallow: bool,
     refused: u64,
     doubt_reported_at: Option<Mono>,
@@ -260,10 +264,37 @@ impl Party {
         Self {
             keypad: Keypad::default(),
             withdrawal: CodeMatcher::new(withdraw),
+            code: withdraw.to_owned(),
+            withheld: false,
             swallow: false,
             refused: 0,
             doubt_reported_at: None,
             doubt_to_report: None,
+        }
+    }
+
+    /// Reports a key, unless nobody vouches for its source. A withdrawal is honoured from anybody; where
+    /// some of its keys may have been withheld, the whole code is reported with its last.
+    fn press(
+        &mut self,
+        facts: &Facts,
+        leg: Leg,
+        at: Now,
+        digit: char,
+        is_evidence: bool,
+        out: &mut impl Outlet,
+    ) {
+        let Facts { call, epoch, .. } = facts;
+        let mut report = |digit, epoch| out.report(Event::Digit { call: *call, leg, digit, epoch, at });
+        self.withheld |= !is_evidence;
+        if self.withdrawal.push(digit, at.mono) {
+            if std::mem::take(&mut self.withheld) {
+                let before = self.code.chars().count().saturating_sub(1);
+                self.code.chars().take(before).for_each(|digit| report(digit, epoch.current()));
+            }
+            report(digit, epoch.raise());
+        } else if is_evidence {
+            report(digit, epoch.current());
         }
     }
 

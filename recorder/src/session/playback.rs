@@ -1,7 +1,8 @@
 //! A notice on its way to a leg, packet by packet.
 //!
 //! It is complete when its last packet has been sent and the leg was heard from, by RTP or RTCP, while it
-//! ran: a notice into a dead path told nobody anything.
+//! ran: a notice into a dead path told nobody anything. Nor is it complete if any of it went to a source
+//! that the description does not explain: who knows whom it told.
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ pub(super) struct Playback {
     position: usize,
     next_at: Mono,
     heard: bool,
+    strayed: bool,
 }
 
 /// One packet of it, padded with silence to full length.
@@ -52,7 +54,17 @@ impl Playback {
     ) -> Self {
         let (payload_type, law) = format;
         let packet_octets = ptime_ms.clamp(10, 60) as usize * OCTETS_PER_MS;
-        Self { notice, prompt, law, payload_type, packet_octets, position: 0, next_at: at, heard: false }
+        Self {
+            notice,
+            prompt,
+            law,
+            payload_type,
+            packet_octets,
+            position: 0,
+            next_at: at,
+            heard: false,
+            strayed: false,
+        }
     }
 
     /// Which notice.
@@ -70,14 +82,19 @@ impl Playback {
         self.heard = true;
     }
 
+    /// A packet of it goes to a source that the description does not explain.
+    pub(super) fn on_strayed(&mut self) {
+        self.strayed = true;
+    }
+
     /// When the next packet, or the end, is due.
     pub(super) fn due(&self) -> Mono {
         self.next_at
     }
 
-    /// Whether all was sent while the leg was heard from.
+    /// Whether all was sent, and where it is described, while the leg was heard from.
     pub(super) fn is_complete(&self) -> bool {
-        self.heard && self.position >= self.audio().len()
+        self.heard && !self.strayed && self.position >= self.audio().len()
     }
 
     /// The packet due at `at`; `None` after the last, one packet time after it.

@@ -1,12 +1,22 @@
 //! One `m=` line between the two legs: from a datagram on one socket to a datagram on another.
+//!
+//! What an accepted packet of an audio stream counts for, by how well its source fits (`latch`):
+//!
+//! | | `Exact`, `SameIp` | `Foreign` |
+//! |---|---|---|
+//! | relayed and tapped | yes | yes |
+//! | a key is a digit, and an answer | yes | no |
+//! | the withdrawal code | withdrawn | withdrawn: the code's digits are reported, nothing else |
+//! | the leg heard from during a notice | yes | no, and a notice sent there is not complete |
+//! | after the answer | doubt if the fit has changed | doubt, once |
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use consent::{Epoch, Leg, Now};
 use rtp_rs::RtpReader;
 
 use super::identity::Speaker;
-use super::latch::{Latch, Learning};
+use super::latch::{Fit, Latch, Learning};
 use super::numbering::{Numbering, Received, Sent};
 use super::payload_type::{Kind, Meaning, PayloadTypes};
 use super::playback::{Playback, Spoken};
@@ -15,7 +25,7 @@ use super::rtcp::{REPORT_BYTES, Translation};
 use super::telephone_event::EventPayload;
 use super::{Facts, NoticeEnd, Outlet, Party, Path, Port, SplitMix};
 use crate::frame::{Codec, Content, Frame, Key, PAYLOAD_BYTES, Payload};
-use crate::{Event, LegStatistics, RemoteMedia};
+use crate::{LegStatistics, RemoteMedia};
 
 /// Octets of the fixed RTP header (RFC 3550 §5.1).
 const HEADER_BYTES: usize = 12;
@@ -38,6 +48,7 @@ struct End {
     rtp: Latch,
     rtcp: Latch,
     speaker: Speaker,
+    fit: Option<Fit>,
     reception: Reception,
     received_types: [u32; 128],
     payload_types: PayloadTypes,
@@ -69,6 +80,7 @@ impl Stream {
         end.description = description;
         if announced {
             end.speaker.expect_change();
+            end.fit = None;
         }
         let [a, b] = &mut self.ends;
         a.payload_types = PayloadTypes::new(a.description.as_ref(), b.description.as_ref());
@@ -159,8 +171,11 @@ impl Stream {
     ) -> Option<NoticeEnd> {
         let end = &mut self.ends[path.leg.index()];
         loop {
-            let destination = end.destination();
+            let (destination, strayed) = (end.destination(), end.rtp.is_foreign());
             let playback = end.playback.as_mut().filter(|playback| playback.due() <= now.mono)?;
+            if strayed {
+                playback.on_strayed();
+            }
             let spoken = destination.and_then(|to| Some((to, playback.next(now.mono)?)));
             let Some((to, spoken)) = spoken else {
                 let (notice, complete) = (playback.notice(), playback.is_complete());
@@ -211,8 +226,8 @@ impl Crossing<'_> {
 
     /// RTCP, on its own port or multiplexed (RFC 5761).
     fn rtcp(&mut self, packet: &[u8], out: &mut impl Outlet) -> Passed {
-        self.admit(Learning::Never)?;
-        self.on_heard();
+        let fit = self.admit(Learning::Never)?;
+        self.on_heard(fit);
         let mut report = [0; REPORT_BYTES];
         let translation = Translation {
             onward: &self.to.numbering,
@@ -234,14 +249,14 @@ impl Crossing<'_> {
     /// RTP audio and telephone events.
     fn rtp(&mut self, packet: &mut [u8], out: &mut impl Outlet) -> Passed {
         let header = self.from.header_of(packet)?;
-        self.admit(Learning::Stream { ssrc: header.ssrc, sequence: header.sequence })?;
-        self.on_heard();
+        let fit = self.admit(Learning::Stream { ssrc: header.ssrc, sequence: header.sequence })?;
+        self.on_heard(fit);
         self.from.receive(self.at, header);
-        self.watch_speaker(header, out);
+        self.watch_speaker(header, fit, out);
         let payload = RtpReader::new(packet).ok()?;
         let payload = payload.payload();
         let swallowed = if header.meaning.kind == Kind::TelephoneEvent {
-            self.telephone_event(header, payload, out);
+            self.telephone_event(header, fit, payload, out);
             self.party.swallow
         } else {
             self.tap_audio(header, payload, out);
@@ -251,41 +266,46 @@ impl Crossing<'_> {
         Some(())
     }
 
-    fn admit(&mut self, learning: Learning) -> Passed {
-        let sibling: Option<IpAddr> = self.from.rtp.held_ip();
-        let (latch, sibling) = match self.path.port {
-            Port::Rtp => (&mut self.from.rtp, None),
-            Port::Rtcp => (&mut self.from.rtcp, sibling),
-        };
-        latch.admit(self.at.mono, self.source, learning, sibling).then_some(())
+    fn admit(&mut self, learning: Learning) -> Option<Fit> {
+        let End { rtp, rtcp, .. } = &mut *self.from;
+        if self.path.port == Port::Rtcp {
+            return rtcp.admit(self.at.mono, self.source, learning, rtp.held());
+        }
+        let fit = rtp.admit(self.at.mono, self.source, learning, None)?;
+        if fit > Fit::Foreign {
+            rtcp.forget_foreign();
+        }
+        Some(fit)
     }
 
-    fn on_heard(&mut self) {
-        if let Some(playback) = &mut self.from.playback {
+    fn on_heard(&mut self, fit: Fit) {
+        if fit > Fit::Foreign
+            && let Some(playback) = &mut self.from.playback
+        {
             playback.on_heard();
         }
     }
 
     /// Raises the epoch before anything of an unannounced speaker is stamped.
-    fn watch_speaker(&mut self, header: Header, out: &mut impl Outlet) {
+    fn watch_speaker(&mut self, header: Header, fit: Fit, out: &mut impl Outlet) {
         let Facts { call, epoch, answered, .. } = self.facts;
-        if self.from.speaker.is_unannounced(self.at.mono, self.source, header.ssrc, *answered) {
+        let (at, source) = (self.at.mono, self.source);
+        let unannounced = self.from.speaker.is_unannounced(at, source, header.ssrc, *answered);
+        let unexplained = *answered && self.from.is_unexplained(fit);
+        if unannounced || unexplained {
             let epoch = epoch.raise();
-            self.party.doubt(*call, self.path.leg, self.at.mono, epoch, out);
+            self.party.doubt(*call, self.path.leg, at, epoch, out);
         }
     }
 
-    fn telephone_event(&mut self, header: Header, payload: &[u8], out: &mut impl Outlet) {
+    fn telephone_event(&mut self, header: Header, fit: Fit, payload: &[u8], out: &mut impl Outlet) {
         let Some(event) = EventPayload::parse(payload) else { return };
-        let Facts { call, epoch, .. } = self.facts;
-        let (call, leg, at) = (*call, self.path.leg, self.at);
+        let is_evidence = fit > Fit::Foreign;
         let Header { ssrc, timestamp, .. } = header;
-        if let Some(digit) = self.party.keypad.on_event(at.mono, ssrc, timestamp, event) {
-            let withdrawn = self.party.withdrawal.push(digit, at.mono);
-            let epoch = if withdrawn { epoch.raise() } else { epoch.current() };
-            out.report(Event::Digit { call, leg, digit, epoch, at });
+        if let Some(digit) = self.party.keypad.on_event(self.at.mono, ssrc, timestamp, event) {
+            self.party.press(self.facts, self.path.leg, self.at, digit, is_evidence, out);
         }
-        let answer = event.key().filter(|_| self.party.swallow).map(Key);
+        let answer = event.key().filter(|_| self.party.swallow && is_evidence).map(Key);
         self.tap(Content::Digit { ssrc, timestamp, duration: event.duration, answer }, out);
     }
 
@@ -348,12 +368,19 @@ impl End {
             rtp: Latch::default(),
             rtcp: Latch::default(),
             speaker: Speaker::default(),
+            fit: None,
             reception: Reception::default(),
             received_types: [0; 128],
             payload_types: PayloadTypes::new(None, None),
             numbering: Numbering::new(ssrc, sequence, timestamp),
             playback: None,
         }
+    }
+
+    /// Takes in the fit of a packet after the answer; true if it is a reason for doubt.
+    fn is_unexplained(&mut self, fit: Fit) -> bool {
+        let before = self.fit.replace(fit);
+        before.map_or(fit == Fit::Foreign, |before| fit != before)
     }
 
     fn sends(&self) -> bool {

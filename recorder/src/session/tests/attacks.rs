@@ -105,6 +105,172 @@ fn a_source_that_changes_with_every_packet_raises_every_time_but_does_not_flood_
     assert!(matches!(last, Some(Event::UnannouncedSource { epoch: Epoch(1_000), .. })), "{last:?}");
 }
 
+/// A call whose callee is described at a global address and keeps silent.
+const CALLEE: &str = "198.51.100.20:5000";
+const STRANGER: &str = "203.0.113.66:6666";
+/// The callee of another call, behind NAT: what it says of itself, and where it sends from.
+const INSIDE: &str = "10.0.0.5:5000";
+const OUTSIDE: &str = "203.0.113.5:31000";
+
+fn answered_by(callee: &str) -> Bench {
+    let mut bench = Bench::new(false);
+    bench.describe(Leg::A, media(A), SourceChange::Announced);
+    bench.describe(Leg::B, media(callee), SourceChange::Announced);
+    bench.command(Command::Answered { call: CALL });
+    bench
+}
+
+fn ask(bench: &mut Bench) -> u16 {
+    bench.command(Command::SwallowDigits { call: CALL, leg: Leg::B, swallow: true });
+    bench.command(Command::Play { call: CALL, leg: Leg::B, notice: Notice::Question });
+    (bench.session.prompts.prompt(Notice::Question).duration_ms() / 20) as u16 + 5
+}
+
+/// Whether the question was asked to its end of somebody who was there to hear it, if it has ended.
+fn was_asked(bench: &Bench) -> Option<bool> {
+    bench.seen.events.iter().find_map(|event| match event {
+        Event::Played { leg: Leg::B, notice: Notice::Question, complete, .. } => Some(*complete),
+        _ => None,
+    })
+}
+
+fn frames_said_by(bench: &Bench, leg: Leg) -> Vec<&Frame> {
+    let said = |frame: &&Frame| frame.leg == leg && !matches!(frame.content, Content::Told { .. });
+    bench.seen.frames.iter().filter(said).collect()
+}
+
+fn press(bench: &mut Bench, from: &str, sequence: u16, event: u8) {
+    let began = u32::from(sequence) * 160;
+    for (n, end) in [false, true, true].into_iter().enumerate() {
+        bench.rtp(Leg::B, from, &Rtp::event(9, sequence + n as u16, began, event, end, 480));
+        bench.wait(20);
+    }
+}
+
+#[test]
+fn a_stranger_cannot_consent_for_a_silent_callee() {
+    let mut bench = answered_by(CALLEE);
+    let packets = ask(&mut bench);
+    for n in 0..packets {
+        bench.rtp(Leg::B, STRANGER, &Rtp::speech(9, n));
+        bench.packet(Leg::B, Port::Rtcp, "203.0.113.66:6667", &[0x80, 201, 0, 1, 0, 0, 0, 9]);
+        bench.wait(20);
+    }
+    press(&mut bench, STRANGER, packets, 1);
+    assert_eq!(was_asked(&bench), Some(false));
+    assert_eq!((bench.digits().as_str(), bench.epoch.current()), ("", Epoch(0)));
+    assert!(frames_said_by(&bench, Leg::B).is_empty());
+    assert!(bench.heard_by(Leg::A).is_empty());
+    assert_eq!(sent_to(&bench, STRANGER) + sent_to(&bench, "203.0.113.66:6667"), 0);
+    let received = &bench.end()[1];
+    assert_eq!((received.packets, received.refused), (0, 2 * u64::from(packets) + 3));
+}
+
+#[test]
+fn a_stranger_neither_speaks_nor_listens_for_a_silent_callee() {
+    let mut bench = answered_by(CALLEE);
+    for n in 0..500 {
+        bench.rtp(Leg::B, STRANGER, &Rtp::speech(9, n));
+        bench.speech(Leg::A, 1, n, 1);
+    }
+    assert!(bench.heard_by(Leg::A).is_empty());
+    assert!(frames_said_by(&bench, Leg::B).is_empty());
+    assert_eq!((sent_to(&bench, STRANGER), sent_to(&bench, CALLEE)), (0, 500));
+    bench.rtp(Leg::B, CALLEE, &Rtp::speech(2, 0));
+    assert_eq!((bench.heard_by(Leg::A).len(), bench.doubts()), (1, 0));
+    assert_eq!(bench.end()[1].refused, 500);
+}
+
+#[test]
+fn a_stranger_on_the_same_host_is_no_better() {
+    let mut bench = answered_by("127.0.0.11:5000");
+    for n in 0..100 {
+        bench.rtp(Leg::B, "127.0.0.66:5000", &Rtp::speech(9, n));
+        bench.speech(Leg::A, 1, n, 1);
+    }
+    assert!(bench.heard_by(Leg::A).is_empty());
+    assert_eq!(sent_to(&bench, "127.0.0.66:5000"), 0);
+}
+
+#[test]
+fn a_leg_behind_nat_is_heard_but_cannot_consent_and_can_withdraw() {
+    let mut bench = answered_by(INSIDE);
+    for n in 0..10 {
+        bench.rtp(Leg::B, OUTSIDE, &Rtp::speech(9, n));
+        bench.speech(Leg::A, 1, n, 1);
+    }
+    assert_eq!(bench.heard_by(Leg::A).len(), 7, "three packets on probation");
+    assert!(sent_to(&bench, OUTSIDE) > 0);
+    assert_eq!((bench.doubts(), bench.epoch.current()), (1, Epoch(1)));
+    let packets = ask(&mut bench);
+    for n in 0..packets {
+        bench.rtp(Leg::B, OUTSIDE, &Rtp::speech(9, 10 + n));
+        bench.packet(Leg::B, Port::Rtcp, "203.0.113.5:31001", &[0x80, 201, 0, 1, 0, 0, 0, 9]);
+        bench.wait(20);
+    }
+    press(&mut bench, OUTSIDE, 10 + packets, 1);
+    assert_eq!((was_asked(&bench), bench.digits().as_str()), (Some(false), ""));
+    let is_answer = |frame: &&Frame| matches!(frame.content, Content::Digit { answer: Some(_), .. });
+    assert_eq!(bench.seen.frames.iter().filter(is_answer).count(), 0);
+    for (n, event) in [10, 8, 0].into_iter().enumerate() {
+        press(&mut bench, OUTSIDE, 30 + packets + 10 * n as u16, event);
+    }
+    assert_eq!(reported(&bench), [('*', 1), ('8', 1), ('0', 2)]);
+    assert_eq!(bench.doubts(), 1);
+}
+
+#[test]
+fn a_code_of_which_some_keys_were_withheld_is_reported_whole() {
+    let mut bench = answered_by(INSIDE);
+    bench.rtp(Leg::B, OUTSIDE, &Rtp::speech(9, 0));
+    for n in 1..5 {
+        bench.wait(20);
+        bench.rtp(Leg::B, OUTSIDE, &Rtp::speech(9, n));
+    }
+    press(&mut bench, OUTSIDE, 5, 10);
+    press(&mut bench, INSIDE, 8, 8);
+    press(&mut bench, INSIDE, 11, 0);
+    let digits: String = reported(&bench).into_iter().map(|(digit, _)| digit).collect();
+    assert_eq!(digits, "8*80");
+}
+
+#[test]
+fn a_question_that_went_to_a_stranger_at_first_was_not_asked() {
+    let mut bench = answered_by(INSIDE);
+    let packets = ask(&mut bench);
+    for n in 0..packets {
+        let from = if n < 10 { OUTSIDE } else { INSIDE };
+        bench.rtp(Leg::B, from, &Rtp::speech(9, n));
+        bench.wait(20);
+    }
+    assert!((1..10).contains(&sent_to(&bench, OUTSIDE)));
+    assert_eq!(was_asked(&bench), Some(false));
+    assert_eq!((bench.doubts(), bench.epoch.current()), (2, Epoch(2)), "foreign, then another fit");
+}
+
+#[test]
+fn a_foreign_source_learned_before_the_answer_is_doubt_after_it() {
+    let mut bench = Bench::new(false);
+    bench.describe(Leg::A, media(A), SourceChange::Announced);
+    bench.describe(Leg::B, media(INSIDE), SourceChange::Announced);
+    for n in 0..10 {
+        bench.rtp(Leg::B, OUTSIDE, &Rtp::speech(9, n));
+        bench.wait(20);
+    }
+    assert_eq!(bench.doubts(), 0);
+    bench.command(Command::Answered { call: CALL });
+    bench.rtp(Leg::B, OUTSIDE, &Rtp::speech(9, 10));
+    assert_eq!((bench.doubts(), bench.epoch.current()), (1, Epoch(1)));
+}
+
+fn reported(bench: &Bench) -> Vec<(char, u32)> {
+    let digit = |event: &Event| match event {
+        Event::Digit { digit, epoch, .. } => Some((*digit, epoch.0)),
+        _ => None,
+    };
+    bench.seen.events.iter().filter_map(digit).collect()
+}
+
 proptest! {
     #[test]
     fn no_datagram_on_any_port_does_harm(
