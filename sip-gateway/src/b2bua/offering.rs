@@ -19,10 +19,22 @@ use crate::{Config, EndedBy, Event, Offer, PeerId, Route};
 const MAX_FORWARDS: u8 = 70;
 
 impl Call {
-    /// Takes an initial INVITE and tells the hub of it.
+    /// What media an initial INVITE offers; an emergency call may offer what cannot be read.
     ///
     /// # Errors
     /// The response that refuses it: its session description cannot be read.
+    pub(crate) fn offered_media(
+        invite: &Request,
+        emergency: bool,
+    ) -> Result<Option<crate::LegMedia>, Response> {
+        match session::find(&invite.headers, &invite.body) {
+            Ok(found) => Ok(found.map(|found| found.media())),
+            Err(_) if emergency => Ok(None),
+            Err(error) => Err(refusal_of_description(invite, &error)),
+        }
+    }
+
+    /// Takes an initial INVITE, with its [`Self::offered_media`], and tells the hub of it.
     pub(crate) fn offer(
         env: &mut Environment,
         origin: Origin,
@@ -30,15 +42,10 @@ impl Call {
         invite: Request,
         emergency: bool,
         over_limit: bool,
-    ) -> Result<Self, Response> {
-        let found = match session::find(&invite.headers, &invite.body) {
-            Ok(found) => found,
-            Err(_) if emergency => None,
-            Err(error) => return Err(refusal_of_description(env, &invite, &error)),
-        };
+        media: Option<crate::LegMedia>,
+    ) -> Self {
         let id = env.generator.call(env.now.wall);
         let mut call = Self::new(env, id, origin, server, invite, emergency);
-        let media = found.map(|found| found.media());
         if let Some(media) = media.clone() {
             let told = call.session.describe(consent::Leg::A, media, false);
             call.tell(env, told);
@@ -51,7 +58,7 @@ impl Call {
         tracing::debug!(call = %id, emergency, over_limit, "offered");
         let offer = call.describe_offer(&env.config, over_limit, media);
         env.emit(Event::Offered(Box::new(offer)));
-        Ok(call)
+        call
     }
 
     fn new(
@@ -244,10 +251,9 @@ impl Call {
 }
 
 /// 488 with a Warning (RFC 3261 §21.4.26, §20.43: 305 incompatible media format).
-fn refusal_of_description(env: &mut Environment, invite: &Request, error: &crate::sdp::SdpError) -> Response {
+fn refusal_of_description(invite: &Request, error: &crate::sdp::SdpError) -> Response {
     let mut response = Response::to(&invite.headers, 488);
     response.headers.push(name::WARNING, format!("399 earmark \"{error}\""));
-    env.add_to_tag(&mut response.headers);
     response
 }
 

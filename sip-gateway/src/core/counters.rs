@@ -19,7 +19,7 @@ pub struct Counters {
     pub dropped_stray_response: u64,
     /// ACKs that belong to no dialog.
     pub dropped_stray_ack: u64,
-    /// Requests dropped or refused because the transaction table is full.
+    /// Requests of calls, new or not, dropped or refused because the transaction table is full.
     pub shed_transactions: u64,
     /// Initial INVITEs refused because the hard cap on calls is reached.
     pub shed_calls: u64,

@@ -8,17 +8,17 @@ use consent::{CallId, Leg, Now};
 use super::generator::Generator;
 use super::{Counters, Origin, Output, Path, Ports, Timers, TransportLayer};
 use crate::b2bua::{CallTimer, Owner};
-use crate::dialog::{DialogId, add_tag};
+use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
 use crate::emergency::Matcher;
 use crate::transaction::{NewClient, Transactions, TxId, TxTimer};
-use crate::wire::{Headers, Method, Request, Response, name};
+use crate::wire::{Headers, Method, Request, Response, Via, name};
 use crate::{Config, Event, ListenerId, PeerId, StreamId, Transport};
 
 /// Transactions per permitted call: two INVITEs and two BYEs are alive at once in a short call, each for
 /// 32 s after its work is done; the rest is for retried and in-dialog requests.
 const TRANSACTIONS_PER_CALL: usize = 16;
 
-/// Room for transactions outside calls.
+/// Room for short calls beyond that: offered, refused, and not yet forgotten.
 const TRANSACTIONS_BESIDE: usize = 4_096;
 
 /// What a deadline is for.
@@ -157,9 +157,16 @@ impl Environment {
         format!("<sip:{}{transport}>", self.sent_by(path.listener))
     }
 
-    /// Gives the To of a response a tag, if it has none (RFC 3261 §8.2.6.2).
-    pub(crate) fn add_to_tag(&mut self, headers: &mut Headers) {
-        let tag = self.generator.tag();
+    /// Gives the To of a response a tag, if it has none (RFC 3261 §8.2.6.2): the same one whenever the
+    /// same request is answered, and for a CANCEL the same as for its INVITE.
+    pub(crate) fn add_to_tag(&self, headers: &mut Headers) {
+        let via = headers.first(name::VIA).and_then(|via| Via::first(via).ok());
+        let tag = self.generator.tag_for(&[
+            via.as_ref().and_then(Via::branch).unwrap_or_default(),
+            headers.first(name::CALL_ID).unwrap_or_default(),
+            &tag_of(headers, name::FROM).unwrap_or_default(),
+            &sequence_of(headers).unwrap_or_default().to_string(),
+        ]);
         add_tag(headers, &tag);
     }
 

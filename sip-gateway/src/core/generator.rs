@@ -1,5 +1,7 @@
 //! Tags, branches, Call-IDs and call ids out of one seed: SHA-256 in counter mode.
 //!
+//! The tags of stateless answers are keyed hashes of what they answer.
+//!
 //! Unguessable to whoever does not know the seed (RFC 3261 §19.3 asks 32 bits of a tag; these have 80),
 //! and the same again for the same seed, so that a simulated run can be repeated.
 
@@ -26,6 +28,19 @@ impl Generator {
     /// A To or From tag.
     pub(crate) fn tag(&mut self) -> String {
         self.token("", 16)
+    }
+
+    /// The To tag of an answer to the request with these fields: the same for the same ones, so that it
+    /// need not be remembered (RFC 3261 §8.2.7).
+    pub(crate) fn tag_for(&self, fields: &[&str]) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.seed);
+        hash.update(b"tag of a stateless answer");
+        for field in fields {
+            hash.update((field.len() as u64).to_be_bytes());
+            hash.update(field);
+        }
+        spell("", &hash.finalize().into(), 16)
     }
 
     /// A Via branch with the magic cookie.
@@ -60,13 +75,7 @@ impl Generator {
     }
 
     fn token(&mut self, prefix: &str, letters: usize) -> String {
-        let block = self.block();
-        let mut token = String::with_capacity(prefix.len() + letters);
-        token.push_str(prefix);
-        for byte in block.iter().take(letters) {
-            token.push(LETTERS[usize::from(byte & 31)] as char);
-        }
-        token
+        spell(prefix, &self.block(), letters)
     }
 
     fn block(&mut self) -> [u8; 32] {
@@ -76,6 +85,15 @@ impl Generator {
         hash.update(self.counter.to_be_bytes());
         hash.finalize().into()
     }
+}
+
+fn spell(prefix: &str, block: &[u8; 32], letters: usize) -> String {
+    let mut token = String::with_capacity(prefix.len() + letters);
+    token.push_str(prefix);
+    for byte in block.iter().take(letters) {
+        token.push(LETTERS[usize::from(byte & 31)] as char);
+    }
+    token
 }
 
 #[cfg(test)]
@@ -98,5 +116,16 @@ mod tests {
         assert_eq!(first, names(&mut same));
         assert_ne!(first, names(&mut one));
         assert_ne!(first, names(&mut other));
+    }
+
+    #[test]
+    fn the_tag_of_a_stateless_answer_hangs_on_the_seed_and_on_every_field() {
+        let (one, other) = (Generator::new([1; 32]), Generator::new([2; 32]));
+        let tag = one.tag_for(&["ab", "c"]);
+        assert_eq!(tag.len(), 16);
+        assert_eq!(tag, one.tag_for(&["ab", "c"]));
+        for others in [one.tag_for(&["a", "bc"]), one.tag_for(&["ab", "d"]), other.tag_for(&["ab", "c"])] {
+            assert_ne!(tag, others);
+        }
     }
 }

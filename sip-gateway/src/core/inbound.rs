@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | repeated | absorbed by its transaction |
+//! | repeated | absorbed by its transaction, or, answered without one, answered the same again |
 //! | ACK of a failure | absorbed; of a 2xx: to its call; else dropped and counted |
 //! | CANCEL | 200 and on to the INVITE's call, or 481 |
 //! | with a To tag | to its call, or 481 |
@@ -13,14 +13,19 @@
 //! | INVITE with Max-Forwards 0 | 483 |
 //! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
 //! | INVITE beyond the hard cap | 503 with Retry-After |
+//! | INVITE whose description cannot be read | 488 with Warning |
 //! | INVITE | offered |
 //! | OPTIONS | 200 with Allow, Accept, Supported |
 //! | anything else | 405 with Allow |
+//!
+//! What is answered here takes no transaction (§8.2.7): neither a request outside calls nor a flood of them
+//! can take a call's place. Two exceptions: the refusal of an INVITE is repeated until its ACK, as long as
+//! the room kept for refusals lasts; and a CANCEL of a call is a request of that call.
 
 use super::{Core, Origin, Path};
 use crate::b2bua::{ALLOW, Call, Owner, Role, passes_option};
 use crate::dialog::{DialogId, add_tag, tag_of};
-use crate::transaction::{MergeKey, Priority, Report, ServerKey, TxId};
+use crate::transaction::{Full, MergeKey, Priority, Report, ServerKey, TxId};
 use crate::wire::{Method, Request, Response, Uri, Via, max_forwards, name, stamp_source};
 
 /// Retry-After of our own 503 (RFC 3261 §20.33).
@@ -130,10 +135,9 @@ impl Core {
         if let Some(call) = call {
             add_tag(&mut response.headers, call.tag());
         }
-        self.finish(arrival, response);
-        if let Some(Owner::Call(call, role)) = owner {
-            self.with_call(call, |call, env| call.on_cancel(env, role, invite, &arrival.request));
-        }
+        let Some(Owner::Call(call, role)) = owner else { return self.send(arrival, response) };
+        self.send_in_transaction(arrival, response, Priority::InCall);
+        self.with_call(call, |call, env| call.on_cancel(env, role, invite, &arrival.request));
     }
 
     fn on_dialog_request(&mut self, arrival: Arrival) {
@@ -161,17 +165,17 @@ impl Core {
             self.env.counters().shed_calls += 1;
             return self.shed(&arrival);
         }
+        let media = match Call::offered_media(&arrival.request, emergency) {
+            Ok(media) => media,
+            Err(response) => return self.finish(&arrival, response),
+        };
         let priority = if emergency { Priority::Emergency } else { Priority::Ordinary };
         let Some(server) = self.open(&arrival, priority, Some(merge)) else { return };
         self.env.respond(server, &Response::to(&arrival.request.headers, 100));
         let over_limit = self.env.live_calls >= limit;
         let Arrival { origin, request, .. } = arrival;
-        match Call::offer(&mut self.env, origin, server, request, emergency, over_limit) {
-            Ok(call) => {
-                self.calls.insert(call.id(), call);
-            }
-            Err(response) => self.env.respond(server, &response),
-        }
+        let call = Call::offer(&mut self.env, origin, server, request, emergency, over_limit, media);
+        self.calls.insert(call.id(), call);
     }
 
     /// The checks that an emergency call is spared, and those that it is not.
@@ -218,9 +222,7 @@ impl Core {
     fn shed(&mut self, arrival: &Arrival) {
         let mut response = Response::to(&arrival.request.headers, 503);
         response.headers.push(name::RETRY_AFTER, RETRY_AFTER_S.to_string());
-        self.env.add_to_tag(&mut response.headers);
-        let mut path = arrival.path;
-        self.env.transport.send(&mut path, response.to_bytes());
+        self.send(arrival, response);
     }
 
     fn answer(&mut self, arrival: &Arrival, status: u16) {
@@ -231,26 +233,52 @@ impl Core {
         self.finish(arrival, response);
     }
 
-    /// Answers a request in a transaction of its own that nobody follows.
-    fn finish(&mut self, arrival: &Arrival, mut response: Response) {
-        let Some(server) = self.open(arrival, Priority::Ordinary, None) else { return };
+    /// Answers a request that goes no further.
+    fn finish(&mut self, arrival: &Arrival, response: Response) {
+        if arrival.request.method == Method::INVITE {
+            self.send_in_transaction(arrival, response, Priority::Refusal);
+        } else {
+            self.send(arrival, response);
+        }
+    }
+
+    /// Answers in a transaction that nobody follows, or without one if there is no room.
+    fn send_in_transaction(&mut self, arrival: &Arrival, mut response: Response, priority: Priority) {
+        let Ok(server) = self.take_place(arrival, priority, None) else {
+            return self.send(arrival, response);
+        };
         self.env.add_to_tag(&mut response.headers);
         self.env.respond(server, &response);
     }
 
+    /// Answers without a transaction (RFC 3261 §8.2.7).
+    fn send(&mut self, arrival: &Arrival, mut response: Response) {
+        self.env.add_to_tag(&mut response.headers);
+        let mut path = arrival.path;
+        self.env.transport.send(&mut path, response.to_bytes());
+    }
+
+    /// Opens the transaction of a request that goes on to a call; without room it is shed.
     fn open(&mut self, arrival: &Arrival, priority: Priority, merge: Option<MergeKey>) -> Option<TxId> {
-        let invite = arrival.request.method == Method::INVITE;
-        let key = (arrival.key.clone(), merge);
-        match self.env.transactions.open_server(key, invite, arrival.path, priority, Owner::Nobody) {
-            Ok(id) => Some(id),
-            Err(_) => {
-                self.env.counters().shed_transactions += 1;
-                if invite {
-                    self.shed(arrival);
-                }
-                None
+        let opened = self.take_place(arrival, priority, merge).ok();
+        if opened.is_none() {
+            self.env.counters().shed_transactions += 1;
+            if arrival.request.method == Method::INVITE {
+                self.shed(arrival);
             }
         }
+        opened
+    }
+
+    fn take_place(
+        &mut self,
+        arrival: &Arrival,
+        priority: Priority,
+        merge: Option<MergeKey>,
+    ) -> Result<TxId, Full> {
+        let invite = arrival.request.method == Method::INVITE;
+        let key = (arrival.key.clone(), merge);
+        self.env.transactions.open_server(key, invite, arrival.path, priority, Owner::Nobody)
     }
 }
 

@@ -11,7 +11,7 @@ mod client;
 mod server;
 mod table;
 
-pub(crate) use table::{MergeKey, NewClient, Priority, Report, ServerKey, Transactions, TxId, TxTimer};
+pub(crate) use table::{Full, MergeKey, NewClient, Priority, Report, ServerKey, Transactions, TxId, TxTimer};
 
 /// Round-trip estimate (RFC 3261 §17.1.1.1).
 pub(crate) const T1_MS: u64 = 500;

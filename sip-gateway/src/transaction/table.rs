@@ -28,23 +28,45 @@ pub(crate) struct TxTimer {
 #[error("too many transactions")]
 pub(crate) struct Full;
 
-/// How much of the table a request may find taken and still get in.
+/// Which room of the table a request takes its place in. No room's requests can crowd out another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// A new call, or a request outside calls: the limit.
+    /// An INVITE refused at once, until its ACK: a quarter of the limit.
+    Refusal,
+    /// A new call: the limit.
     Ordinary,
-    /// A request of a call that exists: twice the limit, so that new ones cannot crowd it out.
+    /// A request of a call that exists: twice the limit.
     InCall,
-    /// An emergency call: four times the limit.
+    /// An emergency call: twice the limit.
     Emergency,
 }
 
 impl Priority {
-    const fn share(self) -> usize {
+    const fn room(self, limit: usize) -> usize {
         match self {
-            Self::Ordinary => 1,
-            Self::InCall => 2,
-            Self::Emergency => 4,
+            Self::Refusal => limit / 4,
+            Self::Ordinary => limit,
+            Self::InCall | Self::Emergency => limit.saturating_mul(2),
+        }
+    }
+}
+
+/// Places taken in each room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    refusal: usize,
+    ordinary: usize,
+    in_call: usize,
+    emergency: usize,
+}
+
+impl Taken {
+    const fn of(&mut self, priority: Priority) -> &mut usize {
+        match priority {
+            Priority::Refusal => &mut self.refusal,
+            Priority::Ordinary => &mut self.ordinary,
+            Priority::InCall => &mut self.in_call,
+            Priority::Emergency => &mut self.emergency,
         }
     }
 }
@@ -136,7 +158,7 @@ struct ClientKey {
 
 #[derive(Debug)]
 enum Key {
-    Server(ServerKey, Option<MergeKey>),
+    Server(ServerKey, Option<MergeKey>, Priority),
     Client(ClientKey),
 }
 
@@ -181,6 +203,7 @@ pub(crate) struct Transactions<O> {
     clients: HashMap<ClientKey, TxId>,
     opened: u64,
     limit: usize,
+    taken: Taken,
     effects: Vec<Effect>,
 }
 
@@ -193,6 +216,7 @@ impl<O: Clone> Transactions<O> {
             clients: HashMap::new(),
             opened: 0,
             limit,
+            taken: Taken::default(),
             effects: Vec::new(),
         }
     }
@@ -219,7 +243,7 @@ impl<O: Clone> Transactions<O> {
     /// Opens a server transaction for a new request.
     ///
     /// # Errors
-    /// [`Full`] beyond the limit of its [`Priority`].
+    /// [`Full`] if the room of its [`Priority`] is.
     pub(crate) fn open_server(
         &mut self,
         key: (ServerKey, Option<MergeKey>),
@@ -228,9 +252,11 @@ impl<O: Clone> Transactions<O> {
         priority: Priority,
         owner: O,
     ) -> Result<TxId, Full> {
-        if self.live.len() >= self.limit.saturating_mul(priority.share()) {
+        let taken = self.taken.of(priority);
+        if *taken >= priority.room(self.limit) {
             return Err(Full);
         }
+        *taken += 1;
         let reliable = path.is_reliable();
         let machine = if invite {
             Machine::ServerInvite(ServerInvite::new(reliable))
@@ -243,7 +269,7 @@ impl<O: Clone> Transactions<O> {
         if let Some(merge) = &merge {
             self.merges.insert(merge.clone(), id);
         }
-        self.insert(id, machine, Key::Server(key, merge), path, owner);
+        self.insert(id, machine, Key::Server(key, merge, priority), path, owner);
         Ok(id)
     }
 
@@ -428,7 +454,9 @@ impl<O: Clone> Transactions<O> {
             ports.timers.disarm(key);
         }
         match live.key {
-            Key::Server(key, merge) => {
+            Key::Server(key, merge, priority) => {
+                let taken = self.taken.of(priority);
+                *taken = taken.saturating_sub(1);
                 self.servers.remove(&key);
                 if let Some(merge) = merge {
                     self.merges.remove(&merge);
