@@ -86,3 +86,16 @@ fn an_id_that_is_not_there_is_no_and_not_an_error() {
     assert_eq!(site.run(["explain", "not-an-id"]).status.code(), Some(2));
     assert_eq!(site.run(["no-such-command"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_database_that_is_not_there_is_out_of_reach_and_not_empty() {
+    let site = Site::new();
+    for arguments in [["calls", "list"], ["recordings", "list"], ["audit", "verify"]] {
+        assert_eq!(site.run(arguments).status.code(), Some(3), "{arguments:?}");
+    }
+}
+
+#[test]
+fn settings_out_of_bounds_are_refused() {
+    refused("check", "drain_s = 30", "drain_s = 99999999", &["drain_s"]);
+}
