@@ -105,7 +105,11 @@ impl Checks {
     }
 
     pub(crate) fn crashed(&mut self, now: Time, kind: Crash) {
-        self.counts.add(if kind == Crash::Killed { "kill -9" } else { "power cut" });
+        self.counts.add(match kind {
+            Crash::Killed if now > 60 * SECOND => "last restarts",
+            Crash::Killed => "kill -9",
+            Crash::PowerCut => "power cut",
+        });
         self.crashes.push((self.boot, now, kind));
     }
 

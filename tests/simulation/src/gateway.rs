@@ -100,6 +100,8 @@ pub(crate) struct Process {
     reader: Reader,
     open: BTreeMap<RecordingId, (CallId, PermitId, u64)>,
     later: Queue<Later>,
+    /// Recordings on their way to the store.
+    storing: usize,
     commands_until: Time,
     events_until: Time,
     random: Random,
@@ -208,6 +210,7 @@ impl Process {
             reader: Reader::new(),
             open: BTreeMap::new(),
             later: Queue::new(),
+            storing: 0,
             commands_until: now,
             events_until: now,
             random,
@@ -230,21 +233,16 @@ impl Process {
         });
         machine.seen.extend(unreadable.into_iter().map(Seen::Disorder));
         for sealed in found {
+            if let Some(entry) = hub::found(&sealed) {
+                let stamped = Stamped { at: wall, entry };
+                // A recording of a call that had ended in good order is no irregularity.
+                let _irregular = unfinished.apply(&stamped);
+                self.write(now, stamped, None, None);
+            }
             machine.seen.push(Seen::Sealed(Box::new(sealed.clone())));
-            if !machine.stored_now(now) {
-                continue;
-            }
-            match machine.objects.put(sealed.recording, sealed.started_at, &sealed.file, &sealed.sha256) {
-                Ok(object) => {
-                    let stamped = Stamped { at: wall, entry: hub::recovered(&sealed, object.clone()) };
-                    // A recording of a call that had ended in good order is no irregularity.
-                    let _irregular = unfinished.apply(&stamped);
-                    let file = sealed.file.clone();
-                    machine.seen.push(Seen::Stored(Box::new(sealed), object));
-                    self.write(now, stamped, None, Some(file));
-                }
-                Err(error) => machine.seen.push(Seen::Disorder(format!("{error:?}"))),
-            }
+            let at = now + self.random.between(5, 300) * MS;
+            self.storing += 1;
+            self.later.push(at, Later::Put(Box::new(sealed), None));
         }
         for stamped in unfinished.closings(last_at, wall) {
             self.write(now, stamped, None, None);
@@ -366,6 +364,7 @@ impl Process {
             hub::Output::Journal { stamped, awaited_by } => self.write(now, stamped, awaited_by, None),
             hub::Output::Store { sealed, line } => {
                 let at = now + self.random.between(5, 300) * MS;
+                self.storing += 1;
                 self.later.push(at, Later::Put(sealed, line));
             }
         }
@@ -557,13 +556,12 @@ impl Process {
             Ok(object) => object,
             Err(error) => return machine.seen.push(Seen::Disorder(format!("{error:?}"))),
         };
+        self.storing -= 1;
         machine.seen.push(Seen::Stored(sealed.clone(), object.clone()));
         self.hub.on_stored(self.now(machine, now), &sealed, line, object);
         while let Some(output) = self.hub.poll_output() {
             match output {
-                hub::Output::Journal { stamped, awaited_by }
-                    if matches!(stamped.entry, Entry::RecordingStored(_)) =>
-                {
+                hub::Output::Journal { stamped, awaited_by } => {
                     self.write(now, stamped, awaited_by, Some(sealed.file.clone()));
                 }
                 other => self.perform_hub(machine, now, other),
@@ -600,6 +598,7 @@ impl Process {
     pub(crate) fn is_at_rest(&self, machine: &Machine) -> bool {
         self.queue.is_empty()
             && self.hub.calls() == 0
+            && self.storing == 0
             && self.journal.synced() == self.journal.written()
             && machine.delivered == self.journal.written()
     }
