@@ -432,7 +432,7 @@ impl Phone {
         } else if let Some(key) = self.keys.pop_front() {
             self.key = Some((key, timestamp, 0));
         }
-        if !(self.held && !self.talks_on_hold) && !self.holding {
+        if (!self.held || self.talks_on_hold) && !self.holding {
             rtp(0, timestamp, &sound::tone(party.hz));
         }
     }
