@@ -8,9 +8,6 @@ use crate::gateway::{CITIZEN, CONSENT, DISPATCH, Site, number, text};
 use crate::phone::{Call, Phone};
 use crate::sound::{self, LADDER_A_HZ, LADDER_B_HZ, LADDER_S};
 
-/// 0.4 s of the ladder's windows.
-const STALLED_WINDOWS: usize = 8;
-
 /// The notice that a call is recorded, in one language, and the turn-round before it.
 const NOTICE_S: f64 = 3.0;
 
@@ -148,10 +145,18 @@ fn survived(site: &Site, killed: Timestamp, lost_s: f64) {
         let lost = lived_s - found.to_s;
         assert!(lost <= lost_s + MEASURE_S, "{lost} s lost: {found:?} of {lived_s} s");
         assert!(lost >= -MEASURE_S, "{lost} s lost: {found:?} of {lived_s} s");
-        // Beside all other tests on two cores a telephone can be late by some packets; the cause of the
-        // breaks of up to 0.35 s seen here on consent lines under such load is not established.
-        let whole = found.breaks <= 1 && found.off <= STALLED_WINDOWS;
-        assert!(whole && found.seconds() > 4.0, "what was kept is whole: {found:?}; {recording}");
+        assert!(found.seconds() > 4.0, "{found:?}");
+        // Beside all other tests a telephone can be late by more than the jitter buffer: that is loss, and
+        // stated. What nothing states is the gateway's.
+        let stated = |at_s: &f64| {
+            gaps.iter().any(|gap| {
+                number(&gap["from_s"]) <= at_s + 2.0 * MEASURE_S
+                    && number(&gap["to_s"]) >= at_s - MEASURE_S
+                    && gap["cause"] == "loss"
+            })
+        };
+        let whole = found.breaks <= found.wounds_s.len() && found.wounds_s.iter().all(stated);
+        assert!(whole, "what was kept is whole: {found:?}; {recording}");
     }
     assert!(site.run(["recordings", "verify"]).status.success());
     assert!(site.run(["audit", "verify"]).status.success());

@@ -62,6 +62,8 @@ pub(crate) struct LadderFound {
     pub(crate) off: usize,
     /// Times at which the ladder jumped.
     pub(crate) breaks: usize,
+    /// Seconds from the start of the recording to each run of more than one window that is anything else.
+    pub(crate) wounds_s: Vec<f64>,
     /// Seconds from the start of the recording to the first window on the ladder.
     pub(crate) from_s: f64,
     /// Seconds from the start of the recording to the end of the last.
@@ -84,10 +86,16 @@ pub(crate) fn find_ladder(samples: &[i16], base_hz: f64) -> LadderFound {
     let within = steps.get(first..last).unwrap_or_default();
     let on: Vec<usize> = within.iter().flatten().copied().collect();
     let seconds = |window: usize| (window * WINDOW) as f64 / RATE as f64;
+    let is_wound = |at: &usize| {
+        let is_off = |at: Option<usize>| at.and_then(|at| within.get(at)).is_some_and(Option::is_none);
+        is_off(Some(*at)) && is_off(Some(at + 1)) && !is_off(at.checked_sub(1))
+    };
+    let wounds_s = (0..within.len()).filter(is_wound).map(|at| seconds(first + at)).collect();
     LadderFound {
         on: on.len(),
         off: within.len() - on.len(),
         breaks: on.windows(2).filter(|pair| !in_order(pair[0], pair[1])).count(),
+        wounds_s,
         from_s: seconds(first),
         to_s: seconds(last),
     }
@@ -231,5 +239,6 @@ fn a_ladder_is_found_whole_and_its_wounds_are_seen() {
     let cut = [&sound[..16_000], &sound[24_000..]].concat();
     assert_eq!(find_ladder(&cut, LADDER_A_HZ).breaks, 1);
     let hushed = [&sound[..16_000], &[0; 8_000], &sound[24_000..]].concat();
-    assert!(find_ladder(&hushed, LADDER_A_HZ).off >= 18);
+    let hushed = find_ladder(&hushed, LADDER_A_HZ);
+    assert!(hushed.off >= 18 && hushed.wounds_s == [2.0], "{hushed:?}");
 }

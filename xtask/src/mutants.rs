@@ -1,5 +1,6 @@
 //! Planted defects: each file of `tests/simulation/mutants` breaks one thing in a copy of the tree, and the
 //! simulation of that copy must fail and name the invariant. A check that no defect can trip is no check.
+//! All are planted at once and compiled once; each is asleep until the environment names it.
 //!
 //! A mutant is a text file `NAME.mutant`:
 //!
@@ -10,12 +11,12 @@
 //! --- find
 //!     if !permit.covers(call, frame.epoch) {
 //! --- replace
-//!     if false {
+//!     if !PLANTED && !permit.covers(call, frame.epoch) {
 //! --- end
 //! ```
 //!
-//! `find` must stand exactly once in `file`, so that a mutant goes stale loudly. The simulation must exit
-//! with 1 and print `I1 violated`. The copy has a build folder of its own, with the product's compiled
+//! `find` must stand exactly once in `file`, so that a mutant goes stale loudly. `PLANTED` becomes the question
+//! whether this mutant is awake. With it awake the simulation must exit with 1 and print `I1 violated`. The copy has a build folder of its own, with the product's compiled
 //! dependencies in it; no defect is ever in the product's own artefacts.
 
 use std::fs;
@@ -35,8 +36,12 @@ const OURS: &[&str] =
 /// A defect may also hang the simulation; that is found too late to be called found.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
+/// The variable that wakes a mutant, by its name.
+const AWAKE: &str = "EARMARK_PLANTED";
+
 #[derive(Debug, PartialEq, Eq)]
 struct Mutant {
+    name: String,
     file: PathBuf,
     invariant: String,
     find: String,
@@ -50,26 +55,27 @@ struct Mutant {
 pub(crate) fn check() -> Result<(), Failure> {
     let mutants = mutants()?;
     let copy = Copy::make()?;
+    mutants.iter().try_for_each(|mutant| copy.plant(mutant))?;
+    copy.build()?;
     let mut failures = Vec::new();
-    for (name, mutant) in &mutants {
+    for mutant in &mutants {
         let began = Instant::now();
-        let result = copy.plant(mutant).and_then(|_planted| copy.simulate(mutant));
-        match result {
-            Ok(line) => println!("{name}: found in {:.0} s: {line}", began.elapsed().as_secs_f64()),
-            Err(failure) => failures.push(format!("{name}: {failure}")),
+        match copy.simulate(mutant) {
+            Ok(line) => println!("{}: found in {:.0} s: {line}", mutant.name, began.elapsed().as_secs_f64()),
+            Err(failure) => failures.push(format!("{}: {failure}", mutant.name)),
         }
     }
     if failures.is_empty() { Ok(()) } else { Err(Failure::check(failures.join("\n"))) }
 }
 
-fn mutants() -> Result<Vec<(String, Mutant)>, Failure> {
+fn mutants() -> Result<Vec<Mutant>, Failure> {
     let mut mutants = Vec::new();
     for file in tree::files()? {
         if file.starts_with(FOLDER) && file.extension().is_some_and(|extension| extension == "mutant") {
-            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let mutant = Mutant::parse(&tree::read(&file)?)
+            let name = file.file_stem().unwrap_or_default().to_string_lossy();
+            let mutant = Mutant::parse(&name, &tree::read(&file)?)
                 .ok_or_else(|| Failure::check(format!("{}: not a mutant", file.display())))?;
-            mutants.push((name, mutant));
+            mutants.push(mutant);
         }
     }
     if mutants.is_empty() {
@@ -79,18 +85,20 @@ fn mutants() -> Result<Vec<(String, Mutant)>, Failure> {
 }
 
 impl Mutant {
-    fn parse(text: &str) -> Option<Self> {
+    fn parse(name: &str, text: &str) -> Option<Self> {
         let (head, rest) = text.split_once("--- find\n")?;
         let (find, rest) = rest.split_once("--- replace\n")?;
         let (replace, _) = rest.split_once("--- end")?;
         let field = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let awake = format!("std::env::var_os(\"{AWAKE}\").is_some_and(|name| name == \"{name}\")");
         let mutant = Self {
+            name: name.to_owned(),
             file: PathBuf::from(field("file:")?),
             invariant: field("invariant:")?.to_owned(),
             find: find.to_owned(),
-            replace: replace.to_owned(),
+            replace: replace.replace("PLANTED", &awake),
         };
-        (!mutant.find.trim().is_empty() && mutant.find != mutant.replace).then_some(mutant)
+        (!mutant.find.trim().is_empty() && replace.contains("PLANTED")).then_some(mutant)
     }
 
     /// The mutated source.
@@ -110,20 +118,6 @@ impl Mutant {
 struct Copy {
     sources: PathBuf,
     build: PathBuf,
-}
-
-/// A defect in the copy; it is taken out again when this is dropped.
-struct Planted {
-    path: PathBuf,
-    sound: String,
-}
-
-impl Drop for Planted {
-    fn drop(&mut self) {
-        if let Err(error) = fs::write(&self.path, &self.sound) {
-            eprintln!("{} keeps its defect: {error}", self.path.display());
-        }
-    }
 }
 
 impl Copy {
@@ -176,21 +170,23 @@ impl Copy {
         Ok(())
     }
 
-    fn plant(&self, mutant: &Mutant) -> Result<Planted, Failure> {
+    /// Plants a mutant, until the copy is next brought up to date.
+    fn plant(&self, mutant: &Mutant) -> Result<(), Failure> {
         let path = self.sources.join(&mutant.file);
-        let sound = fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
-        let broken = mutant.apply(&sound)?;
-        fs::write(&path, broken).map_err(|error| unreadable(&path, &error))?;
-        Ok(Planted { path, sound })
+        let source = fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+        fs::write(&path, mutant.apply(&source)?).map_err(|error| unreadable(&path, &error))
     }
 
-    /// Builds and runs the planted copy; the line that names the broken invariant.
-    fn simulate(&self, mutant: &Mutant) -> Result<String, Failure> {
+    fn build(&self) -> Result<(), Failure> {
         let mut build =
             steps::cargo(&["build", "--quiet", "--release", "--locked", "--package", "simulation"]);
-        steps::run(build.current_dir(&self.sources).env("CARGO_TARGET_DIR", &self.build))?;
+        steps::run(build.current_dir(&self.sources).env("CARGO_TARGET_DIR", &self.build))
+    }
+
+    /// Runs the copy with one defect awake; the line that names the broken invariant.
+    fn simulate(&self, mutant: &Mutant) -> Result<String, Failure> {
         let mut simulation = Command::new(self.build.join("release/simulation"));
-        simulation.args(["--seeds", SEEDS]).current_dir(&self.sources);
+        simulation.args(["--seeds", SEEDS]).current_dir(&self.sources).env(AWAKE, &mutant.name);
         let (code, output) = bounded(simulation)?;
         verdict(code, &output, &mutant.invariant)
     }
@@ -301,30 +297,30 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 mod tests {
     use super::*;
 
-    const TEXT: &str =
-        "# why\nfile: a/b.rs\ninvariant: I1\n--- find\n    if x {\n--- replace\n    if true {\n--- end\n";
+    const TEXT: &str = "# why\nfile: a/b.rs\ninvariant: I1\n--- find\n    if x {\n--- replace\n    if PLANTED || x {\n--- end\n";
 
     #[test]
     fn a_mutant_is_read_and_applied() {
-        let mutant = Mutant::parse(TEXT);
+        let mutant = Mutant::parse("gate", TEXT);
         let source = "fn f() {\n    if x {\n    }\n}\n";
         let broken = mutant.map(|mutant| mutant.apply(source));
-        assert_eq!(broken, Some(Ok("fn f() {\n    if true {\n    }\n}\n".to_owned())));
+        let awake = "std::env::var_os(\"EARMARK_PLANTED\").is_some_and(|name| name == \"gate\")";
+        assert_eq!(broken, Some(Ok(format!("fn f() {{\n    if {awake} || x {{\n    }}\n}}\n"))));
     }
 
     #[test]
     fn a_stale_mutant_fails() {
         for source in ["fn f() {}\n", "    if x {\n    if x {\n"] {
-            let broken = Mutant::parse(TEXT).map(|mutant| mutant.apply(source).is_err());
+            let broken = Mutant::parse("gate", TEXT).map(|mutant| mutant.apply(source).is_err());
             assert_eq!(broken, Some(true), "{source}");
         }
     }
 
     #[test]
-    fn a_mutant_that_changes_nothing_or_lacks_a_field_is_refused() {
-        assert_eq!(Mutant::parse(&TEXT.replace("if true", "if x")), None);
-        assert_eq!(Mutant::parse(&TEXT.replace("invariant", "invention")), None);
-        assert_eq!(Mutant::parse(&TEXT.replace("--- end", "")), None);
+    fn a_mutant_that_never_wakes_or_lacks_a_field_is_refused() {
+        for (part, other) in [("PLANTED || x", "x"), ("invariant", "invention"), ("--- end", "")] {
+            assert_eq!(Mutant::parse("gate", &TEXT.replace(part, other)), None, "{part}");
+        }
     }
 
     #[test]
