@@ -1,7 +1,7 @@
 //! `cargo xtask lint`: everything that can be said about the sources without running them.
 
 use crate::steps::{self, Failure, Steps};
-use crate::{arrows, conventions, debian, policy};
+use crate::{arrows, conformance, conventions, debian, policy};
 
 /// Runs all checks; those that compile come last.
 ///
@@ -14,6 +14,7 @@ pub(crate) fn lint() -> Result<(), Failure> {
     steps.step("dependency arrows", arrows::check);
     steps.step("names and lengths", conventions::check);
     steps.step("policy clauses", policy::check);
+    steps.step("conformance ledger", conformance::check);
     steps.step("licences, bans, sources", licences);
     steps.step("clippy", || {
         // The release profile, like all else, so that build scripts (libopus, SQLite) run once.

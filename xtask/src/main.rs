@@ -5,6 +5,7 @@
 
 mod arrows;
 mod bench;
+mod conformance;
 mod conventions;
 mod debian;
 mod lint;
@@ -32,6 +33,7 @@ usage: cargo xtask COMMAND
                              the simulation: N seeds (2000) from 0, or the one seed K
   mutants                    each planted defect of tests/simulation/mutants must be found by the simulation
   bench [--runs N]           CPU per signalled call and per relayed packet, with and without recording
+  conformance                write docs/CONFORMANCE.md anew from the tests
   sqlx                       write storage's offline query descriptions anew
 
 Exit codes: 0 done, 1 a check failed, 2 wrong usage or something is missing on this machine.";
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         "simulate" => suite::simulate(rest),
         "mutants" => no_arguments(rest).and_then(|()| mutants::check()),
         "bench" => bench::bench(rest),
+        "conformance" => no_arguments(rest).and_then(|()| conformance::write()),
         "sqlx" => no_arguments(rest).and_then(|()| queries::describe()),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");

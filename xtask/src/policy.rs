@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::rust_source::Masked;
+use crate::rust_source::{Function, Masked};
 use crate::steps::Failure;
 use crate::tree;
 
@@ -73,14 +73,15 @@ fn all_tests() -> Result<BTreeSet<String>, Failure> {
     let mut tests = BTreeSet::new();
     for file in tree::files()? {
         if file.extension().is_some_and(|extension| extension == "rs") {
-            tests.extend(tests_in(&Masked::new(&tree::read(&file)?)));
+            let found = tests_in(&Masked::new(&tree::read(&file)?));
+            tests.extend(found.into_iter().map(|test| test.name));
         }
     }
     Ok(tests)
 }
 
-/// Names of the functions that a test attribute stands before.
-fn tests_in(source: &Masked) -> Vec<String> {
+/// The functions that a test attribute stands before.
+pub(crate) fn tests_in(source: &Masked) -> Vec<Function> {
     let text = source.text();
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let is_test = |line: usize| {
@@ -91,12 +92,7 @@ fn tests_in(source: &Masked) -> Vec<String> {
             .take_while(|line| line.starts_with("#[") || line.is_empty())
             .any(|line| line.starts_with("#[test]") || line.contains("::test"))
     };
-    source
-        .functions()
-        .into_iter()
-        .filter(|function| is_test(function.line))
-        .map(|function| function.name)
-        .collect()
+    source.functions().into_iter().filter(|function| is_test(function.line)).collect()
 }
 
 #[cfg(test)]
@@ -128,6 +124,7 @@ mod tests {
     #[test]
     fn only_functions_under_a_test_attribute_are_tests() {
         let source = "fn no() {\n}\n#[test]\n#[ignore]\nfn yes() {\n}\n#[tokio::test]\nasync fn too() {\n}\n// #[test]\nfn not() {\n}\n";
-        assert_eq!(tests_in(&Masked::new(source)), ["yes", "too"]);
+        let names: Vec<String> = tests_in(&Masked::new(source)).into_iter().map(|test| test.name).collect();
+        assert_eq!(names, ["yes", "too"]);
     }
 }
