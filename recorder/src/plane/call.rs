@@ -159,7 +159,9 @@ impl CallMedia {
                 Ok((length, source)) if length < DATAGRAM_BYTES => {
                     self.on_packet(path, source, &mut buffer[..length]);
                 }
-                Ok(_) => {}
+                Ok(_) => {
+                    self.shared.counters.oversized_packets.fetch_add(1, Ordering::Relaxed);
+                }
                 Err(error) => {
                     tracing::debug!(call = %self.call, %error, "a media socket failed to receive");
                     tokio::time::sleep(RECEIVE_RETRY).await;

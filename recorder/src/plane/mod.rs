@@ -123,6 +123,8 @@ pub struct PlaneMetrics {
     pub locked_bytes: u64,
     /// Datagrams that the system did not take.
     pub unsent_packets: u64,
+    /// Datagrams too long to be media, refused unread.
+    pub oversized_packets: u64,
     /// Frames dropped because a writing thread was behind.
     pub overrun_frames: u64,
     /// Calls whose media a defect stopped.
@@ -217,6 +219,7 @@ impl Plane {
             free_port_pairs: free as u64,
             locked_bytes: self.budget.used_bytes() as u64,
             unsent_packets: read(&self.counters.unsent_packets),
+            oversized_packets: read(&self.counters.oversized_packets),
             overrun_frames: read(&self.counters.overrun_frames),
             failed_calls: read(&self.counters.failed_calls),
             shed_events: read(&self.counters.shed_events),

@@ -22,6 +22,7 @@ const BACKLOG: usize = 4_096;
 pub(super) struct Counters {
     pub(super) calls: AtomicU64,
     pub(super) unsent_packets: AtomicU64,
+    pub(super) oversized_packets: AtomicU64,
     pub(super) overrun_frames: AtomicU64,
     pub(super) failed_calls: AtomicU64,
     pub(super) shed_events: AtomicU64,

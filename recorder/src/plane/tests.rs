@@ -180,6 +180,21 @@ fn speech_crosses_both_ways_and_is_counted() {
 }
 
 #[test]
+fn a_datagram_too_long_to_be_media_goes_no_further_and_is_counted() {
+    let spool = tempfile::tempdir().unwrap();
+    let mut bench = Bench::start(spool.path(), 42_800..=42_899);
+    let mut long = vec![0; 2_048];
+    long[0] = 0x80;
+    bench.ends[0].send_to(&long, bench.ours[0]).unwrap();
+    // One port's datagrams are taken in their order: the next that crosses came after it.
+    let spoken = bench.sequence as u8;
+    assert_eq!(bench.cross(Leg::A)[12..], [spoken; 160]);
+    assert_eq!(bench.plane.metrics().oversized_packets, 1);
+    assert!(bench.end().iter().all(|leg| leg.refused == 0));
+    bench.stop();
+}
+
+#[test]
 fn rtcp_crosses_on_the_odd_ports() {
     let spool = tempfile::tempdir().unwrap();
     let bench = Bench::start(spool.path(), 42_700..=42_799);
