@@ -124,6 +124,9 @@ pub struct JournalHealth {
     pub queued: usize,
     /// Entries refused because the queue was full or they were too long, since start.
     pub refused: u64,
+    /// Entries that are written, but whose memory was let go before a slow disk synced them: should that sync
+    /// fail, they are lost.
+    pub unguarded: u64,
     /// Sequence number of the last written entry.
     pub written: u64,
     /// Sequence number of the last synced entry.

@@ -207,6 +207,22 @@ fn a_sync_that_was_under_way_during_a_rotation_says_nothing_of_the_new_file() {
 }
 
 #[test]
+fn what_waits_too_long_for_its_sync_is_let_go_and_counted_and_stays_in_the_file() {
+    let (mut writer, _) = open(Faulty::default());
+    let long = vec![b'x'; MAX_PAYLOAD_BYTES];
+    let count = 20;
+    for _ in 0..count {
+        writer.append([long.as_slice()]).unwrap();
+    }
+    // 64 MiB are kept: fifteen records of 4 MiB and their heads.
+    assert_eq!(writer.unguarded(), count - 15);
+    assert_eq!((writer.written(), writer.synced()), (count, 0));
+    writer.sync().unwrap();
+    assert_eq!((writer.synced(), writer.unguarded()), (count, count - 15));
+    assert_eq!(read_all(writer.disk()).len(), count as usize);
+}
+
+#[test]
 fn a_full_file_is_followed_by_another_and_a_delivered_one_is_removed() {
     let (mut writer, _) = open(Faulty::default());
     let long = Stamped {

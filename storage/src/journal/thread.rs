@@ -194,6 +194,7 @@ impl Appender {
         self.retry_at = None;
         let mut state = self.shared.lock();
         state.health.written = self.writer.written();
+        state.health.unguarded = self.writer.unguarded();
         state.in_hand = 0;
         if std::mem::take(&mut state.health.failing) {
             tracing::warn!("the journal's disk writes again");
