@@ -11,7 +11,7 @@ pub struct Counters {
     pub messages_out: u64,
     /// Datagrams and streams from sources that are no peer: they get nothing.
     pub dropped_unknown_source: u64,
-    /// Messages that could not be read and not be answered either.
+    /// Messages that could not be read and not be answered either; those that a stream broke off among them.
     pub dropped_malformed: u64,
     /// Messages that could not be read and were answered 4xx or 5xx.
     pub refused_malformed: u64,

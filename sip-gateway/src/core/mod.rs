@@ -164,6 +164,9 @@ impl Core {
     }
 
     fn on_stream_closed(&mut self, stream: StreamId) {
+        if self.env.transport.is_inside(stream) {
+            self.env.counters().dropped_malformed += 1;
+        }
         if self.env.transport.forget(stream, &mut self.env.timers) {
             self.on_stream_lost(stream);
         }

@@ -190,6 +190,11 @@ impl TransportLayer {
         Some((origin, frame))
     }
 
+    /// Whether a stream has begun a message and not finished it.
+    pub(crate) fn is_inside(&self, stream: StreamId) -> bool {
+        self.streams.get(&stream).is_some_and(|open| open.framer.is_inside())
+    }
+
     /// Closes a stream of our own accord.
     pub(crate) fn close(&mut self, stream: StreamId, timers: &mut Timers<Deadline>) {
         if self.forget(stream, timers) {

@@ -101,6 +101,15 @@ impl Framer {
         }
     }
 
+    /// Whether a message has begun whose end has not come.
+    pub fn is_inside(&self) -> bool {
+        match &self.state {
+            State::Head => self.buffer.iter().any(|byte| !matches!(byte, b'\r' | b'\n')),
+            State::Body { .. } => true,
+            State::Skip { .. } | State::Broken => false,
+        }
+    }
+
     /// Line breaks before a start line. `None`: more is needed to tell.
     fn between_messages(&mut self) -> Option<Option<Frame>> {
         while self.searched == 0 {

@@ -154,6 +154,20 @@ fn a_stream_that_stays_inside_a_message_is_closed_after_half_a_minute() {
 }
 
 #[test]
+fn a_message_that_its_stream_breaks_off_is_counted_and_a_stream_between_messages_is_not() {
+    let text = Ua::caller(PBX, "100").invite("", &sdp(OFFER_IP, 4000, ""));
+    let head = text.find("\r\n\r\n").unwrap() + 4;
+    for (sent, dropped) in [(0, 0), (1, 1), (head - 1, 1), (head, 1), (text.len() - 1, 1), (text.len(), 0)] {
+        let mut world = tcp_world();
+        open(&mut world, "10.1.0.10:40000");
+        feed(&mut world, b"\r\n\r\n\r\n");
+        feed(&mut world, &text.as_bytes()[..sent]);
+        world.input(Input::StreamClosed { stream: OPENED });
+        assert_eq!(world.core.counters().dropped_malformed, dropped, "{sent} octets");
+    }
+}
+
+#[test]
 fn pings_are_answered_and_a_broken_stream_is_closed() {
     let mut world = tcp_world();
     open(&mut world, "10.1.0.10:40000");
