@@ -11,6 +11,7 @@ mod epoch;
 mod id;
 mod number;
 mod permit;
+mod recorded;
 mod rules;
 
 pub use call::{
@@ -22,6 +23,7 @@ pub use epoch::{Epoch, EpochCounter};
 pub use id::{CallId, Leg, RecordingId, Side};
 pub use number::{Dialled, E164, NumberError, Numbering};
 pub use permit::{Basis, Permit, PermitId};
+pub use recorded::{Gap, GapCause, Interval, Phase};
 pub use rules::{
     Ask, CallFacts, Direction, Line, LineClass, NumberClass, Preamble, RetentionTag, RuleError, RuleSet,
     RuleVersion, Settings, Tone,

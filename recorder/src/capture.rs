@@ -20,11 +20,11 @@
 
 use std::collections::VecDeque;
 
-use consent::{CallId, Epoch, Leg, Mono, Now, Permit, PermitId, Reason, RecordingId};
+use consent::{CallId, Epoch, Leg, Mono, Now, Permit, PermitId, Phase, Reason, RecordingId};
 
 use crate::preamble::{LockedBudget, LockedQueue};
 use crate::recording::{Recording, StoreError};
-use crate::{Command, Event, Frame, NewRecording, Phase, Sealed};
+use crate::{Command, Event, Frame, NewRecording, Sealed};
 
 /// How a call is captured.
 #[derive(Clone, Debug)]

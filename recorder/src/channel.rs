@@ -18,9 +18,9 @@
 //! the least delay seen (so that jitter does not count), and drift over [`DRIFT`] is taken out by at most
 //! 2 ms a second, by dropping or repeating samples. Left out: concealment of loss.
 
-use consent::Leg;
+use consent::{GapCause, Leg};
 
-use crate::{Codec, GapCause, g711};
+use crate::{Codec, g711};
 
 /// Samples of the ring: the delay of emission, the span of positions accepted and a reserve.
 const WINDOW: usize = 8_192;

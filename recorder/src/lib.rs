@@ -26,7 +26,7 @@ mod timeline;
 
 pub use capture::{Capture, CaptureCommand, CaptureSettings, Output};
 pub use command::{Command, NewRecording, RecordingKey, RemoteMedia, SourceChange, StreamFormat};
-pub use event::{Event, Gap, GapCause, Interval, LegStatistics, Phase, Sealed};
+pub use event::{Event, LegStatistics, Sealed};
 pub use frame::{Codec, Content, Frame, Key, PAYLOAD_BYTES, Payload};
 pub use plane::{Plane, PlaneConfig, PlaneError, PlaneMetrics};
 pub use recovery::{RecoveryError, Unreadable, UnwrapKey, recover, recover_with};

@@ -17,14 +17,14 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use consent::{Basis, CallId, Epoch, Leg, Mono, Permit, PermitId, RuleVersion, Wall};
+use consent::{Basis, CallId, Epoch, Interval, Leg, Mono, Permit, PermitId, Phase, RuleVersion, Wall};
 
 use crate::capture::Output;
 use crate::ogg_opus::{CHANNELS, EncodeError, Encoder, PACKET_SAMPLES, SAMPLE_RATE, StereoPacket};
 use crate::preamble::{LockedBudget, LockedQueue};
 use crate::sealed::{ChunkKind, Header, Note, Sealer, Summary};
 use crate::timeline::Timeline;
-use crate::{Event, Frame, Interval, NewRecording, Phase, Sealed, Tap};
+use crate::{Event, Frame, NewRecording, Sealed, Tap};
 
 /// 400 ms of audio in an Ogg page and a chunk.
 const PAGE_PACKETS: usize = 20;

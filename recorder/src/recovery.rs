@@ -21,17 +21,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use consent::{RecordingId, Wall};
+use consent::{Gap, GapCause, Interval, RecordingId, Wall};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use crate::Sealed;
 use crate::ogg_opus::{EncodeError, Encoder, SAMPLE_RATE, closed_samples, closing_page};
 use crate::sealed::{
     ChunkFault, ChunkKind, Header, Note, ReadError, SealedReader, Sealer, Summary, hexadecimal,
 };
 use crate::sealed::{MAGIC, parse, read_header};
 use crate::spool::{PART, SEALED, seal_file, sync_directory};
-use crate::{Gap, GapCause, Interval, Sealed};
 
 /// What can have been on its way to the file when the process ended, in seconds.
 const AT_RISK_S: f64 = 1.0;

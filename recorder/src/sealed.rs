@@ -26,11 +26,9 @@ use std::io::Read;
 
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, Key, KeyInit, Nonce};
-use consent::{CallId, RecordingId, RetentionTag, Wall};
+use consent::{CallId, Gap, Interval, RecordingId, RetentionTag, Wall};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-use crate::{Gap, Interval};
 
 /// The first bytes of a sealed file, with the format's version.
 pub const MAGIC: [u8; 8] = *b"EARMARK1";

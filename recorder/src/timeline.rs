@@ -4,11 +4,11 @@
 //! packets show it). Time runs with the monotonic clock, not with what arrives: a leg that sends nothing is
 //! silent, a flood changes nothing. [`Channel`] says where samples belong; this says when they are due.
 
-use consent::{Leg, Mono};
+use consent::{Gap, GapCause, Leg, Mono};
 
 use crate::channel::{Channel, Missing, Packet, Press};
 use crate::ogg_opus::{CHANNELS, PACKET_SAMPLES, SAMPLE_RATE, StereoPacket};
-use crate::{Admitted, Content, Gap, GapCause, Key};
+use crate::{Admitted, Content, Key};
 
 /// How long samples wait for packets that come late or out of order: 240 ms.
 const JITTER: i64 = 1_920;

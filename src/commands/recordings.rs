@@ -6,7 +6,7 @@ use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use consent::RecordingId;
+use consent::{Gap, Interval, Leg, RecordingId};
 use recorder::sealed::SealedReader;
 use serde::Serialize;
 use storage::{MasterKey, Objects, RecordingDetails, RecordingFilter, Store};
@@ -152,11 +152,17 @@ fn for_people(details: &RecordingDetails) -> String {
     line("retention", &word(&recording.retention));
     line("state", &word(&recording.state));
     line("sha256", recording.sha256.as_deref().unwrap_or_default());
-    for interval in recording.intervals.as_array().into_iter().flatten() {
-        line("interval", &interval.to_string());
+    for Interval { from_s, to_s, basis, clause, phase, .. } in &recording.intervals {
+        let (basis, phase) = (word(basis), word(phase));
+        line("interval", &format!("{from_s:.3} s to {to_s:.3} s  {basis} ({clause}), {phase}"));
     }
-    for gap in recording.gaps.as_array().into_iter().flatten() {
-        line("gap", &gap.to_string());
+    for Gap { from_s, to_s, cause, leg } in &recording.gaps {
+        let of = match leg {
+            None => "both parties",
+            Some(Leg::A) => "caller",
+            Some(Leg::B) => "called party",
+        };
+        line("gap", &format!("{from_s:.3} s to {to_s:.3} s  {}, {of}", word(cause)));
     }
     text
 }

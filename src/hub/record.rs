@@ -100,7 +100,6 @@ pub(super) fn stored(sealed: &Sealed, line: Option<E164>, object: String) -> Ent
     let Some(first) = sealed.intervals.first() else {
         return Entry::RecordingFailed { call: sealed.call, recording: Some(sealed.recording) };
     };
-    let json = |value: Result<serde_json::Value, serde_json::Error>| value.unwrap_or(serde_json::Value::Null);
     Entry::RecordingStored(Box::new(RecordingRow {
         id: sealed.recording,
         call: sealed.call,
@@ -117,8 +116,8 @@ pub(super) fn stored(sealed: &Sealed, line: Option<E164>, object: String) -> Ent
         retention: sealed.retention.clone(),
         object,
         wrapped_key: sealed.wrapped_key.iter().map(|byte| format!("{byte:02x}")).collect(),
-        intervals: json(serde_json::to_value(&sealed.intervals)),
-        gaps: json(serde_json::to_value(&sealed.gaps)),
+        intervals: sealed.intervals.clone(),
+        gaps: sealed.gaps.clone(),
         quarantine: Vec::new(),
     }))
 }

@@ -2,8 +2,8 @@
 //! and the database is projected from.
 
 use consent::{
-    Basis, CallId, Decision, Direction, E164, Leg, LineClass, RecordingId, RecordingOutcome, RetentionTag,
-    Signal, Wall,
+    Basis, CallId, Decision, Direction, E164, Gap, Interval, Leg, LineClass, RecordingId, RecordingOutcome,
+    RetentionTag, Signal, Wall,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -240,10 +240,10 @@ pub struct RecordingRow {
     pub object: String,
     /// The wrapped key, hexadecimal.
     pub wrapped_key: String,
-    /// `[{from_s,to_s,basis,clause,rule_version,phase}]`, as the recorder states them.
-    pub intervals: serde_json::Value,
-    /// `[{from_s,to_s,cause,leg}]`.
-    pub gaps: serde_json::Value,
+    /// Which parts were stored on which basis.
+    pub intervals: Vec<Interval>,
+    /// Which parts are missing and why.
+    pub gaps: Vec<Gap>,
     /// Reasons to keep it from play and release.
     pub quarantine: Vec<String>,
 }

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use consent::{
-    Basis, CallId, Decision, Direction, Evidence, GateState, Leg, LineClass, PartyConsent, PartyState,
-    Reason, RecordingId, RecordingOutcome, RetentionTag, RuleVersion, Signal, SignalMeaning, SignalSource,
-    Wall,
+    Basis, CallId, Decision, Direction, Evidence, Gap, GapCause, GateState, Interval, Leg, LineClass,
+    PartyConsent, PartyState, Phase, Reason, RecordingId, RecordingOutcome, RetentionTag, RuleVersion,
+    Signal, SignalMeaning, SignalSource, Wall,
 };
 
 use crate::{CallEnded, CallStarted, Entry, LegMediaRecord, Outcome, RecordingRow, Stamped};
@@ -99,8 +99,15 @@ pub(crate) fn stored(n: u128, of: u128) -> RecordingRow {
         retention: tag("RT-DISP-ROUTINE"),
         object: format!("2026/11/{}.earmark", recording(n)),
         wrapped_key: "00ff".into(),
-        intervals: serde_json::json!([{"from_s": 0.0, "to_s": 4.0, "basis": "dispatch-line", "clause": "c", "rule_version": 1, "phase": "answered"}]),
-        gaps: serde_json::json!([]),
+        intervals: vec![Interval {
+            from_s: 0.0,
+            to_s: 4.0,
+            basis: Basis::DispatchLine,
+            clause: "c".into(),
+            rule_version: RuleVersion(1),
+            phase: Phase::Answered,
+        }],
+        gaps: vec![Gap { from_s: 1.0, to_s: 1.5, cause: GapCause::Loss, leg: Some(Leg::B) }],
         quarantine: vec![],
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use consent::{Leg, RecordingId};
+use consent::{GapCause, Leg, RecordingId};
 use recorder::spool::{recover, recover_with};
-use recorder::{GapCause, Output, Sealed};
+use recorder::{Output, Sealed};
 
 use crate::rig::{DISPATCH, KEY, Recorded, Rig, wall};
 

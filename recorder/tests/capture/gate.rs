@@ -1,10 +1,8 @@
 //! What passes the tap, and what never does.
 
-use consent::{Basis, Epoch, Leg, Reason};
+use consent::{Basis, Epoch, GapCause, Leg, Phase, Reason};
 use recorder::preamble::LockedBudget;
-use recorder::{
-    Capture, CaptureCommand, CaptureSettings, Codec, Content, Event, Frame, GapCause, Output, Phase, Tap,
-};
+use recorder::{Capture, CaptureCommand, CaptureSettings, Codec, Content, Event, Frame, Output, Tap};
 
 use crate::rig::{
     CALL, CONSENT, DISPATCH, Rig, causes, dispatch_permit, new_recording, now, settings, tone, wall,

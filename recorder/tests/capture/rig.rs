@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use consent::{
-    Action, Ask, Call, CallFacts, CallId, Direction, Epoch, Leg, Line, LineClass, Mono, Now, Numbering,
-    Permit, Preamble, RecordingId, RetentionTag, RuleSet, RuleVersion, Settings, SignalSource, Tone, Wall,
+    Action, Ask, Call, CallFacts, CallId, Direction, Epoch, Gap, GapCause, Leg, Line, LineClass, Mono, Now,
+    Numbering, Permit, Preamble, RecordingId, RetentionTag, RuleSet, RuleVersion, Settings, SignalSource,
+    Tone, Wall,
 };
 use recorder::preamble::LockedBudget;
 use recorder::sealed::{Opened, SealedReader};
 use recorder::{
-    Capture, CaptureCommand, CaptureSettings, Codec, Content, Event, Frame, Gap, GapCause, Key, NewRecording,
-    Output, Payload, RecordingKey, Sealed, g711,
+    Capture, CaptureCommand, CaptureSettings, Codec, Content, Event, Frame, Key, NewRecording, Output,
+    Payload, RecordingKey, Sealed, g711,
 };
 
 pub(crate) const CALL: CallId = CallId(42);

@@ -146,7 +146,8 @@ pub(super) async fn seal(
     let (line, basis, retention) =
         (row.line.as_ref().map(|line| line.as_str()), word(&row.basis)?, row.retention.as_str());
     let (channels, quarantine) = (to_json("channel", &row.channels)?, to_json("reason", &row.quarantine)?);
-    let (intervals, gaps, bytes) = (row.intervals.to_string(), row.gaps.to_string(), signed(row.bytes));
+    let (intervals, gaps) = (to_json("interval", &row.intervals)?, to_json("gap", &row.gaps)?);
+    let bytes = signed(row.bytes);
     // Not hexadecimal: NULL, which a sealed row refuses.
     let wrapped_key = hex::decode(&row.wrapped_key).ok();
     let stored = sqlx::query!(

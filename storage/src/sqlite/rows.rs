@@ -2,8 +2,8 @@
 //! Instants are RFC 3339 in UTC with milliseconds, durations seconds.
 
 use consent::{
-    Basis, CallId, Direction, GateState, Leg, LineClass, PartyConsent, Reason, RecordingId, RecordingOutcome,
-    RetentionTag, RuleVersion, SignalSource, Wall,
+    Basis, CallId, Direction, Gap, GateState, Interval, Leg, LineClass, PartyConsent, Reason, RecordingId,
+    RecordingOutcome, RetentionTag, RuleVersion, SignalSource, Wall,
 };
 use serde::Serialize;
 
@@ -248,8 +248,8 @@ pub struct RecordingListed {
     pub holds: Vec<String>,
     pub state: RecordingState,
     pub quarantine: Vec<String>,
-    pub intervals: serde_json::Value,
-    pub gaps: serde_json::Value,
+    pub intervals: Vec<Interval>,
+    pub gaps: Vec<Gap>,
     /// When the recorder reported that it could not go on with it.
     pub failed_at: Option<String>,
 }

@@ -376,7 +376,7 @@ async fn a_recording_prints_with_the_names_and_forms_of_the_contract() {
             "codec": "opus", "bytes": 4711, "sha256": "ab".repeat(32), "retention": "RT-DISP-ROUTINE",
             "retain_until": null, "holds": [], "state": "sealed", "quarantine": [],
             "intervals": [{"from_s": 0.0, "to_s": 4.0, "basis": "dispatch-line", "clause": "c", "rule_version": 1, "phase": "answered"}],
-            "gaps": [], "failed_at": null,
+            "gaps": [{"from_s": 1.0, "to_s": 1.5, "cause": "loss", "leg": "b"}], "failed_at": null,
         })
     );
 }
