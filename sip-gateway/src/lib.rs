@@ -21,4 +21,4 @@ pub use command::{Command, Route};
 pub use config::{Config, Limits, Listener, ListenerId, Peer, PeerId, Transport};
 pub use event::{Change, End, EndedBy, Event, Identity, Offer};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};
-pub use shell::Sockets;
+pub use shell::{ShellCounters, Sockets};

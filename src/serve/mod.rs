@@ -2,6 +2,7 @@
 //! runs until SIGTERM.
 
 mod clock;
+mod figures;
 mod ops;
 mod shelf;
 mod signalling;
@@ -13,10 +14,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use consent::Notice;
+use prometheus_client::metrics::gauge::Gauge;
 use recorder::prompt::PromptSet;
 use recorder::{Plane, PlaneConfig, Sealed};
 use sip_gateway::{Core, Listener, Sockets, Transport};
@@ -29,6 +30,7 @@ use crate::commands::Failure;
 use crate::config::{Config, KeySource};
 use crate::hub::{self, Hub};
 use clock::Clock;
+use figures::{SignallingHealth, Sources};
 use ops::Ops;
 use shelf::{Item, Stored};
 use signalling::{Inputs, Parts, Signalling};
@@ -51,9 +53,6 @@ const PREAMBLE_MARGIN_MS: u64 = 5_000;
 /// How long the start waits for a database that does not answer.
 const DATABASE_AT_START: Duration = Duration::from_secs(1);
 
-/// How often the state of journal and database is read for readiness and metrics.
-const HEALTH_EVERY: Duration = Duration::from_secs(1);
-
 /// Runs the service until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -74,7 +73,6 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let journal = Arc::new(Journal::start(&config.data_dir.join("journal")).map_err(Failure::unavailable)?);
     let objects = Arc::new(Objects::open(&config.storage.audio).map_err(Failure::unavailable)?);
     let master = master_key(&config, &objects).map_err(Failure::Unavailable)?;
-    let ops = Arc::new(Ops::new());
 
     let found = recover(&spools, &master, &journal, clock).await;
 
@@ -87,9 +85,6 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let core = Core::new(Arc::new(gateway.clone()), seed);
     let hub = Hub::new(config.node.clone(), Arc::new(config.rules.clone()));
 
-    let (to_shelf, shelf_in) = mpsc::channel::<Item>(shelf::WAITING);
-    let (shelf_out, stored) = mpsc::channel::<Stored>(shelf::WAITING);
-    let shelf = tokio::spawn(shelf::run(shelf_in, shelf_out, objects, Arc::clone(&ops)));
     // So that commands find a database as soon as the service is ready. A call never waits for it.
     match tokio::time::timeout(DATABASE_AT_START, Store::open(&config.storage.database)).await {
         Ok(Ok(store)) => store.close().await,
@@ -103,8 +98,16 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     }
     let (stop_delivery, delivery_stop) = watch::channel(false);
     let delivery = Delivery::start(&journal, &config.storage.database, delivery_stop);
-    tokio::spawn(watch_health(Arc::clone(&ops), Arc::clone(&journal), delivery.health()));
-
+    let (health, signalling) = watch::channel(SignallingHealth::default());
+    let ops = Arc::new(Ops::new(Sources {
+        journal: Arc::clone(&journal),
+        delivery: delivery.health(),
+        signalling,
+        unstored: Gauge::default(),
+    }));
+    let (to_shelf, shelf_in) = mpsc::channel::<Item>(shelf::WAITING);
+    let (shelf_out, stored) = mpsc::channel::<Stored>(shelf::WAITING);
+    let shelf = tokio::spawn(shelf::run(shelf_in, shelf_out, objects, Arc::clone(&ops)));
     let ops_address = ops::start(config.ops, Arc::clone(&ops))
         .await
         .map_err(|source| Failure::Io { what: format!("ops.listen {}", config.ops), source })?;
@@ -122,6 +125,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         shelf: to_shelf,
         spools,
         ops,
+        health,
     };
     let inputs = Inputs { network, media, stored };
     let mut signalling = Signalling::new(parts);
@@ -256,25 +260,6 @@ fn announce(listeners: &[Listener], ops: SocketAddr) {
     println!("ready sip={} ops=http://{ops}", sip.join(","));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "no systemd to notify");
-    }
-}
-
-async fn watch_health(
-    ops: Arc<Ops>,
-    journal: Arc<Journal>,
-    delivery: watch::Receiver<storage::DeliveryHealth>,
-) {
-    let mut tick = tokio::time::interval(HEALTH_EVERY);
-    let mut refused = 0;
-    loop {
-        tick.tick().await;
-        let health = journal.health();
-        ops.journal_refused.inc_by(health.refused.saturating_sub(refused));
-        refused = health.refused;
-        ops.journal_writable.store(!health.failing, Ordering::Relaxed);
-        let delivered = delivery.borrow().clone();
-        ops.undelivered.store(health.written.saturating_sub(delivered.delivered), Ordering::Relaxed);
-        ops.database_reachable.store(delivered.reachable, Ordering::Relaxed);
     }
 }
 

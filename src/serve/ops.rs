@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use axum::Router;
 use axum::extract::State;
@@ -14,38 +13,25 @@ use consent::{Direction, GateState, Reason};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use storage::{Entry, Outcome, Stamped};
 use tokio::net::TcpListener;
 
-/// Everything that the outside may ask of the running service's state.
+use super::figures::{Reading, Sources};
+
+/// Everything that the outside may ask of the running service's state: what is counted here where it happens,
+/// and where the rest is.
 #[derive(Debug)]
 pub(super) struct Ops {
     registry: Registry,
-    pub(super) calls_active: Gauge,
+    sources: Sources,
     calls: Family<CallLabels, Counter>,
     decisions: Family<DecisionLabels, Counter>,
-    pub(super) recordings_active: Gauge,
-    pub(super) recording_failures: Counter,
-    pub(super) dispatch_failures: Counter,
-    pub(super) recordings_stored: Counter,
+    recording_failures: Counter,
+    recordings_stored: Counter,
     pub(super) store_failures: Counter,
-    pub(super) sip_messages_in: Counter,
-    pub(super) sip_messages_out: Counter,
-    pub(super) sip_dropped: Counter,
     pub(super) media_refused: Counter,
-    pub(super) journal_refused: Counter,
-    pub(super) journal_lag: Gauge<i64, std::sync::atomic::AtomicI64>,
-    /// Whether the last delivery to the database succeeded.
-    pub(super) database_reachable: AtomicBool,
-    /// Whether the journal's disk takes entries.
-    pub(super) journal_writable: AtomicBool,
-    /// Whether calls are still taken.
-    pub(super) draining: AtomicBool,
-    /// Entries that wait for the database.
-    pub(super) undelivered: AtomicU64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,78 +66,35 @@ impl EncodeLabelValue for Word {
 }
 
 impl Ops {
-    pub(super) fn new() -> Self {
-        let mut registry = Registry::with_prefix("earmark");
+    pub(super) fn new(sources: Sources) -> Self {
         let mut ops = Self {
-            registry: Registry::default(),
-            calls_active: Gauge::default(),
+            registry: Registry::with_prefix("earmark"),
+            sources,
             calls: Family::default(),
             decisions: Family::default(),
-            recordings_active: Gauge::default(),
             recording_failures: Counter::default(),
-            dispatch_failures: Counter::default(),
             recordings_stored: Counter::default(),
             store_failures: Counter::default(),
-            sip_messages_in: Counter::default(),
-            sip_messages_out: Counter::default(),
-            sip_dropped: Counter::default(),
             media_refused: Counter::default(),
-            journal_refused: Counter::default(),
-            journal_lag: Gauge::default(),
-            database_reachable: AtomicBool::new(true),
-            journal_writable: AtomicBool::new(true),
-            draining: AtomicBool::new(false),
-            undelivered: AtomicU64::new(0),
         };
-        registry.register("calls_active", "Calls whose record is open", ops.calls_active.clone());
+        let registry = &mut ops.registry;
         registry.register("calls", "Calls ended, by direction and outcome", ops.calls.clone());
         registry.register("consent_decisions", "Decisions about the gate", ops.decisions.clone());
-        registry.register("recordings_active", "Recordings being made", ops.recordings_active.clone());
         registry.register("recording_failures", "Recordings that failed", ops.recording_failures.clone());
-        registry.register(
-            "dispatch_recording_failures",
-            "Recordings that failed on dispatch lines; alert on more than 0",
-            ops.dispatch_failures.clone(),
-        );
         registry.register("recordings_stored", "Recordings sealed and stored", ops.recordings_stored.clone());
         registry.register(
             "store_failures",
             "Attempts to store a recording that failed",
             ops.store_failures.clone(),
         );
-        registry.register(
-            "sip_messages_in",
-            "SIP messages from peers since the start",
-            ops.sip_messages_in.clone(),
-        );
-        registry.register(
-            "sip_messages_out",
-            "SIP messages to peers since the start",
-            ops.sip_messages_out.clone(),
-        );
-        registry.register(
-            "sip_dropped",
-            "Datagrams and messages dropped since the start",
-            ops.sip_dropped.clone(),
-        );
         registry.register("rtp_refused", "Media packets refused in ended calls", ops.media_refused.clone());
-        registry.register(
-            "journal_refused",
-            "Entries that a full journal refused",
-            ops.journal_refused.clone(),
-        );
-        registry.register(
-            "journal_undelivered",
-            "Entries that wait for the database",
-            ops.journal_lag.clone(),
-        );
-        ops.registry = registry;
+        registry.register_collector(Box::new(ops.sources.clone()));
         ops
     }
 
-    /// Sets a counter to what its owner has counted.
-    pub(super) fn counted(counter: &Counter, total: u64) {
-        counter.inner().store(total, std::sync::atomic::Ordering::Relaxed);
+    /// How many recordings the store has refused so far.
+    pub(super) fn unstored(&self, count: usize) {
+        self.sources.unstored.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Counts what an entry says.
@@ -184,10 +127,26 @@ impl Ops {
 /// What `/readyz` says.
 #[derive(Serialize)]
 struct Readiness {
+    /// Whether new calls are taken.
     ready: bool,
     /// What is away or failing while calls go on.
     degraded: Vec<&'static str>,
+    /// Each thing that is not as it should be, in words.
+    why: Vec<&'static str>,
     undelivered_entries: u64,
+}
+
+impl Readiness {
+    fn of(reading: &Reading) -> Self {
+        let present: Vec<_> = reading.degradations().into_iter().filter(|part| part.present).collect();
+        let stopping = (!reading.is_ready()).then_some("the service is stopping: it takes no new calls");
+        Self {
+            ready: reading.is_ready(),
+            degraded: present.iter().map(|part| part.what).collect(),
+            why: stopping.into_iter().chain(present.iter().map(|part| part.sentence)).collect(),
+            undelivered_entries: reading.undelivered(),
+        }
+    }
 }
 
 /// Binds and serves; returns the address bound.
@@ -208,8 +167,6 @@ pub(super) async fn start(listen: SocketAddr, ops: Arc<Ops>) -> std::io::Result<
 }
 
 async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
-    use std::sync::atomic::Ordering::Relaxed;
-    ops.journal_lag.set(i64::try_from(ops.undelivered.load(Relaxed)).unwrap_or(i64::MAX));
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &ops.registry) {
         Ok(()) => {
@@ -221,19 +178,68 @@ async fn metrics(State(ops): State<Arc<Ops>>) -> Response {
 }
 
 async fn readyz(State(ops): State<Arc<Ops>>) -> Response {
-    use std::sync::atomic::Ordering::Relaxed;
-    let mut degraded = Vec::new();
-    if !ops.database_reachable.load(Relaxed) {
-        degraded.push("database");
-    }
-    if !ops.journal_writable.load(Relaxed) {
-        degraded.push("journal");
-    }
-    let ready = !ops.draining.load(Relaxed);
-    let body = Readiness { ready, degraded, undelivered_entries: ops.undelivered.load(Relaxed) };
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut text = serde_json::to_string(&body).unwrap_or_default();
-    // Writing to a String cannot fail.
-    let _ = writeln!(text);
+    let readiness = Readiness::of(&ops.sources.read());
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut text = serde_json::to_string(&readiness).unwrap_or_default();
+    text.push('\n');
     (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use prometheus_client::metrics::gauge::Gauge;
+    use storage::{DeliveryHealth, Journal};
+    use tokio::sync::watch;
+
+    use super::super::figures::SignallingHealth;
+    use super::*;
+
+    const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
+
+    fn sources(draining: bool) -> (tempfile::TempDir, Sources) {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Arc::new(Journal::start(&folder.path().join("journal")).unwrap());
+        let delivery = watch::channel(DeliveryHealth { reachable: true, ..DeliveryHealth::default() }).1;
+        let signalling = watch::channel(SignallingHealth { draining, ..SignallingHealth::default() }).1;
+        (folder, Sources { journal, delivery, signalling, unstored: Gauge::default() })
+    }
+
+    #[test]
+    fn what_the_operations_page_names_is_there() {
+        let (_folder, sources) = sources(false);
+        let ops = Ops::new(sources);
+        ops.count_call(Some(Direction::Inbound), Outcome::Answered);
+        ops.count_decision(GateState::Shut, Reason::NeverLine);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &ops.registry).unwrap();
+        let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+        let mut named = 0;
+        for (at, _) in OPERATIONS.match_indices("earmark_") {
+            let name: String = OPERATIONS[at..].chars().take_while(|&c| is_part(c)).collect();
+            let sample = |line: &str| line.split([' ', '{']).next() == Some(name.as_str());
+            assert!(text.lines().any(sample), "{name} is not in\n{text}");
+            named += 1;
+        }
+        assert!(named > 10, "{named}");
+    }
+
+    #[test]
+    fn readiness_says_in_words_what_is_wrong() {
+        let (_folder, well) = sources(false);
+        let said = serde_json::to_value(Readiness::of(&well.read())).unwrap();
+        let all_well =
+            serde_json::json!({"ready": true, "degraded": [], "why": [], "undelivered_entries": 0});
+        assert_eq!(said, all_well);
+
+        let (_folder, stopping) = sources(true);
+        stopping.unstored.set(2);
+        let said = serde_json::to_value(Readiness::of(&stopping.read())).unwrap();
+        assert_eq!((&said["ready"], &said["degraded"]), (&false.into(), &serde_json::json!(["audio-store"])));
+        let why = said["why"].as_array().unwrap();
+        assert!(why[0].as_str().unwrap().contains("takes no new calls"), "{said}");
+        assert!(why[1].as_str().unwrap().contains("audio store"), "{said}");
+        assert_eq!(why.len(), 2);
+    }
 }

@@ -49,6 +49,7 @@ pub(super) async fn run(
     let mut failed: VecDeque<Item> = VecDeque::new();
     let (mut wait, mut open) = (RETRY_FIRST, true);
     while open || !failed.is_empty() {
+        ops.unstored(failed.len());
         let item = tokio::select! {
             biased;
             item = items.recv(), if open && failed.len() < WAITING => item,

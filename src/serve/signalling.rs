@@ -7,22 +7,25 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use consent::{CallId, Direction, E164, Permit, RecordingId};
 use recorder::{NewRecording, Plane, RecordingKey, Sealed};
 use sip_gateway::{Core, Input, Sockets};
 use storage::{Entry, Journal, MasterKey, Stamped};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
+use super::figures::SignallingHealth;
 use super::ops::Ops;
 use super::shelf::{self, Item, Stored};
 use crate::hub::{Hub, Output};
 
 /// How many inputs are taken before timers and the other queues get their turn.
 const INPUTS_AT_ONCE: usize = 64;
+
+/// How often it tells how it is.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the calls that are left have to end after the drain time.
 const LAST_CALLS: Duration = Duration::from_secs(3);
@@ -39,6 +42,7 @@ pub(super) struct Signalling {
     /// Where recordings are made, and removed from once they are stored.
     pub(super) spools: Vec<PathBuf>,
     pub(super) ops: Arc<Ops>,
+    health: watch::Sender<SignallingHealth>,
     /// For the metrics: the direction of each open call.
     directions: HashMap<CallId, Direction>,
     /// Recordings on their way to the store.
@@ -67,12 +71,13 @@ pub(super) struct Parts {
     /// Where recordings are made, and removed from once they are stored.
     pub(super) spools: Vec<PathBuf>,
     pub(super) ops: Arc<Ops>,
+    pub(super) health: watch::Sender<SignallingHealth>,
 }
 
 impl Signalling {
     pub(super) fn new(parts: Parts) -> Self {
         let (journalled, journalled_in) = mpsc::channel(4096);
-        let Parts { clock, core, hub, sockets, plane, journal, master, shelf, spools, ops } = parts;
+        let Parts { clock, core, hub, sockets, plane, journal, master, shelf, spools, ops, health } = parts;
         Self {
             clock,
             core,
@@ -84,6 +89,7 @@ impl Signalling {
             shelf,
             spools,
             ops,
+            health,
             directions: HashMap::new(),
             storing: 0,
             journalled,
@@ -102,6 +108,7 @@ impl Signalling {
         tokio::pin!(stop);
         let mut draining: Option<tokio::time::Instant> = None;
         let mut ended_all = false;
+        let mut told = tokio::time::interval(HEALTH_EVERY);
         loop {
             self.perform();
             if let Some(until) = draining {
@@ -122,11 +129,12 @@ impl Signalling {
             tokio::select! {
                 biased;
                 () = &mut stop, if draining.is_none() => {
-                    self.ops.draining.store(true, Ordering::Relaxed);
                     let now = self.clock.now();
                     self.core.on_command(now, sip_gateway::Command::Drain);
                     draining = Some(tokio::time::Instant::now() + drain);
+                    self.tell(true);
                 }
+                _ = told.tick() => self.tell(draining.is_some()),
                 Some(input) = inputs.network.recv() => {
                     self.on_input(input);
                     for _ in 1..INPUTS_AT_ONCE {
@@ -189,18 +197,19 @@ impl Signalling {
                 break;
             }
         }
-        self.count();
     }
 
-    fn count(&self) {
-        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let (sip, ops) = (self.core.counters(), &self.ops);
-        Ops::counted(&ops.sip_messages_in, sip.requests_in + sip.responses_in);
-        Ops::counted(&ops.sip_messages_out, sip.messages_out);
-        Ops::counted(&ops.sip_dropped, sip.dropped_unknown_source + sip.dropped_malformed);
-        Ops::counted(&ops.dispatch_failures, self.hub.dispatch_failures());
-        ops.calls_active.set(gauge(self.hub.calls()));
-        ops.recordings_active.set(gauge(self.hub.recordings()));
+    /// For readiness and metrics.
+    fn tell(&self, draining: bool) {
+        self.health.send_replace(SignallingHealth {
+            draining,
+            calls: self.hub.calls(),
+            recordings: self.hub.recordings(),
+            dispatch_failures: self.hub.dispatch_failures(),
+            sip: self.core.counters(),
+            sockets: self.sockets.counters(),
+            media: self.plane.metrics(),
+        });
     }
 
     fn perform_core(&mut self, output: sip_gateway::Output) {
