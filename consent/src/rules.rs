@@ -247,7 +247,7 @@ pub enum RuleError {
         second: NumberClass,
     },
     /// A key or code has something that no telephone key sends.
-    #[error("consent.{setting} has '{character}', which is not a telephone key (0-9, *, #, A-D)")]
+    #[error("{setting} has '{character}', which is not a telephone key (0-9, *, #, A-D)")]
     NotAKey {
         /// Which setting.
         setting: &'static str,
@@ -255,7 +255,7 @@ pub enum RuleError {
         character: char,
     },
     /// A code is empty or too long.
-    #[error("consent.{setting} has {length} keys; 1 to 8 are allowed")]
+    #[error("{setting} has {length} keys, where 1 to 8 are allowed")]
     CodeLength {
         /// Which setting.
         setting: &'static str,
@@ -263,7 +263,7 @@ pub enum RuleError {
         length: usize,
     },
     /// A key or code begins with (or is) another: pressing the one would be the other.
-    #[error("consent.{longer} (\"{code}\") begins with consent.{shorter}, so the two cannot be told apart")]
+    #[error("{longer} (\"{code}\") begins with {shorter}, so the two cannot be told apart")]
     Overlap {
         /// The setting that begins with the other.
         longer: &'static str,
@@ -273,19 +273,19 @@ pub enum RuleError {
         shorter: &'static str,
     },
     /// Never asked, or too often.
-    #[error("consent.attempts is {attempts}; 1 to 10 are allowed")]
+    #[error("{attempts} attempts, where 1 to 10 are allowed")]
     Attempts {
         /// The value.
         attempts: u32,
     },
     /// Too short or too long.
-    #[error("consent.answer_timeout_s is {answer_timeout_ms} ms; 1 s to 120 s are allowed")]
+    #[error("{answer_timeout_ms} ms for an answer, where 1 s to 120 s are allowed")]
     AnswerTimeout {
         /// The value in ms.
         answer_timeout_ms: u64,
     },
     /// `preamble = "repeat"`.
-    #[error("consent.preamble = \"repeat\" is not available yet; use \"memory\"")]
+    #[error("the preamble \"repeat\" is not available yet")]
     PreambleRepeat,
 }
 

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
-use storage::{Store, StoreError};
+use storage::{JournalError, KeyError, Store, StoreError};
 
 use crate::config::{Config, ConfigError};
 use crate::{demo, serve};
@@ -111,6 +111,32 @@ impl Failure {
     /// Something that the service cannot be without.
     pub(crate) fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Unavailable(error.into())
+    }
+
+    /// The master key is not to be had.
+    pub(crate) fn key(config: &Config, error: KeyError) -> Self {
+        match error {
+            KeyError::Missing { .. }
+            | KeyError::Exposed { .. }
+            | KeyError::Malformed { .. }
+            | KeyError::Lost { .. }
+            | KeyError::NoVariable { .. } => config.unusable("storage.key_file", error).into(),
+            KeyError::Exists { .. }
+            | KeyError::Io { .. }
+            | KeyError::Random { .. }
+            | KeyError::Unwrap { .. }
+            | KeyError::Wrap { .. } => Self::unavailable(error),
+        }
+    }
+
+    /// The journal cannot be written.
+    pub(crate) fn journal(config: &Config, error: JournalError) -> Self {
+        match error {
+            JournalError::InUse { .. } => config.unusable("node.data_dir", error).into(),
+            JournalError::Open { .. } | JournalError::Random { .. } | JournalError::Unwritten { .. } => {
+                Self::unavailable(error)
+            }
+        }
     }
 }
 

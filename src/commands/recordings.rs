@@ -258,7 +258,7 @@ fn key(config: &Config) -> Result<MasterKey, Failure> {
         KeySource::File(path) => MasterKey::load(path),
         KeySource::Environment(name) => MasterKey::from_env(name),
     };
-    key.map_err(Failure::unavailable)
+    key.map_err(|error| Failure::key(config, error))
 }
 
 /// The plaintext of a recording, its object's hash compared and every chunk verified on the way.

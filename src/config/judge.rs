@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use consent::{
-    Ask, E164, Line, LineClass, NumberClass, Numbering, Preamble, RetentionTag, RuleSet, RuleVersion,
-    Settings, Side, Tone,
+    Ask, E164, Line, LineClass, NumberClass, Numbering, Preamble, RetentionTag, RuleError, RuleSet,
+    RuleVersion, Settings, Side, Tone,
 };
 use sip_gateway::{Limits, Listener, Peer, Transport};
 
@@ -36,7 +36,7 @@ const MAX_LOOKBACK_MS: u64 = 5_000;
 const MAX_HEADERS: usize = 256;
 const MAX_STREAMS: usize = 512;
 
-pub(super) fn judge(file: raw::File, folder: &Path) -> Result<Config, Fault> {
+pub(super) fn judge(file: raw::File, path: &Path, folder: &Path) -> Result<Config, Fault> {
     let mut remarks = Vec::new();
     unavailable(&file, &mut remarks)?;
     let gateway = gateway(&file, &mut remarks)?;
@@ -51,6 +51,7 @@ pub(super) fn judge(file: raw::File, folder: &Path) -> Result<Config, Fault> {
     at_most("consent.preamble_memory_mb", file.consent.preamble_memory_mb as u64, MAX_PREAMBLE_MEMORY_MB)?;
     at_most("consent.lookback_ms", file.consent.lookback_ms, MAX_LOOKBACK_MS)?;
     Ok(Config {
+        file: path.to_owned(),
         node: file.node.name,
         data_dir,
         drain: Duration::from_secs(file.node.drain_s),
@@ -399,7 +400,49 @@ fn rules(file: &raw::File, remarks: &mut Vec<String>) -> Result<RuleSet, Fault> 
         ));
     }
     RuleSet::new(RuleVersion(1), numbering, lines, numbers, settings(&file.consent)?)
-        .or_else(|error| fault("lines, numbers or consent", error.to_string(), "correct it"))
+        .map_err(|error| rule_fault(&error, file))
+}
+
+fn rule_fault(error: &RuleError, file: &raw::File) -> Fault {
+    let consent = |setting: &str| format!("consent.{setting}");
+    let (key, mend) = match error {
+        RuleError::DuplicateNumber { number, .. } => {
+            (key_given_again(file, number).unwrap_or("lines".to_owned()), "keep it in one place")
+        }
+        RuleError::ContradictoryClass { number, .. } => {
+            (key_of_other_class(file, number).unwrap_or("numbers".to_owned()), "keep one of the two")
+        }
+        RuleError::NotAKey { setting, .. } | RuleError::CodeLength { setting, .. } => {
+            (consent(setting), "change it")
+        }
+        RuleError::Overlap { longer, .. } => (consent(longer), "change one of the two"),
+        RuleError::Attempts { .. } => (consent("attempts"), "change it"),
+        RuleError::AnswerTimeout { .. } => (consent("answer_timeout_s"), "change it"),
+        RuleError::PreambleRepeat => (consent("preamble"), "use \"memory\""),
+        RuleError::RetentionTag { .. } => ("lines".to_owned(), "correct it"),
+    };
+    Fault { key, problem: error.to_string(), mend: mend.to_owned() }
+}
+
+/// Where a number stands for the second time among lines and aliases.
+fn key_given_again(file: &raw::File, number: &E164) -> Option<String> {
+    let given = file.lines.iter().enumerate().flat_map(|(index, line)| {
+        let own = (format!("lines[{index}].number"), &line.number);
+        let alias = move |(n, text)| (format!("lines[{index}].aliases[{n}]"), text);
+        std::iter::once(own).chain(line.aliases.iter().enumerate().map(alias))
+    });
+    given.filter(|(_, text)| is_number(text, number)).nth(1).map(|(key, _)| key)
+}
+
+/// Where a number is first listed with another class than before.
+fn key_of_other_class(file: &raw::File, number: &E164) -> Option<String> {
+    let mut listed = file.numbers.iter().enumerate().filter(|(_, raw)| is_number(&raw.number, number));
+    let (_, first) = listed.next()?;
+    listed.find(|(_, raw)| raw.class != first.class).map(|(index, _)| format!("numbers[{index}].class"))
+}
+
+fn is_number(text: &str, number: &E164) -> bool {
+    E164::try_from(text.to_owned()).is_ok_and(|other| other == *number)
 }
 
 fn line(key: &str, raw: &raw::Line) -> Result<Line, Fault> {

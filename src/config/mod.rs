@@ -13,6 +13,8 @@ use consent::RuleSet;
 /// A configuration that can be served.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file it was read from.
+    pub file: PathBuf,
     /// This gateway's name in call records.
     pub node: String,
     /// Below it lie the journal, the spool and, unless set otherwise, everything else.
@@ -102,6 +104,16 @@ pub enum ConfigError {
         /// How to mend it.
         mend: String,
     },
+    /// A value that makes sense, but what it names cannot be used.
+    #[error("{}: {key}: {problem}", file.display())]
+    Unusable {
+        /// Which file.
+        file: PathBuf,
+        /// Which key, as a path.
+        key: &'static str,
+        /// What is wrong with what it names, and how to mend it.
+        problem: String,
+    },
 }
 
 impl Config {
@@ -125,12 +137,17 @@ impl Config {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        judge::judge(raw, &folder).map_err(|fault| ConfigError::Value {
+        judge::judge(raw, file, &folder).map_err(|fault| ConfigError::Value {
             file: file.to_owned(),
             key: fault.key,
             problem: fault.problem,
             mend: fault.mend,
         })
+    }
+
+    /// What `key` names cannot be used.
+    pub(crate) fn unusable(&self, key: &'static str, problem: impl std::fmt::Display) -> ConfigError {
+        ConfigError::Unusable { file: self.file.clone(), key, problem: problem.to_string() }
     }
 }
 

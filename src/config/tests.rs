@@ -42,7 +42,10 @@ fn each_fault_names_file_key_and_mend() {
         ("retention = \"RT-CONSENT-REC\"", "", "lines[1].retention: missing"),
         ("database = \"sqlite:data/earmark.db\"", "database = \"postgres://db\"", "storage.database"),
         ("udp:127.0.0.1:5060", "tls:127.0.0.1:5061", "sip.listen[0]"),
-        ("accept = \"1\"", "accept = \"2\"", "consent.decline"),
+        ("accept = \"1\"", "accept = \"2\"", "consent.decline: decline (\"2\") begins with accept"),
+        ("withdraw = \"*80\"", "withdraw = \"*8e\"", "consent.withdraw: withdraw has 'e'"),
+        ("attempts = 2", "attempts = 0", "consent.attempts: 0 attempts"),
+        ("answer_timeout_s = 10", "answer_timeout_s = 121", "consent.answer_timeout_s: 121000 ms"),
         ("max_calls = 2000", "max_calls = \"many\"", "sip.max_calls"),
     ];
     for (from, to, expected) in cases {
@@ -50,6 +53,28 @@ fn each_fault_names_file_key_and_mend() {
         assert!(message.starts_with("/etc/earmark/earmark.toml"), "{message}");
         assert!(message.contains(expected), "{message:?} should contain {expected:?}");
         assert!(message.contains("; "), "{message:?} should say how to mend it");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_named_where_it_does() {
+    let line = |number: &str, aliases: &str| {
+        format!(
+            "[[lines]]\nnumber = \"{number}\"\nname = \"Again\"\nclass = \"never\"\naliases = [{aliases}]\n"
+        )
+    };
+    let number = |class: &str| format!("[[numbers]]\nnumber = \"+18605550199\"\nclass = \"{class}\"\n");
+    let lines = load(CONTRACT).unwrap().rules.lines().len();
+    let cases = [
+        (line("+18607427331", ""), format!("lines[{lines}].number: +18607427331 is given twice")),
+        (line("+18607427300", "\"+18607427301\", \"+18607427310\""), format!("lines[{lines}].aliases[1]: ")),
+        (line("+18607427300", "\"+18607427300\""), format!("lines[{lines}].aliases[0]: ")),
+        (number("student"), "numbers[1].class: +18605550199 is listed with two classes".to_owned()),
+    ];
+    for (more, expected) in cases {
+        let message = load(&format!("{CONTRACT}\n{more}")).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("/etc/earmark/earmark.toml: {expected}")), "{message}");
+        assert!(message.contains("; keep "), "{message:?} should say how to mend it");
     }
 }
 

@@ -70,9 +70,10 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     for folder in [&config.data_dir, &config.storage.audio].into_iter().chain(&spools) {
         make_folder(folder)?;
     }
-    let journal = Arc::new(Journal::start(&config.data_dir.join("journal")).map_err(Failure::unavailable)?);
+    let journal = Journal::start(&config.data_dir.join("journal"));
+    let journal = Arc::new(journal.map_err(|error| Failure::journal(&config, error))?);
     let objects = Arc::new(Objects::open(&config.storage.audio).map_err(Failure::unavailable)?);
-    let master = master_key(&config, &objects).map_err(Failure::Unavailable)?;
+    let master = master_key(&config, &objects)?;
 
     let found = recover(&spools, &master, &journal, clock).await;
 
@@ -98,11 +99,11 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     }
     let (stop_delivery, delivery_stop) = watch::channel(false);
     let delivery = Delivery::start(&journal, &config.storage.database, delivery_stop);
-    let (health, signalling) = watch::channel(SignallingHealth::default());
+    let (health, told) = watch::channel(SignallingHealth::default());
     let ops = Arc::new(Ops::new(Sources {
         journal: Arc::clone(&journal),
         delivery: delivery.health(),
-        signalling,
+        signalling: told,
         unstored: Gauge::default(),
     }));
     let (to_shelf, shelf_in) = mpsc::channel::<Item>(shelf::WAITING);
@@ -152,15 +153,21 @@ fn make_folder(path: &Path) -> Result<(), Failure> {
 }
 
 /// The master key; a new one at the first start.
-fn master_key(config: &Config, objects: &Objects) -> anyhow::Result<MasterKey> {
-    let path = match &config.storage.key {
-        KeySource::Environment(name) => return Ok(MasterKey::from_env(name)?),
-        KeySource::File(path) if path.exists() => return Ok(MasterKey::load(path)?),
-        KeySource::File(path) => path,
+fn master_key(config: &Config, objects: &Objects) -> Result<MasterKey, Failure> {
+    let key = match &config.storage.key {
+        KeySource::Environment(name) => MasterKey::from_env(name),
+        KeySource::File(path) if path.exists() => MasterKey::load(path),
+        KeySource::File(path) => MasterKey::create(path, recordings(config, objects)?),
     };
-    let spooled = fs::read_dir(config.data_dir.join("spool"))?.next().is_some();
-    let recordings = if spooled || !objects.is_empty()? { Recordings::Exist } else { Recordings::None };
-    Ok(MasterKey::create(path, recordings)?)
+    key.map_err(|error| Failure::key(config, error))
+}
+
+fn recordings(config: &Config, objects: &Objects) -> Result<Recordings, Failure> {
+    let spool = config.data_dir.join("spool");
+    let failed = |source| Failure::Io { what: format!("cannot read {}", spool.display()), source };
+    let spooled = fs::read_dir(&spool).map_err(failed)?.next().is_some();
+    let exist = spooled || !objects.is_empty().map_err(Failure::unavailable)?;
+    Ok(if exist { Recordings::Exist } else { Recordings::None })
 }
 
 /// Seals what an earlier process left in the spool and ends the records it left open; what it sealed, to be

@@ -47,7 +47,7 @@ pub enum Recordings {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// No file.
-    #[error("there is no key file {}", path.display())]
+    #[error("there is no key file {}; restore it from its backup, or start the service once to make one", path.display())]
     Missing {
         /// Where it was looked for.
         path: PathBuf,
@@ -61,7 +61,7 @@ pub enum KeyError {
         mode: u32,
     },
     /// Not 64 hexadecimal digits. What it holds instead is not shown.
-    #[error("{origin} does not hold a key: 64 hexadecimal digits are expected")]
+    #[error("{origin} does not hold a key of 64 hexadecimal digits; restore it from its backup")]
     Malformed {
         /// The file or the environment variable.
         origin: String,
@@ -79,7 +79,7 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// The environment variable is not set or no text.
-    #[error("the environment variable {name} is not set")]
+    #[error("the environment variable {name} is not set; give it the key, 64 hexadecimal digits")]
     NoVariable {
         /// Its name.
         name: String,

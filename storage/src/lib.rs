@@ -19,7 +19,7 @@ mod samples;
 
 pub use delivery::{Delivery, DeliveryHealth};
 pub use entry::{CallEnded, CallStarted, Entry, LegMediaRecord, Outcome, RecordingRow, Stamped};
-pub use journal::{Journal, JournalHealth, Receipt};
+pub use journal::{Journal, JournalError, JournalHealth, Receipt};
 pub use keys::{KeyError, MasterKey, Recordings, WRAPPED_KEY_BYTES, fill_random, fresh_dek};
 pub use objects::{ObjectError, Objects, sha256_of_file};
 pub use sqlite::{

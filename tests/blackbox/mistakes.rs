@@ -1,5 +1,8 @@
 //! A wrong configuration or command line is refused with file, key, what is wrong and how to mend it.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use crate::gateway::Site;
 
 /// Runs `command` with a changed configuration; it must refuse with 2 and name everything in `named`.
@@ -8,14 +11,20 @@ fn refused(command: &str, from: &str, to: &str, named: &[&str]) {
         assert!(text.contains(from), "{from} is in the usual configuration");
         text.replacen(from, to, 1)
     });
-    let output = site.run([command]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{to}: {said}");
+    refuses(&site, &[command], named);
+}
+
+/// Runs a command that must refuse with 2 and name the file and everything in `named`; what it says.
+fn refuses(site: &Site, command: &[&str], named: &[&str]) -> String {
+    let output = site.run(command);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
     assert!(output.stdout.is_empty(), "nothing on stdout");
     for word in named.iter().chain(&["earmark.toml"]) {
         assert!(said.contains(word), "`{word}` is named: {said}");
     }
     assert!(!said.contains("panicked"), "{said}");
+    said
 }
 
 #[test]
@@ -45,18 +54,50 @@ fn peers_that_cannot_be_told_apart_are_refused() {
             1,
         )
     });
-    let output = site.run(["check"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    for word in ["earmark.toml", "peers[1].allow", "\"pbx\""] {
-        assert!(said.contains(word), "`{word}` is named: {said}");
-    }
+    refuses(&site, &["check"], &["peers[1].allow", "\"pbx\""]);
+}
+
+#[test]
+fn a_line_that_is_listed_twice_is_refused_with_both_names() {
+    let named =
+        ["lines[1].number", "+18607427331", "Police dispatch 1", "Superintendent's office", "keep it"];
+    refused("check", "number = \"+18607427310\"", "number = \"+18607427331\"", &named);
+}
+
+#[test]
+fn a_second_instance_on_the_same_data_is_refused_and_the_first_goes_on() {
+    let site = Site::new();
+    let mut gateway = site.start();
+    refuses(&site, &["serve"], &["node.data_dir", "in use by another process", "use another folder"]);
+    gateway.lives();
+    assert_eq!(site.pbx_phone().options(), 200);
+}
+
+#[test]
+fn a_key_file_that_is_none_is_refused_unseen() {
+    let site = Site::new();
+    assert_eq!(site.start().terminate(), Some(0));
+    let key = site.data().join("keys/master.key");
+    let sound = fs::read(&key).expect("the key that the first start made");
+    let is_refused = |named: &[&str]| {
+        for command in [["serve"].as_slice(), &["recordings", "verify"]] {
+            let said = refuses(&site, command, &[&["storage.key_file", "master.key"], named].concat());
+            assert!(!said.contains("open sesame"), "{said}");
+        }
+    };
+    fs::write(&key, "open sesame").expect("a key file");
+    is_refused(&["64 hexadecimal digits", "restore it from its backup"]);
+    fs::write(&key, sound).expect("a key file");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("permissions");
+    is_refused(&["can be read by others", "chmod 600"]);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("permissions");
+    assert!(site.run(["recordings", "verify"]).status.success());
 }
 
 #[test]
 fn a_missing_configuration_names_the_file() {
     let site = Site::new();
-    std::fs::remove_file(site.config_file()).expect("the configuration");
+    fs::remove_file(site.config_file()).expect("the configuration");
     let output = site.run(["serve"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("earmark.toml"));

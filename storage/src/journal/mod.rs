@@ -98,7 +98,7 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Another process writes this journal.
-    #[error("the journal in {} is in use by another process", path.display())]
+    #[error("the journal in {} is in use by another process; end that one, or use another folder", path.display())]
     InUse {
         /// The folder.
         path: PathBuf,
