@@ -1,4 +1,4 @@
-//! The call comes first: database locked, its disk full, the whole data directory full.
+//! The call comes first: database locked, its disk full, a spool's disk full, the whole data directory full.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -6,8 +6,11 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::dispatch_line::talk;
-use crate::gateway::{CITIZEN, DISPATCH, Site};
+use crate::gateway::{CITIZEN, DISPATCH, Site, eventually, number};
 use crate::sound::{self, LADDER_A_HZ, LADDER_B_HZ};
+
+/// The alarm.
+const DISPATCH_FAILURES: &str = "earmark_dispatch_recording_failures_total";
 
 /// Somebody else's exclusive transaction on the database.
 pub(crate) struct Lock {
@@ -121,6 +124,12 @@ fn a_locked_database_disturbs_no_call_and_the_record_appears_afterwards() {
     let lock = lock_database(&site.database());
     undisturbed_call(&site);
     gateway.lives();
+    eventually("a database that is missed", Duration::from_secs(15), || {
+        let (status, readiness) = gateway.get("/readyz");
+        assert_eq!(status, 200, "calls are taken: {readiness}");
+        let words = ["\"degraded\":[\"database\"]", "the journal keeps what happens"];
+        words.iter().all(|words| readiness.contains(words)).then_some(())
+    });
     lock.release();
     recorded_whole(&site);
 }
@@ -138,6 +147,89 @@ fn a_full_disk_under_the_database_disturbs_no_call_and_the_record_appears_afterw
     gateway.lives();
     disk.empty();
     recorded_whole(&site);
+}
+
+/// A site whose dispatch lines are written twice, and both folders.
+fn site_with_second_writer() -> (Site, [PathBuf; 2]) {
+    let site = Site::with(|site, text| {
+        let second = site.folder().join("second");
+        text.replace("key_file = ", &format!("second_writer = \"{}\"\nkey_file = ", second.display()))
+    });
+    let spools = [site.data().join("spool"), site.folder().join("second")];
+    (site, spools)
+}
+
+/// Names of the recordings in a spool, without their endings, and their sizes.
+fn spooled(spool: &Path) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(spool).expect("a spool").flatten();
+    let recordings = entries.filter_map(|entry| {
+        let path = entry.path();
+        path.extension().filter(|ending| *ending == "part" || *ending == "sealed")?;
+        Some((path.file_stem()?.to_string_lossy().into_owned(), entry.metadata().ok()?.len()))
+    });
+    recordings.collect()
+}
+
+/// Waits until one recording is in both spools, with `bytes` at least in each.
+fn written_twice(spools: &[PathBuf; 2], bytes: u64) -> String {
+    eventually("a recording in both spools", Duration::from_secs(10), || {
+        let [first, second] = spools.each_ref().map(|spool| spooled(spool));
+        let [(name, first_bytes)] = first.as_slice() else { return None };
+        let [(other, second_bytes)] = second.as_slice() else { return None };
+        (name == other && *first_bytes >= bytes && *second_bytes >= bytes).then(|| name.clone())
+    })
+}
+
+/// Both copies are gone from the spools, and the recording is in the store.
+fn stored_and_cleared(site: &Site, spools: &[PathBuf; 2], recording: &str) {
+    assert_eq!(site.recordings()[0]["id"], recording);
+    eventually("empty spools", Duration::from_secs(10), || {
+        spools.iter().all(|spool| spooled(spool).is_empty()).then_some(())
+    });
+    assert!(site.run(["recordings", "verify", recording]).status.success());
+}
+
+#[test]
+fn a_dispatch_call_is_written_twice_and_both_copies_go_once_it_is_stored() {
+    let (site, spools) = site_with_second_writer();
+    let gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let (outgoing, incoming) = talk(&carrier, &pbx, DISPATCH, CITIZEN);
+    let recording = written_twice(&spools, 10_000);
+    outgoing.bye();
+    incoming.ended();
+    site.sealed_recording(&site.closed_call());
+    stored_and_cleared(&site, &spools, &recording);
+    assert_eq!(gateway.figure(DISPATCH_FAILURES), 0);
+}
+
+#[test]
+fn when_the_first_spool_is_full_the_second_has_the_whole_recording() {
+    let (site, spools) = site_with_second_writer();
+    let Some(disk) = SmallDisk::mount(spools[0].clone(), 1) else { return };
+    let mut gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let (outgoing, incoming) = talk(&carrier, &pbx, DISPATCH, CITIZEN);
+    let recording = written_twice(&spools, 10_000);
+    disk.fill();
+    gateway.counted(DISPATCH_FAILURES, 1);
+    let left = spooled(&spools[0]);
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(spooled(&spools[0]), left, "the first copy was given up");
+    for (call, base) in [(&incoming, LADDER_A_HZ), (&outgoing, LADDER_B_HZ)] {
+        let heard = sound::find_ladder(&call.media().heard(None), base);
+        assert!(heard.breaks == 0 && heard.off <= 2, "{heard:?}");
+    }
+    outgoing.bye();
+    incoming.ended();
+    let lasted = incoming.media().first_sent().elapsed().as_secs_f64();
+    recorded_whole(&site);
+    let length = number(&site.recordings()[0]["duration_s"]);
+    assert!((length - lasted).abs() < 0.3, "{length} s of {lasted} s");
+    stored_and_cleared(&site, &spools, &recording);
+    assert_eq!(gateway.figure(DISPATCH_FAILURES), 1);
+    assert_eq!(gateway.figure("earmark_recording_failures_total"), 0);
+    gateway.lives();
 }
 
 #[test]

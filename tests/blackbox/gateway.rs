@@ -349,6 +349,22 @@ impl Gateway<'_> {
         assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.site.log());
     }
 
+    /// A figure of `/metrics`, named with its labels if it has any.
+    pub(crate) fn figure(&self, name: &str) -> u64 {
+        let (_, text) = self.get("/metrics");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    /// Waits until a figure that only grows is exactly `expected`.
+    pub(crate) fn counted(&self, name: &str, expected: u64) {
+        eventually(&format!("{name} to be {expected}"), Duration::from_secs(5), || {
+            let figure = self.figure(name);
+            assert!(figure <= expected, "{name} is {figure} instead of {expected}");
+            (figure == expected).then_some(())
+        });
+    }
+
     /// GET from the operations port: status and body.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
         let address = SocketAddr::new(self.site.gateway().ip(), 9_090);

@@ -1,13 +1,20 @@
 //! Strangers, forgers and noise: nothing is answered, nothing leaks, no call notices.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 use crate::dispatch_line::talk;
-use crate::gateway::{CITIZEN, DISPATCH, Site, number};
+use crate::gateway::{CITIZEN, DISPATCH, Gateway, Site, number};
 use crate::media;
+use crate::phone::Call;
 use crate::sound::{self, LADDER_A_HZ, LADDER_B_HZ};
+
+/// Messages that could not be read and were not answered, and those that were.
+const MALFORMED: &str = "earmark_sip_dropped_total{reason=\"malformed\"}";
+const REFUSED: &str = "earmark_sip_malformed_refused_total";
 
 /// A request that would be welcome from a peer.
 fn options_from(address: SocketAddr, gateway: SocketAddr, cseq: &str) -> String {
@@ -54,72 +61,324 @@ fn a_stranger_gets_nothing() {
     gateway.lives();
 }
 
+/// A peer's socket beside its telephone's: its networks are allowed, whatever the port.
+fn beside(phone: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind((phone.ip(), 5070)).expect("a port");
+    socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a read timeout");
+    socket
+}
+
+fn status_of(answer: &str) -> Option<u16> {
+    answer.strip_prefix("SIP/2.0 ")?.get(..3)?.parse().ok()
+}
+
+/// The status of the next answer on this branch; answers that are repeated on others are passed over.
+fn status_on(socket: &UdpSocket, branch: &str) -> Option<u16> {
+    loop {
+        let answer = answer_to(socket)?;
+        if answer.contains(branch) {
+            return status_of(&answer);
+        }
+    }
+}
+
+/// Octets without sense, the same in every run.
+fn garbage(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let octet = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    };
+    std::iter::repeat_with(octet).take(length).collect()
+}
+
+/// Both parties have heard each other all the time; the call ends in good order, with one whole record and one
+/// whole recording; nothing in the daemon gave way.
+fn was_undisturbed(site: &Site, gateway: &mut Gateway<'_>, (outgoing, incoming): (&Call, &Call)) {
+    assert!(!outgoing.is_ended() && !incoming.is_ended());
+    std::thread::sleep(Duration::from_secs(2));
+    for (call, base) in [(incoming, LADDER_A_HZ), (outgoing, LADDER_B_HZ)] {
+        let heard = sound::find_ladder(&call.media().heard(None), base);
+        assert!(heard.breaks == 0 && heard.off <= 2 && heard.seconds() > 1.0, "{heard:?}");
+        assert_eq!(call.media().strange_packets(), 0);
+    }
+    outgoing.bye();
+    incoming.ended();
+    let lasted = incoming.media().first_sent().elapsed().as_secs_f64();
+    let call = site.closed_call();
+    assert_eq!((&call["outcome"], &call["ended_by"]), (&"answered".into(), &"caller".into()), "{call}");
+    assert_eq!((&call["final_status"], &call["line"]), (&200.into(), &DISPATCH.into()), "{call}");
+    for leg in ["a", "b"] {
+        assert_eq!((&call["media"][leg]["codec"], &call["media"][leg]["lost"]), (&"PCMU".into(), &0.into()));
+    }
+    let recording = site.sealed_recording(&call);
+    assert!((number(&recording["duration_s"]) - lasted).abs() < 0.3, "{recording} of {lasted} s");
+    for (channel, base) in site.export(&recording).iter().zip([LADDER_A_HZ, LADDER_B_HZ]) {
+        let found = sound::find_ladder(channel, base);
+        assert!(found.breaks == 0 && found.off <= 2, "the recording is whole too: {found:?}");
+    }
+    assert!(site.run(["recordings", "verify"]).status.success());
+    assert_eq!(gateway.figure("earmark_sip_listener_restarts_total"), 0);
+    assert_eq!(gateway.figure("earmark_media_failed_calls_total"), 0);
+    gateway.lives();
+}
+
 #[test]
-fn noise_from_a_peer_is_dropped_or_refused_and_calls_go_on() {
+fn noise_from_a_peer_is_counted_or_refused_and_calls_go_on() {
     let site = Site::new();
     let mut gateway = site.start();
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
     let (outgoing, incoming) = talk(&carrier, &pbx, DISPATCH, CITIZEN);
 
-    // The carrier's own address, another port: the peer's networks are allowed, not its port.
-    let socket = UdpSocket::bind((site.carrier().ip(), 5070)).expect("a port");
-    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a read timeout");
-    let address = socket.local_addr().expect("an address");
-    let options = options_from(address, site.gateway(), "1 OPTIONS");
-    let mut seed = 1_u64;
-    let mut garbage = |length: usize| -> Vec<u8> {
-        std::iter::repeat_with(|| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (seed >> 33) as u8
-        })
-        .take(length)
-        .collect()
-    };
-    for length in [0, 1, 3, 200, 1_500, 65_000] {
-        socket.send_to(&garbage(length), site.gateway()).expect("a datagram leaves");
+    let socket = beside(site.carrier());
+    let lengths = [0, 1, 3, 200, 1_500, 65_000];
+    for length in lengths {
+        socket.send_to(&garbage(length, 1), site.gateway()).expect("a datagram leaves");
     }
-    let invite = options.replace("OPTIONS", "INVITE");
-    let oversized =
-        invite.replace("Max-Forwards", &format!("X-Filler: {}\r\nMax-Forwards", "x".repeat(64_000)));
+    gateway.counted(MALFORMED, lengths.len() as u64);
+    let address = socket.local_addr().expect("an address");
+    let invite = options_from(address, site.gateway(), "1 OPTIONS").replace("OPTIONS", "INVITE");
+    let length = |length: &str| invite.replace("Content-Length: 0", &format!("Content-Length: {length}"));
+    // With all else that is in it, the most that a datagram carries.
+    let oversized = |line: &str, lines: usize| {
+        invite.replace("Max-Forwards", &format!("{}Max-Forwards", line.repeat(lines)))
+    };
     let hostile = [
-        ("CSeq of another method", invite.replace("CSeq: 1 INVITE", "CSeq: 1 BYE")),
-        ("no number in CSeq", invite.replace("CSeq: 1 ", "CSeq: one ")),
-        ("no Call-ID", invite.replace("Call-ID", "X-Call-ID")),
-        (
-            "a huge Content-Length",
-            invite.replace("Content-Length: 0", "Content-Length: 18446744073709551615"),
-        ),
-        ("a negative Content-Length", invite.replace("Content-Length: 0", "Content-Length: -1")),
-        ("a body that is not there", invite.replace("Content-Length: 0", "Content-Length: 500")),
-        ("two different Content-Lengths", invite.replace("Content-Length: 0", "Content-Length: 0\r\nl: 9")),
-        ("oversized", oversized),
-        ("truncated", invite[..invite.len() / 2].to_owned()),
-        ("another version", invite.replace("SIP/2.0\r\nVia", "SIP/7.0\r\nVia")),
+        ("CSeq of another method", 400, invite.replace("CSeq: 1 INVITE", "CSeq: 1 BYE")),
+        ("no number in CSeq", 400, invite.replace("CSeq: 1 ", "CSeq: one ")),
+        ("no Call-ID", 400, invite.replace("Call-ID", "X-Call-ID")),
+        ("a huge Content-Length", 400, length("18446744073709551615")),
+        ("a Content-Length beyond any number", 400, length("18446744073709551616")),
+        ("a negative Content-Length", 400, length("-1")),
+        ("a body that is not there", 400, length("500")),
+        ("two different Content-Lengths", 400, length("0\r\nl: 9")),
+        ("a field of 64,000 octets", 400, oversized(&format!("X-Filler: {}\r\n", "x".repeat(64_000)), 1)),
+        ("16,000 fields", 400, oversized("X:\r\n", 16_000)),
+        ("truncated", 400, invite[..invite.len() / 2].to_owned()),
+        ("another version", 505, invite.replace("SIP/2.0\r\nVia", "SIP/7.0\r\nVia")),
     ];
-    for (what, request) in &hostile {
+    for (what, status, request) in &hostile {
         socket.send_to(request.as_bytes(), site.gateway()).expect("a datagram leaves");
-        if let Some(answer) = answer_to(&socket) {
-            let status = answer.get(8..11).and_then(|code| code.parse::<u16>().ok()).unwrap_or(0);
-            assert!((400..700).contains(&status), "{what}: {answer}");
+        assert_eq!(answer_to(&socket).as_deref().and_then(status_of), Some(*status), "{what}");
+        gateway.lives();
+    }
+    gateway.counted(REFUSED, hostile.len() as u64);
+    gateway.counted(MALFORMED, lengths.len() as u64);
+    assert!(pbx.is_idle(), "no broken INVITE went through");
+    assert_eq!(pbx.options(), 200);
+    was_undisturbed(&site, &mut gateway, (&outgoing, &incoming));
+}
+
+/// A stream from a peer: what it is answered until the gateway closes it.
+fn stream_from(site: &Site, octets: &[u8], then_end: bool) -> String {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::new(site.carrier().ip(), 0).into()).expect("the carrier's address");
+    socket.connect(&site.gateway().into()).expect("TCP");
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a read timeout");
+    // The gateway may close the stream before it has read all.
+    let _ = stream.write_all(octets);
+    if then_end {
+        stream.shutdown(Shutdown::Write).expect("an end");
+    }
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4_096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => answer.extend_from_slice(&buffer[..length]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("the stream is not closed: {error}"),
+        }
+    }
+    String::from_utf8(answer).expect("text")
+}
+
+#[test]
+fn a_stream_whose_messages_have_no_clear_end_is_answered_and_closed_and_calls_go_on() {
+    let site = Site::new();
+    let mut gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let (outgoing, incoming) = talk(&carrier, &pbx, DISPATCH, CITIZEN);
+
+    let options = options_from(site.carrier(), site.gateway(), "1 OPTIONS").replace("/UDP", "/TCP");
+    let invite = options.replace("OPTIONS", "INVITE");
+    let length = |text: &str, length: &str| text.replace("Content-Length: 0", length);
+    // One octet more than a message may have, and no end of its head.
+    let endless = invite.replace("Content-Length: 0\r\n\r\n", "X-Filler: ");
+    let endless = format!("{endless}{}", "x".repeat(65_536 - endless.len()));
+    let followed = format!("{}four and what is no message\r\n\r\n", length(&options, "Content-Length: 4"));
+    let hostile = [
+        ("no end of the head", Some(513), endless),
+        ("a body too large", Some(513), length(&invite, "Content-Length: 70000")),
+        ("no Content-Length", Some(400), length(&invite, "X: 0")),
+        ("a negative Content-Length", Some(400), length(&invite, "Content-Length: -1")),
+        ("two Content-Lengths", Some(400), length(&invite, "l: 9\r\nl: 0")),
+        ("a Content-Length too small", Some(200), followed),
+        ("a Content-Length too large", None, format!("{}half", length(&invite, "Content-Length: 8"))),
+        ("half a message", None, invite[..invite.len() / 2].to_owned()),
+        ("garbage in lines", None, "what\r\nis\r\nthis\r\n\r\n".to_owned()),
+    ];
+    for (what, status, text) in &hostile {
+        let answer = stream_from(&site, text.as_bytes(), status.is_none());
+        assert_eq!(status_of(&answer), *status, "{what}: {answer}");
+        assert!(answer.matches("SIP/2.0 ").count() <= 1, "{what}: {answer}");
+        gateway.lives();
+    }
+    assert_eq!(stream_from(&site, &garbage(100_000, 2), true), "");
+    // What followed the message whose length was too small, three of the above, and the garbage.
+    gateway.counted(MALFORMED, 5);
+    gateway.counted(REFUSED, 5);
+    gateway.counted("earmark_sip_streams_opened_total{by=\"peer\"}", hostile.len() as u64 + 1);
+    assert!(pbx.is_idle(), "no broken INVITE went through");
+    assert_eq!(pbx.options(), 200);
+    was_undisturbed(&site, &mut gateway, (&outgoing, &incoming));
+}
+
+#[test]
+fn a_request_with_wrong_numbers_or_tags_is_refused_and_its_call_goes_on() {
+    type Spoil = fn(String) -> String;
+    let site = Site::new();
+    let mut gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let (outgoing, incoming) = talk(&carrier, &pbx, DISPATCH, CITIZEN);
+    let socket = beside(site.carrier());
+    let address = socket.local_addr().expect("an address").to_string();
+    let ask = |method: &str, spoil: Spoil| {
+        let request = outgoing.next_request(method);
+        let branch = request.header("Via").and_then(|via| via.split("branch=").nth(1)).expect("a branch");
+        let branch = branch.split(';').next().expect("a branch").to_owned();
+        let text = String::from_utf8(request.to_bytes()).expect("text");
+        let text = text.replacen(&format!("/UDP {}", site.carrier()), &format!("/UDP {address}"), 1);
+        let spoilt = spoil(text.clone());
+        assert_ne!(spoilt, text);
+        socket.send_to(spoilt.as_bytes(), site.gateway()).expect("a datagram leaves");
+        status_on(&socket, &branch)
+    };
+    // RFC 3261 §12.2.2: no such dialog, and a number below the last.
+    let refusals: [(&str, u16, Spoil); 10] = [
+        ("another From tag", 481, |text| text.replacen(";tag=t", ";tag=x", 1)),
+        ("no From tag", 481, |text| text.replacen(";tag=t", ";not=t", 1)),
+        ("another To tag", 481, |text| with_to_tag(&text, ";tag=guessed")),
+        ("another Call-ID", 481, |text| text.replacen("Call-ID: ", "Call-ID: x", 1)),
+        ("a number below the last", 500, |text| text.replacen("CSeq: 2 ", "CSeq: 0 ", 1)),
+        ("a number beyond all", 400, |text| text.replacen("CSeq: 2 ", "CSeq: 2147483648 ", 1)),
+        ("another method's number", 400, |text| text.replacen("CSeq: 2 ", "CSeq: 2 X", 1)),
+        ("a body that is not there", 400, |text| text.replacen("Length: 0", "Length: 400", 1)),
+        ("no end", 400, |text| text.trim_end().replacen("Length: 0", "Length: 1", 1)),
+        ("cut in the middle", 400, |text| text[..text.len() * 3 / 4].to_owned()),
+    ];
+    for method in ["BYE", "INFO", "INVITE", "UPDATE"] {
+        for (what, status, spoil) in refusals {
+            assert_eq!(ask(method, spoil), Some(status), "{method}: {what}");
         }
         gateway.lives();
     }
-    let mut stream = TcpStream::connect(site.gateway()).expect("TCP");
-    // The gateway may close the stream at the first wrong byte.
-    let _ = stream.write_all(&garbage(100_000));
-    drop(stream);
+    assert!(pbx.is_idle());
+    was_undisturbed(&site, &mut gateway, (&outgoing, &incoming));
+}
 
-    assert!(pbx.is_idle(), "no broken INVITE went through");
-    std::thread::sleep(Duration::from_secs(1));
-    let heard = sound::find_ladder(&incoming.media().heard(None), LADDER_A_HZ);
-    assert!(heard.breaks == 0 && heard.off <= 2, "the call went on: {heard:?}");
-    assert_eq!(pbx.options(), 200);
-    outgoing.bye();
-    incoming.ended();
-    let lasted = incoming.media().first_sent().elapsed().as_secs_f64();
-    let recording = site.sealed_recording(&site.closed_call());
-    assert!((number(&recording["duration_s"]) - lasted).abs() < 0.3, "{recording} of {lasted} s");
-    gateway.lives();
+/// Puts `tag` in the place of the To field's tag.
+fn with_to_tag(text: &str, tag: &str) -> String {
+    let (head, rest) = text.split_once("\r\nTo: ").expect("a To");
+    let (to, rest) = rest.split_once("\r\n").expect("a line");
+    let address = to.split(";tag=").next().expect("an address");
+    format!("{head}\r\nTo: {address}{tag}\r\n{rest}")
+}
+
+/// No RTP (RFC 3550 §5.1) that anybody described, and no RTCP (§6) either.
+fn media_garbage() -> Vec<Vec<u8>> {
+    let voice = media::rtp(0, false, 7, 1_120, 0xBAD, &[0x2A; 160]);
+    let begun = |octet: u8| {
+        let mut packet = voice.clone();
+        packet[0] = octet;
+        packet
+    };
+    let mut padded = begun(0xA0);
+    padded.truncate(20);
+    padded[19] = 0xFF;
+    let mut extended = begun(0x90);
+    extended[14..16].copy_from_slice(&[0xFF, 0xFF]);
+    let mut noise = garbage(300, 3);
+    noise[0] &= 0x3F;
+    let mut sourced = begun(0x8F);
+    sourced.truncate(40);
+    vec![
+        Vec::new(),
+        vec![0x80],
+        voice[..11].to_vec(),
+        begun(0x00),
+        begun(0x40),
+        begun(0xC0),
+        padded,
+        extended,
+        sourced,
+        media::rtp(77, false, 8, 1_280, 0xBAD, &[0x2A; 160]),
+        b"\x00\x01\x00\x00\x21\x12\xa4\x42 no STUN here".to_vec(),
+        noise,
+    ]
+}
+
+/// RTCP that cannot be read, on a port of its own or among RTP (RFC 5761).
+fn report_garbage() -> Vec<Vec<u8>> {
+    let receiver_report = [0x80, 201, 0, 1, 0, 0, 0, 9];
+    vec![
+        vec![0x80, 200, 0, 6],
+        vec![0x81, 201, 0xFF, 0xFF, 0, 0, 0, 9],
+        vec![0x9F, 200, 0, 6, 0, 0, 0, 9],
+        [&receiver_report[..], &[0x80]].concat(),
+        [&receiver_report[..], &[0x00, 201, 0, 1, 0, 0, 0, 9]].concat(),
+        [&[0x81, 202, 0, 40][..], &garbage(20, 4)].concat(),
+    ]
+}
+
+/// RTCP that can be read and means harm: a farewell in the party's own name, and what applications say.
+fn false_reports(ssrc: u32) -> Vec<Vec<u8>> {
+    let own = ssrc.to_be_bytes();
+    vec![
+        [&[0x81, 203, 0, 1][..], &own].concat(),
+        [&[0x80, 204, 0, 2][..], &own, b"EVIL"].concat(),
+        [&[0x81, 206, 0, 2][..], &own, &[0xFF; 4]].concat(),
+    ]
+}
+
+#[test]
+fn garbage_at_the_media_ports_of_a_call_is_counted_and_changes_nothing() {
+    let site = Site::new();
+    let mut gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let (outgoing, incoming) = talk(&carrier, &pbx, DISPATCH, CITIZEN);
+    std::thread::sleep(Duration::from_millis(500));
+
+    // From the parties' own addresses, so that nothing but its content speaks against it.
+    let mut refused = 0;
+    for call in [&outgoing, &incoming] {
+        let (own, towards) = (call.media().address(), call.media().remote());
+        let reports = UdpSocket::bind((own.ip(), own.port() + 1)).expect("the RTCP port");
+        let report_to = SocketAddr::new(towards.ip(), towards.port() + 1);
+        let report = |octets: &[u8]| {
+            reports.send_to(octets, report_to).expect("a datagram leaves");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        for octets in media_garbage().iter().chain(&report_garbage()) {
+            call.media().send_raw(octets);
+            refused += 1;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for octets in report_garbage() {
+            report(&octets);
+            refused += 1;
+        }
+        let ssrc = u32::from(own.port()) << 16 | 0x5EED;
+        false_reports(ssrc).iter().for_each(|octets| report(octets));
+        for length in [2_048, 60_000] {
+            call.media().send_raw(&garbage(length, 5));
+            report(&garbage(length, 6));
+        }
+    }
+    gateway.counted("earmark_media_oversized_packets_total", 8);
+    was_undisturbed(&site, &mut gateway, (&outgoing, &incoming));
+    gateway.counted("earmark_rtp_refused_total", refused);
 }
 
 #[test]
@@ -144,8 +403,7 @@ fn nobody_but_its_parties_can_end_a_call() {
         socket.send_to(&forged(method).to_bytes(), site.gateway()).expect("a datagram leaves");
     }
     assert_eq!(answer_to(&socket), None);
-    let socket = UdpSocket::bind((site.carrier().ip(), 5070)).expect("a port");
-    socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a read timeout");
+    let socket = beside(site.carrier());
     for method in ["BYE", "CANCEL", "INVITE", "UPDATE"] {
         socket.send_to(&forged(method).to_bytes(), site.gateway()).expect("a datagram leaves");
         let answer = answer_to(&socket).expect("an answer");

@@ -115,6 +115,11 @@ impl Media {
         state.events = events.unwrap_or(state.events);
     }
 
+    /// Sends a datagram as it is, between the packets of the voice.
+    pub(crate) fn send_raw(&self, datagram: &[u8]) {
+        self.socket.send_to(datagram, self.remote()).expect("a datagram leaves");
+    }
+
     /// Where we send.
     pub(crate) fn remote(&self) -> SocketAddr {
         self.state().remote.expect("an answered offer")

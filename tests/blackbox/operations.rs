@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use crate::dispatch_line::talk;
-use crate::gateway::{CITIZEN, CONSENT, DISPATCH, Site};
+use crate::gateway::{CITIZEN, CONSENT, DISPATCH, Site, eventually};
 
 #[test]
 fn health_and_metrics_answer_and_count() {
     let site = Site::new();
     let gateway = site.start();
     assert_eq!(gateway.get("/healthz").0, 200);
-    assert_eq!(gateway.get("/readyz").0, 200);
+    let well = r#"{"ready":true,"degraded":[],"why":[],"undelivered_entries":0}"#;
+    eventually("a start that is over", Duration::from_secs(5), || {
+        (gateway.get("/readyz") == (200, format!("{well}\n"))).then_some(())
+    });
     assert_eq!(gateway.get("/no-such-page").0, 404);
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
     let (outgoing, incoming) = talk(&carrier, &pbx, DISPATCH, CITIZEN);
@@ -22,6 +25,9 @@ fn health_and_metrics_answer_and_count() {
     assert!(metrics.contains("# TYPE earmark_"), "{metrics}");
     let calls = |line: &&str| line.starts_with("earmark_calls") && !line.ends_with(" 0");
     assert!(metrics.lines().any(|line| calls(&line)), "the call is counted: {metrics}");
+    gateway.counted("earmark_sip_calls_answered_total", 1);
+    assert!(gateway.figure("earmark_sip_messages_in_total{kind=\"request\"}") >= 3);
+    gateway.counted("earmark_media_free_port_pairs", 5_000);
 }
 
 #[test]

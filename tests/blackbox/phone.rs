@@ -183,6 +183,15 @@ impl Call {
         self.shared.state().dialogs[&self.id].invite.clone()
     }
 
+    /// The next request that it would send within its dialog, for a test to spoil: it is not sent, and its
+    /// number is not used up.
+    pub(crate) fn next_request(&self, method: &str) -> Message {
+        let mut state = self.shared.state();
+        let branch = state.branch();
+        let dialog = &state.dialogs[&self.id];
+        dialog.request(method, dialog.cseq + 1, &branch, self.shared.address)
+    }
+
     /// Callee: 180.
     pub(crate) fn ring(&self) {
         self.shared.reply(&self.id, 180, "Ringing", false);
