@@ -35,7 +35,7 @@ pub(crate) fn write() -> Result<(), Failure> {
     fs::write(tree::root().join(PAGE), page).map_err(|error| Failure::check(format!("{PAGE}: {error}")))
 }
 
-/// Whether the page is what [`write`] would write.
+/// Whether the page is what [`write()`] would write.
 ///
 /// # Errors
 /// If it is not.
