@@ -194,6 +194,7 @@ fn stream_from(site: &Site, octets: &[u8], then_end: bool) -> String {
     String::from_utf8(answer).expect("text")
 }
 
+/// RFC 3261 §18.3.
 #[test]
 fn a_stream_whose_messages_have_no_clear_end_is_answered_and_closed_and_calls_go_on() {
     let site = Site::new();
@@ -235,6 +236,7 @@ fn a_stream_whose_messages_have_no_clear_end_is_answered_and_closed_and_calls_go
     was_undisturbed(&site, &mut gateway, (&outgoing, &incoming));
 }
 
+/// RFC 3261 §12.2.2.
 #[test]
 fn a_request_with_wrong_numbers_or_tags_is_refused_and_its_call_goes_on() {
     type Spoil = fn(String) -> String;
@@ -255,7 +257,6 @@ fn a_request_with_wrong_numbers_or_tags_is_refused_and_its_call_goes_on() {
         socket.send_to(spoilt.as_bytes(), site.gateway()).expect("a datagram leaves");
         status_on(&socket, &branch)
     };
-    // RFC 3261 §12.2.2: no such dialog, and a number below the last.
     let refusals: [(&str, u16, Spoil); 10] = [
         ("another From tag", 481, |text| text.replacen(";tag=t", ";tag=x", 1)),
         ("no From tag", 481, |text| text.replacen(";tag=t", ";not=t", 1)),
@@ -342,6 +343,7 @@ fn false_reports(ssrc: u32) -> Vec<Vec<u8>> {
     ]
 }
 
+/// RFC 3550 §5.1, §6.
 #[test]
 fn garbage_at_the_media_ports_of_a_call_is_counted_and_changes_nothing() {
     let site = Site::new();
