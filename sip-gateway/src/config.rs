@@ -4,13 +4,29 @@ use std::net::{IpAddr, SocketAddr};
 
 use consent::Side;
 
+use crate::locate::Place;
+
 /// How messages travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// Datagrams.
     Udp,
     /// A stream.
     Tcp,
+}
+
+impl Transport {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+
+    /// Its name in URIs and configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
 }
 
 /// Index into [`Config::listeners`].
@@ -38,14 +54,15 @@ pub struct Peer {
     /// Its side.
     pub side: Side,
     /// Where requests to it go.
-    pub address: SocketAddr,
-    /// By which transport.
-    pub transport: Transport,
+    pub place: Place,
     /// The host part of the Request-URI sent to it (`host` or `host:port`, IPv6 in brackets).
     pub host: String,
     /// Source networks (address, prefix length) from which it may talk. Longest prefix wins; where two
-    /// peers' overlap, the source port of `address` tells them apart.
+    /// peers' overlap, the source port of their addresses tells them apart. A name without any may talk from
+    /// the addresses found for it, unless they lie in another peer's networks.
     pub allow: Vec<(IpAddr, u8)>,
+    /// Seconds between OPTIONS pings of each of its addresses; `None`: none.
+    pub ping_s: Option<u32>,
     /// Whether it signals changes of who is on the line; handed through in events, not used here.
     pub parties_signalled: bool,
 }
@@ -68,10 +85,38 @@ pub struct Limits {
 pub struct Config {
     /// Local addresses.
     pub listeners: Vec<Listener>,
-    /// Peers; the public ones in order of preference.
+    /// Peers; those of each side in order of preference.
     pub peers: Vec<Peer>,
+    /// Other orders than that.
+    pub routes: Routes,
     /// Dialled forms of emergency calls besides the built-in ones (`911`, `933`, `urn:service:sos`, …).
     pub emergency: Vec<String>,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// Which peers are tried first. Those of the side that a list does not name follow in their usual order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// For calls to the district side.
+    pub district: Vec<PeerId>,
+    /// For calls to the public side.
+    pub public: Vec<PeerId>,
+    /// For emergency calls, which go to the public side.
+    pub emergency: Vec<PeerId>,
+}
+
+impl Config {
+    /// The peers of a side in the order in which a call tries them.
+    #[must_use]
+    pub fn order(&self, side: Side, emergency: bool) -> Vec<PeerId> {
+        let first = match side {
+            Side::Public if emergency => &self.routes.emergency,
+            Side::Public => &self.routes.public,
+            Side::District => &self.routes.district,
+        };
+        let of_side = |id: &PeerId| self.peers.get(id.0).is_some_and(|peer| peer.side == side);
+        let rest = (0..self.peers.len()).map(PeerId).filter(|id| !first.contains(id));
+        first.iter().copied().chain(rest).filter(of_side).collect()
+    }
 }

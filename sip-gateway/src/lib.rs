@@ -10,15 +10,17 @@ mod core;
 mod dialog;
 pub mod emergency;
 mod event;
+pub mod locate;
 mod media;
 pub mod sdp;
 pub mod shell;
+mod standing;
 mod transaction;
 pub mod wire;
 
 pub use self::core::{Core, Counters, Input, Output, StreamId};
 pub use command::{Command, Route};
-pub use config::{Config, Limits, Listener, ListenerId, Peer, PeerId, Transport};
+pub use config::{Config, Limits, Listener, ListenerId, Peer, PeerId, Routes, Transport};
 pub use event::{Change, End, EndedBy, Event, Identity, Offer};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};
 pub use shell::{ShellCounters, Sockets};

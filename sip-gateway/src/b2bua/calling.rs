@@ -8,8 +8,9 @@ use super::{
     Acceptance, Acked, Attempt, Call, CallTimer, Event, MAX_ACKED, MAX_FORKS, Owner, Phase, TIMER_C_MS,
     forward,
 };
-use crate::core::{DialogPlace, Environment, Origin};
+use crate::core::{DialogPlace, Environment, Origin, Way, sign_of};
 use crate::dialog::{sequence_of, tag_of};
+use crate::standing::Sign;
 use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS};
 use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
 use crate::{Change, EndedBy, LegMedia};
@@ -35,6 +36,7 @@ impl Call {
         if origin.stream.is_some() {
             attempt.path.stream = origin.stream;
         }
+        env.judge(Way::of(&attempt.path), sign_of(&response));
         match response.status {
             100..=199 => self.on_provisional(env, index, response),
             200..=299 => self.on_answer(env, index, response),
@@ -275,6 +277,11 @@ impl Call {
         let Some(attempt) = self.attempts.get_mut(index) else { return };
         attempt.finished = true;
         let (unwanted, ringing) = (attempt.unwanted, attempt.ringing);
+        let sign = match report {
+            Report::TimedOut => Sign::Silent,
+            Report::Unreachable => Sign::Unreachable,
+        };
+        env.judge(Way::of(&attempt.path), sign);
         self.linger(env);
         if unwanted || self.phase != Phase::Calling {
             return;
@@ -287,7 +294,7 @@ impl Call {
         self.disarm(env, CallTimer::Silence);
         if failover {
             self.last_failure = Some(failure.clone());
-            return self.try_next_peer(env);
+            return self.try_next_way(env);
         }
         self.fail(env, EndedBy::Callee, failure);
     }
@@ -300,11 +307,25 @@ impl Call {
         }
     }
 
-    /// The trunk of an emergency call says nothing: the next one is tried, if there is one.
+    /// Where the INVITE went nothing answers: the next way is tried, if there is one.
     pub(super) fn on_silence(&mut self, env: &mut Environment) {
-        if self.phase == Phase::Calling && !self.peers_left.is_empty() {
+        let Some(attempt) = self.attempts.last().filter(|attempt| !attempt.heard) else { return };
+        env.judge(Way::of(&attempt.path), Sign::Silent);
+        self.give_up_attempt(env);
+    }
+
+    /// A way is known to be dead: whoever waits for it waits no longer.
+    pub(crate) fn on_unreachable(&mut self, env: &mut Environment, way: Way) {
+        let waits = |attempt: &&Attempt| !attempt.heard && Way::of(&attempt.path) == way;
+        if self.attempts.last().filter(waits).is_some() {
+            self.give_up_attempt(env);
+        }
+    }
+
+    fn give_up_attempt(&mut self, env: &mut Environment) {
+        if self.phase == Phase::Calling && !self.ways_left.is_empty() {
             self.cancel_attempts(env, None, None);
-            self.try_next_peer(env);
+            self.try_next_way(env);
         }
     }
 

@@ -5,13 +5,14 @@
 //!
 //! | phase | input | effect | next |
 //! |---|---|---|---|
-//! | Waiting | Proceed | Routed, INVITE to the first peer | Calling |
+//! | Waiting | Proceed | Routed, INVITE on the best way | Calling |
 //! | Waiting | Refuse | the failure to A | ended |
 //! | Waiting | no command in time | emergency: as Proceed on the static path; else 500 | Calling or ended |
 //! | Waiting, Calling | CANCEL of A | 200, 487 to A; CANCEL to B once it has answered at all (§9.1) | ended |
 //! | Calling | 18x of B | Media, Progress, then on to A under a To tag of its own per fork | Calling |
-//! | Calling | 503, 408, transport failure before any 18x | INVITE to the next peer | Calling |
-//! | Calling | other failure of B (emergency: any) | on to A (emergency: the next peer first) | ended |
+//! | Calling | 503, 408, transport failure before any 18x | INVITE on the next way | Calling |
+//! | Calling | nothing from B within [`SILENCE_MS`], another way left | the same; CANCEL to B if it is heard (§9.1) | Calling |
+//! | Calling | other failure of B (emergency: any) | on to A (emergency: the next way first) | ended |
 //! | Calling | 2xx of B | Media, Answered, then 200 to A, repeated until its ACK | Answered |
 //! | Answered | ACK of A | ACK to B | Answered |
 //! | Answered | no ACK for 64*T1 | ACK and BYE to B, BYE to A | ended |
@@ -39,7 +40,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use consent::{CallId, Leg, Side};
 
-use crate::core::{Deadline, Environment, Origin, Path, TimerKey};
+use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
 use crate::transaction::{Report, T1_64_MS, T4_MS, TxId};
 use crate::wire::{Request, Response, name};
@@ -56,8 +57,13 @@ const EMERGENCY_DECISION_MS: u64 = 250;
 /// Timer C (RFC 3261 §16.6 step 11): how long a callee may ring since its last sign of life.
 const TIMER_C_MS: u64 = 200_000;
 
-/// How long a trunk may say nothing at all to an emergency call before the next one is tried.
-const EMERGENCY_SILENCE_MS: u64 = 4_000;
+/// How long an address may say nothing at all before the next one is tried. A server answers 100 within
+/// 200 ms (RFC 3261 §17.2.1); three transmissions (0, 0.5 and 1.5 s) have gone out by then, and two dead
+/// addresses cost a caller under 5 s.
+const SILENCE_MS: u64 = 2_000;
+
+/// The same for an emergency call: two dead trunks cost it under 4 s.
+const EMERGENCY_SILENCE_MS: u64 = 1_500;
 
 /// How long an ended call is kept for what may still come: a cancelled INVITE's final response (§9.1), a
 /// forked 2xx, the repeats of a 2xx.
@@ -82,6 +88,8 @@ pub(crate) enum Owner {
     Nobody,
     /// A call's.
     Call(CallId, Role),
+    /// The ping of an address.
+    Ping(Way),
 }
 
 /// What a transaction is to its call.
@@ -102,7 +110,7 @@ pub(crate) enum CallTimer {
     Decision,
     /// Timer C.
     Ringing,
-    /// A first sign of life from the trunk of an emergency call.
+    /// A first sign of life from where the INVITE went.
     Silence,
     /// The next repetition of a 2xx.
     RepeatAnswer,
@@ -196,7 +204,7 @@ pub(crate) struct Call {
     tag: String,
     session: Session,
     route: Option<Route>,
-    peers_left: VecDeque<PeerId>,
+    ways_left: Vec<Way>,
     attempts: Vec<Attempt>,
     forks: Vec<Fork>,
     answered: Option<usize>,

@@ -8,7 +8,7 @@ use super::identity::{FarEnd, diverted_from, identity, user_of};
 use super::session::{self, Session};
 use super::{
     Attempt, Call, CallTimer, DECISION_MS, EMERGENCY_DECISION_MS, EMERGENCY_SILENCE_MS, Owner, Phase,
-    RelayAddresses, Role, forward,
+    RelayAddresses, Role, SILENCE_MS, forward,
 };
 use crate::core::{Environment, Origin, Path};
 use crate::transaction::TxId;
@@ -82,7 +82,7 @@ impl Call {
             tag: env.generator.tag(),
             session: Session::new(session_ids),
             route: None,
-            peers_left: std::collections::VecDeque::new(),
+            ways_left: Vec::new(),
             attempts: Vec::new(),
             forks: Vec::new(),
             answered: None,
@@ -131,11 +131,9 @@ impl Call {
         self.disarm(env, CallTimer::Decision);
         self.phase = Phase::Calling;
         self.session.set_relay(media);
-        let peers = env.config.peers.iter().enumerate();
-        self.peers_left =
-            peers.filter(|(_, peer)| peer.side == route.side).map(|(index, _)| PeerId(index)).collect();
+        self.ways_left = env.ways(route.side, self.emergency);
         self.route = Some(route.clone());
-        self.try_next_peer(env);
+        self.try_next_way(env);
     }
 
     /// The hub has decided otherwise.
@@ -172,11 +170,11 @@ impl Call {
         self.fail(env, EndedBy::Gateway, &Response::new(500));
     }
 
-    /// Sends the INVITE to the next peer that can be reached. `false` if there is none.
-    pub(super) fn try_next_peer(&mut self, env: &mut Environment) {
-        while let Some(peer) = self.peers_left.pop_front() {
-            let Some(path) = env.path_to(peer) else { continue };
-            return self.call_peer(env, peer, path);
+    /// Sends the INVITE on the best way that is left; without any the call fails.
+    pub(super) fn try_next_way(&mut self, env: &mut Environment) {
+        while let Some(way) = env.take_best(&mut self.ways_left) {
+            let Some(path) = env.path_to(way) else { continue };
+            return self.call_peer(env, way.peer, path);
         }
         let failure = self.last_failure.take().unwrap_or_else(|| Response::new(503));
         self.fail(env, EndedBy::Callee, &failure);
@@ -208,9 +206,7 @@ impl Call {
             cancelled: false,
             reason: None,
         });
-        if self.emergency {
-            self.arm(env, CallTimer::Silence, EMERGENCY_SILENCE_MS);
-        }
+        self.arm(env, CallTimer::Silence, if self.emergency { EMERGENCY_SILENCE_MS } else { SILENCE_MS });
     }
 
     fn invite_for(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Request {

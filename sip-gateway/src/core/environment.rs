@@ -1,15 +1,19 @@
 //! What a call acts through: time, identifiers, timers, transactions, dialogs, the way out.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use consent::{CallId, Leg, Now};
 
 use super::generator::Generator;
+use super::peers::peer_of;
+use super::reach::{Reach, Way};
 use super::{Counters, Origin, Output, Path, Ports, Timers, TransportLayer};
 use crate::b2bua::{CallTimer, Owner};
 use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
 use crate::emergency::Matcher;
+use crate::locate::{Target, listener_for};
 use crate::transaction::{NewClient, Transactions, TxId, TxTimer};
 use crate::wire::{Headers, Method, Request, Response, Via, name};
 use crate::{Config, Event, ListenerId, PeerId, StreamId, Transport};
@@ -28,6 +32,10 @@ pub(crate) enum Deadline {
     Call(CallId, CallTimer),
     /// A stream has stayed inside a message for too long.
     StreamIdle(StreamId),
+    /// DNS is to be asked about a peer.
+    Find(PeerId),
+    /// A ping is due, or silent for too long.
+    Ping(Way),
 }
 
 /// Which leg, and which of its early dialogs, a dialog id names.
@@ -48,6 +56,7 @@ pub(crate) struct Environment {
     pub(crate) transactions: Transactions<Owner>,
     pub(crate) dialogs: HashMap<DialogId, DialogPlace>,
     pub(crate) transport: TransportLayer,
+    pub(crate) reach: Reach,
     pub(crate) live_calls: usize,
     emergency: Matcher,
 }
@@ -55,17 +64,25 @@ pub(crate) struct Environment {
 impl Environment {
     pub(crate) fn new(config: Arc<Config>, seed: [u8; 32]) -> Self {
         let room = config.limits.max_calls.saturating_mul(TRANSACTIONS_PER_CALL);
-        Self {
+        let mut environment = Self {
             now: Now::default(),
             generator: Generator::new(seed),
             timers: Timers::new(),
             transactions: Transactions::new(room.saturating_add(TRANSACTIONS_BESIDE)),
             dialogs: HashMap::new(),
             transport: TransportLayer::new(Arc::clone(&config)),
+            reach: Reach::new(&config),
             live_calls: 0,
             emergency: Matcher::new(&config.emergency),
             config,
-        }
+        };
+        environment.reach_out();
+        environment
+    }
+
+    /// Whose source address it is.
+    pub(crate) fn peer_of(&self, source: SocketAddr) -> Option<PeerId> {
+        peer_of(&self.config, &self.reach, self.now.mono, source)
     }
 
     pub(crate) fn split(&mut self) -> (&mut Transactions<Owner>, Ports<'_>) {
@@ -177,25 +194,24 @@ impl Environment {
         let address = next_hop_address(next_hop);
         if let Some(address) = address
             && address.is_ipv4() == path.to.is_ipv4()
-            && super::peer_of(&self.config, address) == Some(path.peer)
+            && self.peer_of(address) == Some(path.peer)
         {
             path.to = address;
         }
     }
 
-    /// The way to a peer's configured address.
-    pub(crate) fn path_to(&self, peer: PeerId) -> Option<Path> {
-        let listener = self.transport.listener_for(peer)?;
-        let to = self.config.peers.get(peer.0)?;
-        Some(Path { peer, listener, transport: to.transport, to: to.address, stream: None })
+    /// The path of a way, if we have a listener for it.
+    pub(crate) fn path_to(&self, way: Way) -> Option<Path> {
+        let Target { transport, address } = way.target;
+        let listener = listener_for(&self.config.listeners, &way.target).map(ListenerId)?;
+        Some(Path { peer: way.peer, listener, transport, to: address, stream: None })
     }
 
-    /// The way back to where a message came from: on a stream as long as it lasts, then to the peer's
-    /// configured address, because a stream's source port takes no calls.
+    /// The way back to where a message came from: on a stream as long as it lasts, then to where the peer
+    /// takes calls at that address, because a stream's source port takes none.
     pub(crate) fn path_back(&self, origin: Origin) -> Path {
-        let configured = self.config.peers.get(origin.peer.0).map(|peer| peer.address);
-        let to = configured.filter(|address| origin.stream.is_some() && address.ip() == origin.source.ip());
-        origin.path(to.unwrap_or(origin.source))
+        let takes_calls = self.reach.target_at(origin.peer, origin.source.ip());
+        origin.path(takes_calls.filter(|_| origin.stream.is_some()).unwrap_or(origin.source))
     }
 }
 

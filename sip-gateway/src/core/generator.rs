@@ -66,6 +66,15 @@ impl Generator {
         u64::from(u32::from_be_bytes([block[0], block[1], block[2], block[3]]) >> 2)
     }
 
+    /// A number from 0 to `most`, both included. Of 2^64 numbers none is favoured that a call could notice.
+    pub(crate) fn up_to(&mut self, most: u32) -> u32 {
+        let block = self.block();
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&block[..8]);
+        let drawn = u64::from_be_bytes(bytes) % (u64::from(most) + 1);
+        u32::try_from(drawn).unwrap_or(most)
+    }
+
     /// A UUIDv7 (RFC 9562 §5.7) of this wall-clock time.
     pub(crate) fn call(&mut self, wall: Wall) -> CallId {
         let block = self.block();

@@ -129,7 +129,7 @@ impl Core {
         // The same To tag as the INVITE's own responses (§9.2).
         let call = match owner {
             Some(Owner::Call(call, _)) => self.calls.get(&call),
-            Some(Owner::Nobody) | None => None,
+            Some(Owner::Nobody | Owner::Ping(_)) | None => None,
         };
         let mut response = Response::to(&arrival.request.headers, 200);
         if let Some(call) = call {

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::{Event, ListenerId};
+use crate::locate::{Answer, Plan, Question, Unanswered};
+use crate::{Event, ListenerId, PeerId};
 
 /// Names a stream. The shell names those that it accepts with even numbers, the core those that it asks
 /// for with odd ones, so neither waits for the other. A number is never used twice.
@@ -45,6 +46,20 @@ pub enum Input {
         /// Its name.
         stream: StreamId,
     },
+    /// A datagram to this address could not be sent: the system knows no way.
+    Undeliverable {
+        /// Where it should have gone.
+        to: SocketAddr,
+    },
+    /// DNS has been asked about a peer.
+    Resolved {
+        /// About whom.
+        peer: PeerId,
+        /// What was asked, as in [`Output::Resolve`].
+        question: Question,
+        /// What it says.
+        answer: Result<Answer, Unanswered>,
+    },
 }
 
 /// What the core wants done, in this order.
@@ -81,5 +96,27 @@ pub enum Output {
     CloseStream {
         /// Its name.
         stream: StreamId,
+    },
+    /// Ask DNS about a peer, and tell the answer in [`Input::Resolved`]. No call waits for it.
+    Resolve {
+        /// About whom.
+        peer: PeerId,
+        /// What to ask.
+        question: Question,
+    },
+    /// A peer was found elsewhere than before: to be kept for the next start
+    /// ([`Core::recall`](crate::Core::recall)).
+    Found {
+        /// Who.
+        peer: PeerId,
+        /// Where.
+        plan: Plan,
+    },
+    /// Whether calls can be expected to reach a peer has changed since [`Core::is_up`](crate::Core::is_up).
+    Reachable {
+        /// Who.
+        peer: PeerId,
+        /// Whether they can.
+        up: bool,
     },
 }

@@ -10,6 +10,7 @@ mod generator;
 mod inbound;
 mod io;
 mod peers;
+mod reach;
 mod timers;
 mod transport;
 
@@ -17,8 +18,10 @@ pub use counters::Counters;
 pub use io::{Input, Output, StreamId};
 
 pub(crate) use environment::{Deadline, DialogPlace, Environment};
+#[cfg(test)]
+pub(crate) use generator::Generator;
 pub(crate) use generator::MAGIC_COOKIE;
-pub(crate) use peers::peer_of;
+pub(crate) use reach::{Reach, Way, sign_of};
 pub(crate) use timers::{TimerKey, Timers};
 pub(crate) use transport::{Origin, Path, Ports, TransportLayer};
 
@@ -29,9 +32,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use consent::{CallId, Mono, Now};
 
-use crate::b2bua::Call;
+use crate::b2bua::{Call, Owner};
+use crate::locate::Plan;
+use crate::transaction::{Report, TxId};
 use crate::wire::{Frame, Message, ParseError, Request, Response, Via, name, parse_datagram, stamp_source};
-use crate::{Command, Config, ListenerId};
+use crate::{Command, Config, ListenerId, PeerId};
 
 /// The back-to-back user agent and all below it, without I/O and clock.
 pub struct Core {
@@ -54,6 +59,8 @@ impl Core {
             Input::StreamOpened { stream, listener, from } => self.on_stream_opened(stream, listener, from),
             Input::StreamBytes { stream, bytes } => self.on_stream_bytes(stream, &bytes),
             Input::StreamClosed { stream } => self.on_stream_closed(stream),
+            Input::Undeliverable { to } => self.on_undeliverable(to),
+            Input::Resolved { peer, question, answer } => self.env.on_resolved(peer, &question, answer),
         }
     }
 
@@ -83,9 +90,11 @@ impl Core {
                 Deadline::Transaction(fired) => {
                     let (transactions, mut ports) = self.env.split();
                     if let Some((id, owner, report)) = transactions.on_timer(&mut ports, fired) {
-                        self.report(owner, |call, env, role| call.on_report(env, role, id, report));
+                        self.on_report(owner, id, report);
                     }
                 }
+                Deadline::Find(peer) => self.env.find(peer),
+                Deadline::Ping(way) => self.env.on_ping_timer(way),
                 Deadline::Call(call, timer) => self.with_call(call, |call, env| call.on_timer(env, timer)),
                 Deadline::StreamIdle(stream) => {
                     self.env.transport.close(stream, &mut self.env.timers);
@@ -105,6 +114,19 @@ impl Core {
         self.env.transport.pop()
     }
 
+    /// Takes what [`Output::Found`] told an earlier process, until DNS has been heard: so a start does not
+    /// need DNS either.
+    pub fn recall(&mut self, now: Now, peer: PeerId, plan: Plan) {
+        self.env.now = now;
+        self.env.recall(peer, plan);
+    }
+
+    /// Whether calls can be expected to reach a peer: it has been found, and one of its addresses at least
+    /// has shown nothing bad since it last answered.
+    pub fn is_up(&self, peer: PeerId) -> bool {
+        self.env.reach.is_up(peer)
+    }
+
     /// Calls that have not ended.
     pub fn calls(&self) -> usize {
         self.env.live_calls
@@ -122,7 +144,7 @@ impl Core {
     }
 
     fn on_datagram(&mut self, listener: ListenerId, from: SocketAddr, bytes: &Bytes) {
-        let Some(peer) = peer_of(&self.env.config, from) else {
+        let Some(peer) = self.env.peer_of(from) else {
             self.env.counters().dropped_unknown_source += 1;
             return;
         };
@@ -134,7 +156,7 @@ impl Core {
     }
 
     fn on_stream_opened(&mut self, stream: StreamId, listener: ListenerId, from: SocketAddr) {
-        let Some(peer) = peer_of(&self.env.config, from) else {
+        let Some(peer) = self.env.peer_of(from) else {
             self.env.counters().dropped_unknown_source += 1;
             self.env.counters().closed_streams += 1;
             self.env.transport.push(Output::CloseStream { stream });
@@ -175,7 +197,28 @@ impl Core {
     fn on_stream_lost(&mut self, stream: StreamId) {
         let (transactions, mut ports) = self.env.split();
         for (id, owner, report) in transactions.on_stream_closed(&mut ports, stream) {
-            self.report(owner, |call, env, role| call.on_report(env, role, id, report));
+            self.on_report(owner, id, report);
+        }
+    }
+
+    /// A transaction has failed.
+    fn on_report(&mut self, owner: Owner, id: TxId, report: Report) {
+        match owner {
+            Owner::Ping(way) => self.env.on_ping_failed(way, id),
+            Owner::Nobody | Owner::Call(..) => {
+                self.report(owner, |call, env, role| call.on_report(env, role, id, report));
+            }
+        }
+    }
+
+    /// A datagram had no way to this address: calls that wait for it to answer need not wait.
+    fn on_undeliverable(&mut self, to: SocketAddr) {
+        for way in self.env.on_undeliverable(to) {
+            let mut calls: Vec<CallId> = self.calls.keys().copied().collect();
+            calls.sort_unstable();
+            for call in calls {
+                self.with_call(call, |call, env| call.on_unreachable(env, way));
+            }
         }
     }
 
@@ -213,6 +256,7 @@ impl Core {
         let (transactions, mut ports) = self.env.split();
         let found = transactions.on_response(&mut ports, origin.peer, response.status, &response.headers);
         match found {
+            Some((id, Owner::Ping(way), true)) => self.env.on_ping_answer(way, id, &response),
             Some((id, owner, true)) => {
                 self.report(owner, |call, env, role| call.on_response(env, role, id, origin, response));
             }

@@ -1,38 +1,71 @@
 //! Who is talking: the source check that precedes everything else.
 
+use std::cmp::Ordering;
 use std::net::{IpAddr, SocketAddr};
 
+use consent::Mono;
+
+use super::Reach;
 use crate::{Config, PeerId};
+
+/// A peer that a source address may be.
+struct Candidate {
+    peer: PeerId,
+    prefix_len: u8,
+    port_matches: bool,
+}
 
 /// Finds the peer of a source address.
 ///
-/// The longest prefix wins. Among equally long ones the peer whose `address` has the source's port wins;
+/// The longest prefix wins. Among equally long ones the peer whose own address has the source's port wins;
 /// if none has, and they are all of one side, the first listed; otherwise nobody, because guessing could
-/// make a public source a district one.
-pub(crate) fn peer_of(config: &Config, source: SocketAddr) -> Option<PeerId> {
-    let ip = source.ip().to_canonical();
-    let mut best: Option<u8> = None;
-    let mut found: Option<PeerId> = None;
-    let mut by_port = false;
+/// make a public source a district one. Addresses found by name count only where nobody's networks are: no
+/// answer of DNS can take a source away from its peer.
+pub(crate) fn peer_of(config: &Config, reach: &Reach, now: Mono, source: SocketAddr) -> Option<PeerId> {
+    let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+    let configured = config.peers.iter().enumerate().filter_map(|(index, peer)| {
+        let covering = peer.allow.iter().filter(|(net, len)| covers(*net, *len, source.ip()));
+        let prefix_len = covering.map(|(_, len)| *len).max()?;
+        Some(Candidate {
+            peer: PeerId(index),
+            prefix_len,
+            port_matches: reach.has_port(PeerId(index), source),
+        })
+    });
+    let mut configured = configured.peekable();
+    if configured.peek().is_some() {
+        return choose(config, configured);
+    }
+    let named =
+        config.peers.iter().enumerate().filter(|(index, peer)| {
+            peer.allow.is_empty() && reach.is_source(PeerId(*index), now, source.ip())
+        });
+    let named = named.map(|(index, _)| PeerId(index)).map(|peer| Candidate {
+        peer,
+        prefix_len: u8::MAX,
+        port_matches: reach.has_port(peer, source),
+    });
+    choose(config, named)
+}
+
+fn choose(config: &Config, candidates: impl IntoIterator<Item = Candidate>) -> Option<PeerId> {
+    let side = |id: PeerId| config.peers.get(id.0).map(|peer| peer.side);
+    let mut best: Option<Candidate> = None;
     let mut ambiguous = false;
-    for (index, peer) in config.peers.iter().enumerate() {
-        let prefix = peer.allow.iter().filter(|(net, len)| covers(*net, *len, ip)).map(|(_, len)| *len).max();
-        let Some(prefix) = prefix else { continue };
-        let port_matches = peer.address.port() == source.port();
-        if best.is_none_or(|longest| prefix > longest) {
-            (best, found, by_port, ambiguous) = (Some(prefix), Some(PeerId(index)), port_matches, false);
+    for candidate in candidates {
+        let Some(first) = &best else {
+            best = Some(candidate);
             continue;
-        }
-        if best != Some(prefix) || by_port {
-            continue;
-        }
-        if port_matches {
-            (found, by_port, ambiguous) = (Some(PeerId(index)), true, false);
-        } else if found.and_then(|id| config.peers.get(id.0)).is_some_and(|first| first.side != peer.side) {
-            ambiguous = true;
+        };
+        let order =
+            (candidate.prefix_len, candidate.port_matches).cmp(&(first.prefix_len, first.port_matches));
+        match order {
+            Ordering::Greater => (best, ambiguous) = (Some(candidate), false),
+            Ordering::Equal => ambiguous |= side(candidate.peer) != side(first.peer),
+            Ordering::Less => {}
         }
     }
-    if ambiguous { None } else { found }
+    best.filter(|_| !ambiguous).map(|found| found.peer)
 }
 
 fn covers(net: IpAddr, prefix_len: u8, ip: IpAddr) -> bool {
@@ -58,7 +91,8 @@ mod tests {
     use consent::Side;
 
     use super::*;
-    use crate::{Limits, Peer, Transport};
+    use crate::locate::Place;
+    use crate::{Limits, Peer, Routes, Transport};
 
     fn config(peers: &[(&str, Side, &str)]) -> Config {
         let peer = |(address, side, allow): &(&str, Side, &str)| {
@@ -66,23 +100,25 @@ mod tests {
             Peer {
                 name: (*address).to_owned(),
                 side: *side,
-                address: address.parse().unwrap(),
-                transport: Transport::Udp,
+                place: Place::at(Transport::Udp, address.parse().unwrap()),
                 host: (*address).to_owned(),
                 allow: vec![(net.parse().unwrap(), len.parse().unwrap())],
+                ping_s: None,
                 parties_signalled: false,
             }
         };
         Config {
             listeners: vec![],
             peers: peers.iter().map(peer).collect(),
+            routes: Routes::default(),
             emergency: vec![],
             limits: Limits { max_calls: 1, max_message_bytes: 1, max_headers: 1, max_streams: 1 },
         }
     }
 
     fn find(config: &Config, source: &str) -> Option<usize> {
-        peer_of(config, source.parse().unwrap()).map(|id| id.0)
+        let reach = Reach::new(config);
+        peer_of(config, &reach, Mono(0), source.parse().unwrap()).map(|id| id.0)
     }
 
     #[test]

@@ -128,18 +128,6 @@ impl TransportLayer {
         self.push(Output::Stream { stream, bytes });
     }
 
-    /// The listener from which a peer is called: the first of its transport and address family.
-    pub(crate) fn listener_for(&self, peer: PeerId) -> Option<ListenerId> {
-        let peer = self.config.peers.get(peer.0)?;
-        let fits = |address: &SocketAddr| address.is_ipv4() == peer.address.is_ipv4();
-        let found = self
-            .config
-            .listeners
-            .iter()
-            .position(|listener| listener.transport == peer.transport && fits(&listener.address));
-        found.map(ListenerId)
-    }
-
     /// Takes an accepted stream, unless there are too many.
     pub(crate) fn open(
         &mut self,

@@ -56,13 +56,13 @@ fn the_second_trunk_is_tried_at_once_on_any_failure() {
 }
 
 #[test]
-fn a_silent_trunk_costs_four_seconds_and_its_late_answer_is_hung_up() {
+fn a_silent_trunk_costs_a_second_and_a_half_and_its_late_answer_is_hung_up() {
     let mut world = World::new();
     let mut a = Ua::caller(PBX, "911");
     world.send(PBX, a.invite("", &sdp(OFFER_IP, 4000, "")));
     world.expect(PBX, "SIP/2.0 100 ");
     let first = world.expect(CARRIER, "INVITE ");
-    world.advance(3_999);
+    world.advance(1_499);
     world.expect_nothing(CARRIER2);
     world.advance(1);
     let second = world.expect(CARRIER2, "INVITE ");

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use consent::{CallId, Mono, Now, Side, Wall};
+use sip_gateway::locate::{Place, Plan, Question};
 use sip_gateway::wire::{Headers, Message, NameAddr, Request, Response, parse_datagram};
 use sip_gateway::{
-    Command, Config, Core, Event, Input, Limits, Listener, ListenerId, Output, Peer, Route, StreamId,
-    Transport,
+    Command, Config, Core, Event, Input, Limits, Listener, ListenerId, Output, Peer, PeerId, Route, Routes,
+    StreamId, Transport,
 };
 
 pub const GATEWAY: &str = "10.0.0.1:5060";
@@ -41,6 +42,12 @@ pub struct World {
     /// Everything ever sent, by address.
     pub sent: Vec<(SocketAddr, Bytes)>,
     pub streams: Vec<Output>,
+    /// What DNS is asked, and not yet answered.
+    pub questions: VecDeque<(PeerId, Question)>,
+    /// Which peers became reachable, or ceased to be.
+    pub reachable: Vec<(usize, bool)>,
+    /// The plans found.
+    pub found: Vec<(PeerId, Plan)>,
     /// Counts messages in both directions; the test may lose the one with this number.
     pub passed: usize,
     pub lose: Option<usize>,
@@ -57,10 +64,10 @@ pub fn peer(name: &str, side: Side, address: &str, transport: Transport) -> Peer
     Peer {
         name: name.to_owned(),
         side,
-        address,
-        transport,
+        place: Place::at(transport, address),
         host,
         allow: vec![(address.ip(), bits)],
+        ping_s: None,
         parties_signalled: side == Side::District,
     }
 }
@@ -82,6 +89,7 @@ pub fn config() -> Config {
             peer("carrier", Side::Public, CARRIER, Transport::Udp),
             peer("carrier2", Side::Public, CARRIER2, Transport::Udp),
         ],
+        routes: Routes::default(),
         emergency: vec!["9911".to_owned()],
         limits: Limits { max_calls: 100, max_message_bytes: 65_535, max_headers: 100, max_streams: 8 },
     }
@@ -105,6 +113,9 @@ impl World {
             inboxes: BTreeMap::new(),
             sent: Vec::new(),
             streams: Vec::new(),
+            questions: VecDeque::new(),
+            reachable: Vec::new(),
+            found: Vec::new(),
             passed: 0,
             lose: None,
             open: BTreeSet::new(),
@@ -174,6 +185,9 @@ impl World {
                         self.inboxes.entry(to).or_default().push_back(bytes);
                     }
                 }
+                Output::Resolve { peer, question } => self.questions.push_back((peer, question)),
+                Output::Reachable { peer, up } => self.reachable.push((peer.0, up)),
+                Output::Found { peer, plan } => self.found.push((peer, plan)),
                 stream => self.streams.push(stream),
             }
         }

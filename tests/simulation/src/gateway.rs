@@ -343,6 +343,8 @@ impl Process {
                     sip_gateway::Output::Datagram { to, bytes, .. } => {
                         self.sent.push(Sent { from: crate::network::GATEWAY, to, bytes: bytes.to_vec() });
                     }
+                    // The peers are at addresses, so nothing is looked up; what is told of them is for people.
+                    sip_gateway::Output::Reachable { .. } => {}
                     other => machine.seen.push(Seen::Disorder(format!("no streams here: {other:?}"))),
                 }
             } else if let Some(output) = self.hub.poll_output() {

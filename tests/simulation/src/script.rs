@@ -6,7 +6,8 @@ use consent::{
     Ask, E164, Leg, Line, LineClass, NumberClass, Numbering, RetentionTag, RuleError, RuleSet, RuleVersion,
     Settings, Side,
 };
-use sip_gateway::{Config, Limits, Listener, Peer, Transport};
+use sip_gateway::locate::Place;
+use sip_gateway::{Config, Limits, Listener, Peer, Routes, Transport};
 
 use crate::clock::{MS, SECOND, Time};
 use crate::network::{CARRIER, GATEWAY, PBX, address};
@@ -58,10 +59,10 @@ pub(crate) fn config(signalled: [bool; 2]) -> Config {
     let peer = |name: &str, side, address: std::net::SocketAddr, parties_signalled| Peer {
         name: name.to_owned(),
         side,
-        address,
-        transport: Transport::Udp,
+        place: Place::at(Transport::Udp, address),
         host: address.to_string(),
         allow: vec![(address.ip(), 32)],
+        ping_s: None,
         parties_signalled,
     };
     Config {
@@ -70,6 +71,7 @@ pub(crate) fn config(signalled: [bool; 2]) -> Config {
             peer("pbx", Side::District, PBX, signalled[0]),
             peer("carrier", Side::Public, CARRIER, signalled[1]),
         ],
+        routes: Routes::default(),
         emergency: Vec::new(),
         limits: Limits { max_calls: 100, max_message_bytes: 65_535, max_headers: 200, max_streams: 10 },
     }
