@@ -277,11 +277,12 @@ impl Call {
         let Some(attempt) = self.attempts.get_mut(index) else { return };
         attempt.finished = true;
         let (unwanted, ringing) = (attempt.unwanted, attempt.ringing);
-        let sign = match report {
-            Report::TimedOut => Sign::Silent,
-            Report::Unreachable => Sign::Unreachable,
-        };
-        env.judge(Way::of(&attempt.path), sign);
+        match report {
+            // Of one that was given up this was judged long ago.
+            Report::TimedOut if unwanted => {}
+            Report::TimedOut => env.judge(Way::of(&attempt.path), Sign::Silent),
+            Report::Unreachable => env.judge(Way::of(&attempt.path), Sign::Unreachable),
+        }
         self.linger(env);
         if unwanted || self.phase != Phase::Calling {
             return;

@@ -279,22 +279,26 @@ impl Environment {
         self.arm_ping(way, next);
     }
 
-    /// Takes a sign of an address. Whether it has just ceased to be up.
-    pub(crate) fn judge(&mut self, way: Way, sign: Sign) -> bool {
+    /// Takes a sign of an address.
+    pub(crate) fn judge(&mut self, way: Way, sign: Sign) {
         let now = self.now.mono;
-        let Some(watched) = self.reach.watched(way) else { return false };
-        let before = watched.standing.is_up();
-        watched.standing.on(now, sign);
-        let fallen = before && !watched.standing.is_up();
-        self.tell_reachable(way.peer);
-        fallen
+        if let Some(watched) = self.reach.watched(way) {
+            watched.standing.on(now, sign);
+            self.tell_reachable(way.peer);
+        }
     }
 
-    /// Takes that a datagram had no way to this address. The peers of which it has just ceased to be up.
+    /// Takes that a datagram had no way to this address. What has just ceased to be up because of it.
     pub(super) fn on_undeliverable(&mut self, to: SocketAddr) -> Vec<Way> {
         let target = Target { transport: Transport::Udp, address: to };
         let ways = (0..self.config.peers.len()).map(|index| Way { peer: PeerId(index), target });
-        ways.filter(|way| self.judge(*way, Sign::Unreachable)).collect()
+        let good =
+            |reach: &mut Reach, way| reach.watched(way).is_some_and(|watched| watched.standing.is_up());
+        let fallen: Vec<Way> = ways.filter(|way| good(&mut self.reach, *way)).collect();
+        for way in &fallen {
+            self.judge(*way, Sign::Unreachable);
+        }
+        fallen
     }
 
     fn tell_reachable(&mut self, peer: PeerId) {

@@ -138,7 +138,7 @@ fn target(word: &str) -> Option<Target> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
     use std::collections::BTreeMap;
 

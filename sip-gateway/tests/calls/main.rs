@@ -14,6 +14,7 @@ mod cancel;
 mod chaos;
 mod emergency;
 mod endurance;
+mod failover;
 mod inside;
 mod passing;
 mod requests;

@@ -220,6 +220,12 @@ impl World {
         Some(Msg::new(bytes))
     }
 
+    /// Whether an INVITE is the next message at an address.
+    pub fn next_is_invite(&self, at: &str) -> bool {
+        let next = self.inboxes.get(&addr(at)).and_then(VecDeque::front);
+        next.is_some_and(|bytes| bytes.starts_with(b"INVITE "))
+    }
+
     /// The next message at an address, which starts so.
     #[track_caller]
     pub fn expect(&mut self, at: &str, start: &str) -> Msg {
