@@ -23,4 +23,4 @@ pub use command::{Command, Route};
 pub use config::{Config, Limits, Listener, ListenerId, Peer, PeerId, Routes, Transport};
 pub use event::{Change, End, EndedBy, Event, Identity, Offer};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};
-pub use shell::{ShellCounters, Sockets};
+pub use shell::{Resolver, ShellCounters, Sockets};

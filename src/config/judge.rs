@@ -9,9 +9,9 @@ use consent::{
     Ask, E164, Line, LineClass, NumberClass, Numbering, Preamble, RetentionTag, RuleError, RuleSet,
     RuleVersion, Settings, Side, Tone,
 };
-use sip_gateway::{Limits, Listener, Peer, Transport};
+use sip_gateway::{Limits, Listener, Transport};
 
-use super::{Config, KeySource, Storage, raw};
+use super::{Config, KeySource, Storage, peers, raw};
 
 /// What is wrong with a value.
 pub(super) struct Fault {
@@ -20,7 +20,11 @@ pub(super) struct Fault {
     pub(super) mend: String,
 }
 
-fn fault<T>(key: impl Into<String>, problem: impl Into<String>, mend: impl Into<String>) -> Result<T, Fault> {
+pub(super) fn fault<T>(
+    key: impl Into<String>,
+    problem: impl Into<String>,
+    mend: impl Into<String>,
+) -> Result<T, Fault> {
     Err(Fault { key: key.into(), problem: problem.into(), mend: mend.into() })
 }
 
@@ -56,6 +60,7 @@ pub(super) fn judge(file: raw::File, path: &Path, folder: &Path) -> Result<Confi
         data_dir,
         drain: Duration::from_secs(file.node.drain_s),
         gateway,
+        dns: peers::dns(&file.sip.dns)?,
         media_address,
         media_ports,
         rules,
@@ -93,7 +98,6 @@ fn unavailable(file: &raw::File, remarks: &mut Vec<String>) -> Result<(), Fault>
             ("username", peer.username.is_some()),
             ("password_file", peer.password_file.is_some()),
             ("register", peer.register == Some(true)),
-            ("options_ping_s", peer.options_ping_s.is_some_and(|seconds| seconds > 0)),
             ("srtp", peer.srtp.as_deref().is_some_and(|srtp| srtp != "off")),
         ];
         if let Some((key, _)) = keys.iter().find(|(_, present)| *present) {
@@ -140,13 +144,7 @@ fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::C
     if file.peers.is_empty() {
         return fault("peers", "nobody may talk to the gateway", "add [[peers]] for the PBX and the carrier");
     }
-    let peers = file
-        .peers
-        .iter()
-        .enumerate()
-        .map(|(index, raw)| peer(&format!("peers[{index}]"), raw))
-        .collect::<Result<Vec<_>, _>>()?;
-    check_peers(&peers)?;
+    let peers = peers::judge(&file.peers)?;
     for side in [Side::District, Side::Public] {
         if !peers.iter().any(|peer| peer.side == side) {
             remarks.push(format!(
@@ -157,6 +155,7 @@ fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::C
     }
     Ok(sip_gateway::Config {
         listeners,
+        routes: peers::routes(&file.sip.routes, &peers)?,
         peers,
         emergency: file.numbering.emergency.clone(),
         limits: Limits {
@@ -175,7 +174,7 @@ fn at_most(key: &str, value: u64, most: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-const fn side_name(side: Side) -> &'static str {
+pub(super) const fn side_name(side: Side) -> &'static str {
     match side {
         Side::District => "district",
         Side::Public => "public",
@@ -212,120 +211,6 @@ fn address(key: &str, text: &str) -> Result<SocketAddr, Fault> {
             "write it as 127.0.0.1:9090 or [::1]:9090",
         )
     })
-}
-
-fn peer(key: &str, raw: &raw::Peer) -> Result<Peer, Fault> {
-    if raw.name.is_empty() || !raw.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    {
-        return fault(format!("{key}.name"), "not a name", "use letters, digits, - and _");
-    }
-    let side = match raw.side.as_str() {
-        "district" => Side::District,
-        "public" => Side::Public,
-        other => {
-            return fault(
-                format!("{key}.side"),
-                format!("unknown side \"{other}\""),
-                "use district or public",
-            );
-        }
-    };
-    let parties_signalled = match raw.party_signals.as_deref() {
-        Some("verified") => true,
-        Some("none") | None => false,
-        Some(other) => {
-            return fault(
-                format!("{key}.party_signals"),
-                format!("unknown value \"{other}\""),
-                "use verified (after the conformance check) or none",
-            );
-        }
-    };
-    let (host, address, transport) = peer_uri(&format!("{key}.uri"), &raw.uri)?;
-    let allow = match &raw.allow {
-        None => vec![(address.ip(), if address.is_ipv4() { 32 } else { 128 })],
-        Some(networks) => networks
-            .iter()
-            .enumerate()
-            .map(|(index, text)| network(&format!("{key}.allow[{index}]"), text))
-            .collect::<Result<_, _>>()?,
-    };
-    Ok(Peer { name: raw.name.clone(), side, address, transport, host, allow, parties_signalled })
-}
-
-fn peer_uri(key: &str, uri: &str) -> Result<(String, SocketAddr, Transport), Fault> {
-    let mend = "write it as \"sip:192.0.2.10:5060;transport=udp\"";
-    let Some(rest) = uri.strip_prefix("sip:") else {
-        return fault(key, format!("\"{uri}\" is not a sip: URI"), mend);
-    };
-    let (host, parameters) = rest.split_once(';').unwrap_or((rest, ""));
-    let transport = match parameters.strip_prefix("transport=").unwrap_or("udp") {
-        "udp" => Transport::Udp,
-        "tcp" => Transport::Tcp,
-        other => return fault(key, format!("unsupported parameter or transport \"{other}\""), mend),
-    };
-    let address = host.parse::<SocketAddr>().or_else(|_| {
-        host.trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>()
-            .map(|ip| SocketAddr::new(ip, 5060))
-    });
-    match address {
-        Ok(address) => Ok((host.to_owned(), address, transport)),
-        Err(_) => fault(
-            key,
-            format!("\"{host}\" is not an IP address"),
-            "give the address itself: names are not resolved in this version",
-        ),
-    }
-}
-
-fn network(key: &str, text: &str) -> Result<(IpAddr, u8), Fault> {
-    let (ip, prefix) = text.split_once('/').map_or((text, None), |(ip, prefix)| (ip, Some(prefix)));
-    let mend = "write it as 192.0.2.0/24 or 2001:db8::/64";
-    let Ok(ip) = ip.parse::<IpAddr>() else {
-        return fault(key, format!("\"{text}\" is not a network"), mend);
-    };
-    let most = if ip.is_ipv4() { 32 } else { 128 };
-    match prefix.map_or(Ok(most), str::parse) {
-        Ok(length) if length <= most => Ok((ip, length)),
-        _ => fault(key, format!("\"{text}\" has no valid prefix length"), mend),
-    }
-}
-
-/// Two peers whose networks overlap must be told apart by the source port of their URIs.
-fn check_peers(peers: &[Peer]) -> Result<(), Fault> {
-    for (index, peer) in peers.iter().enumerate() {
-        for other in &peers[..index] {
-            let key = format!("peers[{index}]");
-            if peer.name == other.name {
-                return fault(
-                    format!("{key}.name"),
-                    format!("\"{}\" is used twice", peer.name),
-                    "rename one",
-                );
-            }
-            let overlap = peer.allow.iter().any(|a| other.allow.iter().any(|b| networks_overlap(*a, *b)));
-            if overlap && peer.address.port() == other.address.port() {
-                return fault(
-                    format!("{key}.allow"),
-                    format!("overlaps that of peer \"{}\", and their ports are the same", other.name),
-                    "give them distinct networks, or distinct ports in their uri",
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-fn networks_overlap(a: (IpAddr, u8), b: (IpAddr, u8)) -> bool {
-    let bits = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => u128::from(ip.to_bits()) << 96,
-        IpAddr::V6(ip) => ip.to_bits(),
-    };
-    let shorter = u32::from(a.1.min(b.1));
-    a.0.is_ipv4() == b.0.is_ipv4()
-        && (shorter == 0 || bits(a.0) >> (128 - shorter) == bits(b.0) >> (128 - shorter))
 }
 
 fn media(raw: &raw::Media) -> Result<(IpAddr, std::ops::RangeInclusive<u16>), Fault> {

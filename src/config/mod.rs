@@ -1,6 +1,7 @@
 //! The configuration: read, judged, and typed once. Nothing after this module sees a raw value.
 
 mod judge;
+mod peers;
 mod raw;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,8 @@ pub struct Config {
     pub drain: Duration,
     /// What the SIP core is told.
     pub gateway: sip_gateway::Config,
+    /// DNS servers for the peers' names; none: the system's.
+    pub dns: Vec<SocketAddr>,
     /// Where media is bound and advertised.
     pub media_address: IpAddr,
     /// From which ports.

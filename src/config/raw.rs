@@ -67,7 +67,20 @@ pub(super) struct Sip {
     pub(super) listen: Vec<String>,
     #[serde(default = "max_calls")]
     pub(super) max_calls: usize,
+    #[serde(default)]
+    pub(super) dns: Vec<String>,
+    #[serde(default)]
+    pub(super) routes: Routes,
     pub(super) tls: Option<toml::Value>,
+}
+
+/// Names of peers, the first to be tried first.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Routes {
+    pub(super) district: Vec<String>,
+    pub(super) public: Vec<String>,
+    pub(super) emergency: Vec<String>,
 }
 
 const fn max_calls() -> usize {

@@ -3,6 +3,7 @@
 
 mod clock;
 mod figures;
+mod found;
 mod ops;
 mod shelf;
 mod signalling;
@@ -20,7 +21,7 @@ use consent::Notice;
 use prometheus_client::metrics::gauge::Gauge;
 use recorder::prompt::PromptSet;
 use recorder::{Plane, PlaneConfig, Sealed};
-use sip_gateway::{Core, Listener, Sockets, Transport};
+use sip_gateway::{Core, Listener, PeerId, Sockets};
 use storage::{Delivery, Entry, Journal, MasterKey, Objects, Recordings, Stamped, Store};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -31,6 +32,7 @@ use crate::config::{Config, KeySource};
 use crate::hub::{self, Hub};
 use clock::Clock;
 use figures::{SignallingHealth, Sources};
+use found::Found;
 use ops::Ops;
 use shelf::{Item, Stored};
 use signalling::{Inputs, Parts, Signalling};
@@ -75,7 +77,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let objects = Arc::new(Objects::open(&config.storage.audio).map_err(Failure::unavailable)?);
     let master = master_key(&config, &objects)?;
 
-    let found = recover(&spools, &master, &journal, clock).await;
+    let recovered = recover(&spools, &master, &journal, clock).await;
 
     let (plane, media) = Plane::start(plane_config(&config, clock)?).map_err(Failure::unavailable)?;
     let (sockets, listeners, network) = bind(&config)?;
@@ -83,7 +85,12 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     gateway.listeners = listeners;
     let mut seed = [0; 32];
     storage::fill_random(&mut seed).map_err(Failure::unavailable)?;
-    let core = Core::new(Arc::new(gateway.clone()), seed);
+    let mut core = Core::new(Arc::new(gateway.clone()), seed);
+    let found = Found::open(&config.data_dir, &gateway.peers);
+    for (peer, plan) in found.plans() {
+        core.recall(clock.now(), peer, plan);
+    }
+    let resolver = sockets.resolver(config.dns.clone());
     let hub = Hub::new(config.node.clone(), Arc::new(config.rules.clone()));
 
     // So that commands find a database as soon as the service is ready. A call never waits for it.
@@ -100,12 +107,16 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let (stop_delivery, delivery_stop) = watch::channel(false);
     let delivery = Delivery::start(&journal, &config.storage.database, delivery_stop);
     let (health, told) = watch::channel(SignallingHealth::default());
-    let ops = Arc::new(Ops::new(Sources {
+    let sources = Sources {
         journal: Arc::clone(&journal),
         delivery: delivery.health(),
         signalling: told,
         unstored: Gauge::default(),
-    }));
+    };
+    let ops = Arc::new(Ops::new(sources, gateway.peers.iter().map(|peer| peer.name.clone())));
+    for peer in (0..gateway.peers.len()).map(PeerId) {
+        ops.peer_is_up(peer, core.is_up(peer));
+    }
     let (to_shelf, shelf_in) = mpsc::channel::<Item>(shelf::WAITING);
     let (shelf_out, stored) = mpsc::channel::<Stored>(shelf::WAITING);
     let shelf = tokio::spawn(shelf::run(shelf_in, shelf_out, objects, Arc::clone(&ops)));
@@ -113,13 +124,13 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         .await
         .map_err(|source| Failure::Io { what: format!("ops.listen {}", config.ops), source })?;
     let terminated = terminated().map_err(|source| Failure::Io { what: "signals".to_owned(), source })?;
-    announce(&gateway.listeners, ops_address);
-
     let parts = Parts {
         clock,
         core,
         hub,
         sockets,
+        resolver,
+        found,
         plane,
         journal: Arc::clone(&journal),
         master,
@@ -130,10 +141,11 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     };
     let inputs = Inputs { network, media, stored };
     let mut signalling = Signalling::new(parts);
-    for sealed in found {
+    for sealed in recovered {
         signalling.store(Box::new(sealed), None);
     }
-    let finished = signalling.run(inputs, terminated, config.drain).await;
+    let ready = || announce(&gateway.listeners, ops_address);
+    let finished = signalling.run(inputs, ready, terminated, config.drain).await;
     tracing::info!("no call is left; closing");
     close(finished, shelf, journal, stop_delivery, delivery).await
 }
@@ -256,13 +268,7 @@ fn terminated() -> io::Result<impl Future<Output = ()>> {
 fn announce(listeners: &[Listener], ops: SocketAddr) {
     let sip: Vec<_> = listeners
         .iter()
-        .map(|listener| {
-            let transport = match listener.transport {
-                Transport::Udp => "udp",
-                Transport::Tcp => "tcp",
-            };
-            format!("{transport}:{}", listener.address)
-        })
+        .map(|listener| format!("{}:{}", listener.transport.word(), listener.address))
         .collect();
     println!("ready sip={} ops=http://{ops}", sip.join(","));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {

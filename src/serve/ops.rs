@@ -13,8 +13,10 @@ use consent::{Direction, GateState, Reason};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use sip_gateway::PeerId;
 use storage::{Entry, Outcome, Stamped};
 use tokio::net::TcpListener;
 
@@ -31,6 +33,9 @@ pub(super) struct Ops {
     recording_failures: Counter,
     recordings_stored: Counter,
     pub(super) store_failures: Counter,
+    peer_up: Family<PeerLabels, Gauge>,
+    /// By [`PeerId`].
+    peers: Vec<PeerLabels>,
     pub(super) media_refused: Counter,
 }
 
@@ -44,6 +49,11 @@ struct CallLabels {
 struct DecisionLabels {
     gate: Word,
     reason: Word,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PeerLabels {
+    peer: String,
 }
 
 /// A word of the contract, as a label.
@@ -66,7 +76,8 @@ impl EncodeLabelValue for Word {
 }
 
 impl Ops {
-    pub(super) fn new(sources: Sources) -> Self {
+    /// With the names of the peers.
+    pub(super) fn new(sources: Sources, peers: impl IntoIterator<Item = String>) -> Self {
         let mut ops = Self {
             registry: Registry::with_prefix("earmark"),
             sources,
@@ -75,6 +86,8 @@ impl Ops {
             recording_failures: Counter::default(),
             recordings_stored: Counter::default(),
             store_failures: Counter::default(),
+            peer_up: Family::default(),
+            peers: peers.into_iter().map(|peer| PeerLabels { peer }).collect(),
             media_refused: Counter::default(),
         };
         let registry = &mut ops.registry;
@@ -87,6 +100,11 @@ impl Ops {
             "Attempts to store a recording that failed",
             ops.store_failures.clone(),
         );
+        registry.register(
+            "peer_up",
+            "Whether a peer has been found and has shown nothing bad since it last answered",
+            ops.peer_up.clone(),
+        );
         registry.register("rtp_refused", "Media packets refused in ended calls", ops.media_refused.clone());
         registry.register_collector(Box::new(ops.sources.clone()));
         ops
@@ -95,6 +113,13 @@ impl Ops {
     /// How many recordings the store has refused so far.
     pub(super) fn unstored(&self, count: usize) {
         self.sources.unstored.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets whether calls can be expected to reach a peer.
+    pub(super) fn peer_is_up(&self, peer: PeerId, up: bool) {
+        if let Some(labels) = self.peers.get(peer.0) {
+            self.peer_up.get_or_create(labels).set(up.into());
+        }
     }
 
     /// Counts what an entry says.
@@ -209,7 +234,7 @@ mod tests {
     #[test]
     fn what_the_operations_page_names_is_there() {
         let (_folder, sources) = sources(false);
-        let ops = Ops::new(sources);
+        let ops = Ops::new(sources, ["pbx".to_owned()]);
         ops.count_call(Some(Direction::Inbound), Outcome::Answered);
         ops.count_decision(GateState::Shut, Reason::NeverLine);
         let mut text = String::new();

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use consent::{CallId, Direction, E164, Permit, RecordingId};
 use recorder::{NewRecording, Plane, RecordingKey, Sealed};
-use sip_gateway::{Core, Input, Sockets};
+use sip_gateway::{Core, Input, Resolver, Sockets};
 use storage::{Entry, Journal, MasterKey, Stamped};
 use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
 use super::figures::SignallingHealth;
+use super::found::Found;
 use super::ops::Ops;
 use super::shelf::{self, Item, Stored};
 use crate::hub::{Hub, Output};
@@ -26,6 +27,9 @@ const INPUTS_AT_ONCE: usize = 64;
 
 /// How often it tells how it is.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
+/// How long the start waits for DNS to say where the peers are: a first call should find them, but DNS may be
+/// away for days.
+const FINDING: Duration = Duration::from_secs(1);
 
 /// How long the calls that are left have to end after the drain time.
 const LAST_CALLS: Duration = Duration::from_secs(3);
@@ -35,6 +39,8 @@ pub(super) struct Signalling {
     pub(super) core: Core,
     pub(super) hub: Hub,
     pub(super) sockets: Sockets,
+    pub(super) resolver: Resolver,
+    pub(super) found: Found,
     pub(super) plane: Plane,
     pub(super) journal: Arc<Journal>,
     pub(super) master: MasterKey,
@@ -64,6 +70,8 @@ pub(super) struct Parts {
     pub(super) core: Core,
     pub(super) hub: Hub,
     pub(super) sockets: Sockets,
+    pub(super) resolver: Resolver,
+    pub(super) found: Found,
     pub(super) plane: Plane,
     pub(super) journal: Arc<Journal>,
     pub(super) master: MasterKey,
@@ -77,12 +85,16 @@ pub(super) struct Parts {
 impl Signalling {
     pub(super) fn new(parts: Parts) -> Self {
         let (journalled, journalled_in) = mpsc::channel(4096);
-        let Parts { clock, core, hub, sockets, plane, journal, master, shelf, spools, ops, health } = parts;
+        let Parts {
+            clock, core, hub, sockets, resolver, found, plane, journal, master, shelf, spools, ops, health,
+        } = parts;
         Self {
             clock,
             core,
             hub,
             sockets,
+            resolver,
+            found,
             plane,
             journal,
             master,
@@ -97,20 +109,28 @@ impl Signalling {
         }
     }
 
-    /// Runs until `stop` resolves; then takes no new calls, lets those in progress go on for `drain`, and
-    /// ends what is left.
+    /// Calls `ready` once calls can be taken. Runs until `stop` resolves; then takes no new calls, lets those
+    /// in progress go on for `drain`, and ends what is left.
     pub(super) async fn run(
         mut self,
         mut inputs: Inputs,
+        ready: impl FnOnce(),
         stop: impl Future<Output = ()>,
         drain: Duration,
     ) -> Self {
         tokio::pin!(stop);
+        let mut ready = Some((ready, tokio::time::Instant::now() + FINDING));
         let mut draining: Option<tokio::time::Instant> = None;
         let mut ended_all = false;
         let mut told = tokio::time::interval(HEALTH_EVERY);
         loop {
             self.perform();
+            let is_time = |until: tokio::time::Instant| tokio::time::Instant::now() >= until;
+            if let Some((ready, _)) =
+                ready.take_if(|(_, until)| self.core.has_found_peers() || is_time(*until))
+            {
+                ready();
+            }
             if let Some(until) = draining {
                 if self.hub.calls() == 0 && self.storing == 0 {
                     return self;
@@ -147,6 +167,7 @@ impl Signalling {
                 Some(stored) = inputs.stored.recv() => self.on_stored(stored),
                 () = sleep_until(wake) => {}
                 () = sleep_until(draining) => {}
+                () = sleep_until(ready.as_ref().map(|(_, until)| *until)) => {}
             }
             self.on_time();
         }
@@ -216,10 +237,17 @@ impl Signalling {
         use sip_gateway::Output as Sip;
         match output {
             Sip::Event(event) => self.hub.on_gateway(self.clock.now(), event),
-            Sip::Datagram { listener, to, bytes } => self.sockets.send_datagram(listener, to, bytes),
+            Sip::Datagram { listener, to, bytes } => {
+                if !self.sockets.send_datagram(listener, to, bytes) {
+                    self.core.on_input(self.clock.now(), Input::Undeliverable { to });
+                }
+            }
             Sip::Stream { stream, bytes } => self.sockets.send_stream(stream, bytes),
             Sip::Connect { stream, listener, to } => self.sockets.connect(stream, listener, to),
             Sip::CloseStream { stream } => self.sockets.close_stream(stream),
+            Sip::Resolve { peer, question } => self.resolver.resolve(peer, question),
+            Sip::Found { peer, plan } => self.found.put(peer, plan),
+            Sip::Reachable { peer, up } => self.ops.peer_is_up(peer, up),
         }
     }
 

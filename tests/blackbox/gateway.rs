@@ -59,7 +59,8 @@ impl Site {
         site
     }
 
-    fn address(&self, host: u8) -> SocketAddr {
+    /// An address of this site.
+    pub(crate) fn address(&self, host: u8) -> SocketAddr {
         let [a, b] = self.network;
         (Ipv4Addr::new(127, a, b, host), 5060).into()
     }

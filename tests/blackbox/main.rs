@@ -13,7 +13,9 @@
 mod consent_line;
 mod demonstration;
 mod dispatch_line;
+mod dns;
 mod emergency;
+mod failover;
 mod faults;
 mod gateway;
 mod hostile;

@@ -121,6 +121,11 @@ impl Core {
         self.env.recall(peer, plan);
     }
 
+    /// Whether it is known of every peer where it is.
+    pub fn has_found_peers(&self) -> bool {
+        self.env.reach.has_found_all()
+    }
+
     /// Whether calls can be expected to reach a peer: it has been found, and one of its addresses at least
     /// has shown nothing bad since it last answered.
     pub fn is_up(&self, peer: PeerId) -> bool {

@@ -94,6 +94,10 @@ impl Reach {
         Some(self.peers.get(peer.0)?.directory.target_at(ip)?.address)
     }
 
+    pub(crate) fn has_found_all(&self) -> bool {
+        self.peers.iter().all(|reached| !reached.directory.plan().is_empty())
+    }
+
     pub(crate) fn is_up(&self, peer: PeerId) -> bool {
         self.peers.get(peer.0).is_some_and(|reached| reached.up)
     }

@@ -9,6 +9,7 @@
 
 mod counters;
 mod datagram;
+mod resolver;
 mod stream;
 mod supervise;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use tokio::task::JoinSet;
 use crate::{Input, Limits, Listener, ListenerId, StreamId, Transport};
 
 pub use counters::ShellCounters;
+pub use resolver::Resolver;
 
 use counters::Counters;
 use stream::{Acceptor, Link, Streams};
@@ -172,12 +174,28 @@ impl Sockets {
         }
     }
 
-    /// Sends a datagram at once, or loses and counts it.
-    pub fn send_datagram(&mut self, listener: ListenerId, to: SocketAddr, bytes: Bytes) {
+    /// Asks DNS of these servers, or of the system's where none is given; the answers come among the inputs.
+    pub fn resolver(&self, servers: Vec<SocketAddr>) -> Resolver {
+        Resolver::new(servers, self.inputs.clone())
+    }
+
+    /// Sends a datagram at once, or loses and counts it. `false` if the system knows no way there, which
+    /// is to be told in [`Input::Undeliverable`].
+    pub fn send_datagram(&mut self, listener: ListenerId, to: SocketAddr, bytes: Bytes) -> bool {
         let socket = self.bound.get(listener.0).and_then(|bound| bound.datagrams.as_ref());
         match socket.map(|socket| socket.send_to(&bytes, to)) {
-            Some(Ok(_)) => self.counters.datagrams_out.add(),
-            Some(Err(_)) | None => self.counters.datagrams_lost.add(),
+            Some(Ok(_)) => {
+                self.counters.datagrams_out.add();
+                true
+            }
+            Some(Err(error)) => {
+                self.counters.datagrams_lost.add();
+                !matches!(error.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
+            }
+            None => {
+                self.counters.datagrams_lost.add();
+                false
+            }
         }
     }
 
