@@ -286,6 +286,7 @@ mod tests {
         }
     }
 
+    /// RFC 8767 §4.
     #[test]
     fn what_is_stale_stays_in_use_while_dns_is_away() {
         let mut directory = found(60);

@@ -169,6 +169,7 @@ mod tests {
         assert_eq!(hosts(&plan.order(|_| panic!("there is nothing to draw"))), [1, 2, 3]);
     }
 
+    /// RFC 2782.
     #[test]
     fn the_running_sum_decides() {
         // Sorted by "weight 0 first" the running sums are 0, 10, 40, 100.

@@ -1,5 +1,5 @@
-//! Which of several addresses a call goes to, and what happens when they are dead (RFC 3263 §4.3, RFC 3261
-//! §21.5.4). Peers at names, pings and the routes' orders.
+//! Which of several addresses a call goes to, and what happens when they are dead. Peers at names, pings and
+//! the routes' orders.
 
 use std::net::IpAddr;
 
@@ -59,6 +59,7 @@ fn pongs(world: &mut World, at: &str, status: &str, extra: &str) {
     world.send(at, ping.answer(status, "p", extra, ""));
 }
 
+/// RFC 3263 §4.3.
 #[test]
 fn two_dead_addresses_cost_a_call_four_seconds_and_the_next_call_nothing() {
     let mut world = World::with(three());
@@ -84,6 +85,7 @@ fn two_dead_addresses_cost_a_call_four_seconds_and_the_next_call_nothing() {
     assert_eq!(world.reachable.last(), Some(&(1, true)));
 }
 
+/// RFC 3263 §4.3.
 #[test]
 fn a_503_goes_on_at_once_and_a_dead_first_one_costs_two_seconds() {
     let mut world = World::with(three());
@@ -95,6 +97,7 @@ fn a_503_goes_on_at_once_and_a_dead_first_one_costs_two_seconds() {
     completes(&mut world, &mut a, CARRIER3);
 }
 
+/// RFC 3263 §4.3.
 #[test]
 fn an_emergency_call_is_with_the_third_trunk_within_four_seconds() {
     let mut world = World::with(three());
@@ -106,6 +109,7 @@ fn an_emergency_call_is_with_the_third_trunk_within_four_seconds() {
     completes(&mut world, &mut a, CARRIER3);
 }
 
+/// RFC 3261 §9.1, §13.2.2.4.
 #[test]
 fn what_was_given_up_is_cancelled_when_it_is_heard_and_its_late_answer_hung_up() {
     let mut world = World::with(three());
@@ -135,6 +139,7 @@ fn whoever_says_trying_is_waited_for() {
     world.expect_nothing(CARRIER2);
 }
 
+/// RFC 3261 §17.1.1.2.
 #[test]
 fn the_last_address_is_waited_for_until_timer_b() {
     let mut world = World::new();
@@ -146,6 +151,7 @@ fn the_last_address_is_waited_for_until_timer_b() {
     world.assert_clean();
 }
 
+/// RFC 3261 §20.33, §21.5.4.
 #[test]
 fn retry_after_is_honoured_for_its_time_and_no_longer_than_five_minutes() {
     for (header, silent_s) in [("120 (in maintenance);duration=60", 120), ("7200", 300), ("soon", 30)] {
@@ -206,6 +212,7 @@ fn a_call_is_never_refused_on_suspicion_suspects_come_before_those_who_asked_for
     }
 }
 
+/// RFC 3261 §11.
 #[test]
 fn pings_find_the_dead_before_a_call_does_and_see_them_return() {
     let mut world = pinged(30);
@@ -260,6 +267,7 @@ fn an_address_that_is_up_is_pinged_at_its_interval_and_a_dead_one_each_five_seco
     world.expect_nothing(PBX);
 }
 
+/// RFC 3261 §11, §21.5.4.
 #[test]
 fn a_ping_answered_503_closes_and_nobody_is_pinged_before_its_time() {
     let mut world = pinged(2);
@@ -274,6 +282,7 @@ fn a_ping_answered_503_closes_and_nobody_is_pinged_before_its_time() {
     world.expect(CARRIER, "OPTIONS ");
 }
 
+/// RFC 3261 §18.4; RFC 3263 §4.3.
 #[test]
 fn a_datagram_that_cannot_leave_sends_waiting_calls_on_at_once() {
     let mut world = World::with(three());
@@ -294,6 +303,7 @@ fn a_datagram_that_cannot_leave_sends_waiting_calls_on_at_once() {
     world.expect(PBX, "INVITE ");
 }
 
+/// RFC 3261 §18.4; RFC 3263 §4.3.
 #[test]
 fn a_stream_that_cannot_be_connected_is_passed_over_next_time() {
     let mut config = three();
@@ -401,6 +411,7 @@ fn found() -> World {
     world
 }
 
+/// RFC 3263 §4.1, §4.2, §4.3.
 #[test]
 fn a_peer_at_a_name_is_found_before_any_call_and_called_in_the_order_of_its_srv() {
     let mut world = found();
@@ -433,6 +444,7 @@ fn who_talks_from_an_address_that_was_found_is_that_peer() {
     world.expect_nothing(STRANGER);
 }
 
+/// RFC 8767 §4.
 #[test]
 fn with_dns_away_the_addresses_found_stay_in_use_and_nothing_waits() {
     let mut world = found();
@@ -563,6 +575,7 @@ fn without_any_way_at_all_a_call_is_answered_503() {
     world.command(Command::Drain);
 }
 
+/// RFC 2782.
 #[test]
 fn the_same_seed_draws_the_same_order_and_calls_are_shared_by_weight() {
     let weighted = |question: &Question| match question {

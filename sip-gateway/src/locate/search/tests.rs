@@ -140,6 +140,7 @@ const RFC_3263: &str = "
     server2.example.com A 192.0.2.2
     server3.example.com A 192.0.2.3";
 
+/// RFC 3263 §4.1, §4.2.
 #[test]
 fn the_example_of_rfc_3263_gives_tcp_with_its_two_servers() {
     let zone = zone_of(RFC_3263);
@@ -153,6 +154,7 @@ fn the_example_of_rfc_3263_gives_tcp_with_its_two_servers() {
     );
 }
 
+/// RFC 3263 §4.1, §4.2.
 #[test]
 fn an_address_is_itself_and_asks_nothing() {
     let zone = zone_of("");
@@ -167,6 +169,7 @@ fn an_address_is_itself_and_asks_nothing() {
     }
 }
 
+/// RFC 3263 §4.1, §4.2.
 #[test]
 fn a_name_with_a_port_is_its_addresses_there() {
     let zone = zone_of(
@@ -177,6 +180,7 @@ fn a_name_with_a_port_is_its_addresses_there() {
     assert_eq!(zone.asked(BOTH, "pbx.example:5080"), [addresses("pbx.example")]);
 }
 
+/// RFC 3263 §4.1, §4.2.
 #[test]
 fn a_name_with_a_transport_skips_naptr() {
     let zone = zone_of(RFC_3263);
@@ -187,6 +191,7 @@ fn a_name_with_a_transport_skips_naptr() {
     assert_eq!(plain.steps(BOTH, "pbx.example;tcp"), ["0 0 tcp:192.0.2.1:5060"]);
 }
 
+/// RFC 3263 §4.1.
 #[test]
 fn without_naptr_every_transport_of_ours_is_asked_in_our_order() {
     let zone = zone_of(
@@ -200,6 +205,7 @@ fn without_naptr_every_transport_of_ours_is_asked_in_our_order() {
     assert_eq!(zone.steps(TCP, "example"), ["0 0 tcp:192.0.2.1:5061"]);
 }
 
+/// RFC 3263 §4.1, §4.2.
 #[test]
 fn without_any_srv_a_bare_name_is_called_by_udp_at_5060() {
     let zone = zone_of("pbx.example A 192.0.2.1");
@@ -215,6 +221,7 @@ fn without_any_srv_a_bare_name_is_called_by_udp_at_5060() {
     assert_eq!(named.steps(BOTH, "a.example"), ["0 0 tcp:192.0.2.1:5060"], "NAPTR chose the transport");
 }
 
+/// RFC 3263 §4.1.
 #[test]
 fn naptr_records_that_are_not_for_us_are_passed_over() {
     for naptr in [
@@ -233,6 +240,7 @@ fn naptr_records_that_are_not_for_us_are_passed_over() {
     assert_eq!(zone.steps(BOTH, "a.example"), ["0 0 udp:192.0.2.1:1"], "in either case of letters");
 }
 
+/// RFC 3403 §4.1.
 #[test]
 fn preference_orders_services_of_one_order_and_a_higher_order_counts_no_more() {
     let hosts = "
@@ -249,6 +257,7 @@ fn preference_orders_services_of_one_order_and_a_higher_order_counts_no_more() {
     assert_eq!(zone_of(&format!("{higher}{hosts}")).steps(BOTH, "example"), ["0 0 tcp:192.0.2.2:5060"]);
 }
 
+/// RFC 2782.
 #[test]
 fn the_example_of_rfc_2782_goes_by_priority_and_keeps_the_weights() {
     let zone = zone_of(
@@ -270,6 +279,7 @@ fn the_example_of_rfc_2782_goes_by_priority_and_keeps_the_weights() {
     assert_eq!(zone.steps(TCP, "example;tcp"), expected);
 }
 
+/// RFC 2782.
 #[test]
 fn a_target_of_a_dot_means_no_such_service() {
     let zone = zone_of("_sip._udp.example SRV 0 0 0 .\nexample A 192.0.2.1");
