@@ -14,7 +14,7 @@
 //! that the failure of a better protocol never leads to a worse one. SRV records go by priority, and
 //! within one by weight, drawn anew for each call. A target `.` means that there is no such service.
 //!
-//! [`search`] is a function of the answers at hand: where one is missing it names the question. [`Directory`]
+//! `search` is a function of the answers at hand: where one is missing it names the question. `Directory`
 //! keeps the answers of one peer, asks again at half of their time, and goes on with what it last found while
 //! DNS is away, or knows nothing any more (RFC 8767).
 //!
