@@ -14,13 +14,11 @@ use super::grammar::{is_token, split_list};
 #[expect(missing_docs, reason = "each constant is the name it spells")]
 pub mod name {
     pub const ACCEPT: &str = "Accept";
-    pub const ALERT_INFO: &str = "Alert-Info";
     pub const ALLOW: &str = "Allow";
     pub const ALLOW_EVENTS: &str = "Allow-Events";
     pub const AUTHORIZATION: &str = "Authorization";
     pub const CALL_ID: &str = "Call-ID";
     pub const CONTACT: &str = "Contact";
-    pub const CONTENT_DISPOSITION: &str = "Content-Disposition";
     pub const CONTENT_ENCODING: &str = "Content-Encoding";
     pub const CONTENT_LENGTH: &str = "Content-Length";
     pub const CONTENT_TYPE: &str = "Content-Type";
@@ -29,12 +27,10 @@ pub mod name {
     pub const EVENT: &str = "Event";
     pub const EXPIRES: &str = "Expires";
     pub const FROM: &str = "From";
-    pub const GEOLOCATION: &str = "Geolocation";
     pub const HISTORY_INFO: &str = "History-Info";
     pub const MAX_FORWARDS: &str = "Max-Forwards";
     pub const MIN_SE: &str = "Min-SE";
     pub const P_ASSERTED_IDENTITY: &str = "P-Asserted-Identity";
-    pub const P_PREFERRED_IDENTITY: &str = "P-Preferred-Identity";
     pub const PRIVACY: &str = "Privacy";
     pub const PROXY_AUTHENTICATE: &str = "Proxy-Authenticate";
     pub const PROXY_AUTHORIZATION: &str = "Proxy-Authorization";
@@ -50,14 +46,12 @@ pub mod name {
     pub const RETRY_AFTER: &str = "Retry-After";
     pub const ROUTE: &str = "Route";
     pub const RSEQ: &str = "RSeq";
-    pub const SERVER: &str = "Server";
     pub const SESSION_EXPIRES: &str = "Session-Expires";
     pub const SUBJECT: &str = "Subject";
     pub const SUPPORTED: &str = "Supported";
     pub const TIMESTAMP: &str = "Timestamp";
     pub const TO: &str = "To";
     pub const UNSUPPORTED: &str = "Unsupported";
-    pub const USER_AGENT: &str = "User-Agent";
     pub const VIA: &str = "Via";
     pub const WARNING: &str = "Warning";
     pub const WWW_AUTHENTICATE: &str = "WWW-Authenticate";

@@ -70,11 +70,6 @@ impl<'a> Via<'a> {
         self.params.get("received")?.trim_matches(['[', ']']).parse().ok()
     }
 
-    /// Whether the sender asks for a symmetric response (an `rport` flag, RFC 3581 §3).
-    pub fn asks_rport(&self) -> bool {
-        self.params.get("rport") == Some("")
-    }
-
     /// The `rport` filled in by the far end.
     pub fn rport(&self) -> Option<u16> {
         self.params.get("rport").and_then(decimal)
