@@ -70,7 +70,7 @@ pub struct Peer {
 /// Bounds; beyond each, what happens is stated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Calls at once; beyond: 503 with Retry-After. Emergency calls are never refused.
+    /// Calls at once; beyond: 503 with Retry-After. Emergency and dispatch calls are never refused for it.
     pub max_calls: usize,
     /// Bytes of one message; beyond: 513 on a stream where a header was readable, else dropped and counted.
     pub max_message_bytes: usize,

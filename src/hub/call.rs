@@ -80,12 +80,7 @@ impl Call {
         rules: &Arc<RuleSet>,
         out: &mut VecDeque<Output>,
     ) -> (CallId, Self) {
-        let to_line = offer.side == Side::Public || rules.is_line(&offer.request_user);
-        let direction = match (offer.side, to_line && !offer.emergency) {
-            (Side::Public, _) => Direction::Inbound,
-            (Side::District, true) => Direction::Internal,
-            (Side::District, false) => Direction::Outbound,
-        };
+        let direction = direction(offer, rules);
         let facts = facts(offer, direction);
         let epoch = EpochCounter::default();
         let mut actions = Vec::new();
@@ -512,6 +507,20 @@ impl Call {
 
     fn is_dispatch_line(&self, identity: &Identity) -> bool {
         self.rules.line(caller_user(identity)).is_some_and(|line| line.class == LineClass::Dispatch)
+    }
+}
+
+/// Whether an offered call's line is a dispatch line.
+pub(super) fn is_dispatch(offer: &Offer, rules: &RuleSet) -> bool {
+    let line = rules.line_of(&facts(offer, direction(offer, rules)));
+    line.is_some_and(|line| line.class == LineClass::Dispatch)
+}
+
+fn direction(offer: &Offer, rules: &RuleSet) -> Direction {
+    match offer.side {
+        Side::Public => Direction::Inbound,
+        Side::District if !offer.emergency && rules.is_line(&offer.request_user) => Direction::Internal,
+        Side::District => Direction::Outbound,
     }
 }
 

@@ -196,6 +196,13 @@ impl Hub {
     }
 }
 
+/// Whether an offered call's line is a dispatch line, as the hub will find: what the SIP core is to be told
+/// (`sip_gateway::Core::new`), so that it never refuses one at its own limits.
+#[must_use]
+pub fn is_dispatch(offer: &sip_gateway::Offer, rules: &RuleSet) -> bool {
+    call::is_dispatch(offer, rules)
+}
+
 /// The entry for a recording that an earlier process left; `None` if not one sample of it has a basis.
 #[must_use]
 pub fn found(sealed: &Sealed) -> Option<storage::Entry> {

@@ -179,6 +179,44 @@ fn at_the_limit_a_dispatch_call_goes_on_and_another_is_refused_with_a_record() {
 }
 
 #[test]
+fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
+    let mut lines = vec![line(DISPATCH, LineClass::Dispatch), line("+18607427320", LineClass::Union)];
+    lines[0].aliases = vec!["+18607427330".parse().unwrap()];
+    let numbering = Numbering::new("1", "860", "9").unwrap();
+    let rules = RuleSet::new(RuleVersion(1), numbering, lines, Vec::new(), Settings::default()).unwrap();
+    let rules = Arc::new(rules);
+    let called = |side, user: &str| offer(side, user);
+    let calling = |side, asserted: Option<&str>, from: &str| {
+        let mut offer = offer(side, "98605550123");
+        offer.caller.asserted = asserted.map(str::to_owned);
+        offer.caller.from = from.to_owned();
+        offer
+    };
+    let to_by_name = Offer { to_user: DISPATCH.to_owned(), ..offer(Side::Public, "7427399") };
+    let diverted = Offer { diverted_from: vec![DISPATCH.to_owned()], ..offer(Side::District, "7427320") };
+    for (offer, dispatch) in [
+        (called(Side::Public, DISPATCH), true),
+        (called(Side::Public, "860-742-7331"), true),
+        (called(Side::Public, "7427331;phone-context=+1860"), true),
+        (called(Side::Public, "7427330"), true),
+        (called(Side::District, "918607427331"), true),
+        (calling(Side::District, Some("8607427331"), "100"), true),
+        (calling(Side::District, None, "7427331"), true),
+        (calling(Side::Public, None, "7427331"), false),
+        (called(Side::Public, "7427399"), false),
+        (to_by_name, false),
+        // A union line is above a dispatch line, whichever comes first.
+        (diverted, false),
+    ] {
+        assert_eq!(super::is_dispatch(&offer, &rules), dispatch, "{offer:?}");
+        let mut hub = Hub::new("gw1".to_owned(), Arc::clone(&rules));
+        hub.on_gateway(at(0), Event::Offered(Box::new(Offer { over_limit: true, ..offer })));
+        let refused = |output: &Output| matches!(output, Output::Gateway(Sip::Refuse { .. }));
+        assert_eq!(drain(&mut hub).iter().any(refused), !dispatch);
+    }
+}
+
+#[test]
 fn the_epoch_is_raised_before_a_new_party_is_known_to_anybody() {
     let mut hub = hub();
     hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, "7427310"))));

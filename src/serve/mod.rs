@@ -85,13 +85,15 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     gateway.listeners = listeners;
     let mut seed = [0; 32];
     storage::fill_random(&mut seed).map_err(Failure::unavailable)?;
-    let mut core = Core::new(Arc::new(gateway.clone()), seed);
+    let rules = Arc::new(config.rules.clone());
+    let hub = Hub::new(config.node.clone(), Arc::clone(&rules));
+    let is_dispatch = move |offer: &_| hub::is_dispatch(offer, &rules);
+    let mut core = Core::new(Arc::new(gateway.clone()), seed, is_dispatch);
     let found = Found::open(&config.data_dir, &gateway.peers);
     for (peer, plan) in found.plans() {
         core.recall(clock.now(), peer, plan);
     }
     let resolver = sockets.resolver(config.dns.clone());
-    let hub = Hub::new(config.node.clone(), Arc::new(config.rules.clone()));
 
     // So that commands find a database as soon as the service is ready. A call never waits for it.
     match tokio::time::timeout(DATABASE_AT_START, Store::open(&config.storage.database)).await {

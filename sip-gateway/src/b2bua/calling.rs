@@ -177,7 +177,7 @@ impl Call {
         let (mut sent, path) = (dialog.ack(acceptance.other_sequence), dialog.path);
         sent.headers.push(name::MAX_FORWARDS, ack.map_or(70, super::offering::hops_left).to_string());
         if let Some(ack) = ack {
-            forward::copy_end_to_end(&ack.headers, &mut sent.headers, self.emergency);
+            forward::copy_end_to_end(&ack.headers, &mut sent.headers, self.is_emergency());
             match self.pass_body(env, acceptance.from, &ack.headers, &ack.body) {
                 Passed::On(body, found) => {
                     if let Some(found) = found.filter(|_| self.session.offerer() == Some(to)) {
@@ -268,7 +268,7 @@ impl Call {
         if unwanted || self.phase != Phase::Calling {
             return;
         }
-        let failover = self.emergency || (matches!(response.status, 408 | 503) && !ringing);
+        let failover = self.is_emergency() || (matches!(response.status, 408 | 503) && !ringing);
         self.end_attempt(env, response, failover);
     }
 
@@ -287,7 +287,7 @@ impl Call {
         if unwanted || self.phase != Phase::Calling {
             return;
         }
-        self.end_attempt(env, &Response::new(report.status()), self.emergency || !ringing);
+        self.end_attempt(env, &Response::new(report.status()), self.is_emergency() || !ringing);
     }
 
     fn end_attempt(&mut self, env: &mut Environment, failure: &Response, failover: bool) {
@@ -304,7 +304,7 @@ impl Call {
     pub(super) fn on_ringing_too_long(&mut self, env: &mut Environment) {
         if self.phase == Phase::Calling {
             self.cancel_attempts(env, None, None);
-            self.end_attempt(env, &Response::new(408), self.emergency);
+            self.end_attempt(env, &Response::new(408), self.is_emergency());
         }
     }
 
@@ -405,7 +405,7 @@ impl Call {
                 Passed::On(body, Some(found.media()))
             }
             Ok(None) => Passed::On(body.clone(), None),
-            Err(_) if self.emergency => Passed::On(body.clone(), None),
+            Err(_) if self.is_emergency() => Passed::On(body.clone(), None),
             Err(_) => Passed::Unreadable,
         }
     }

@@ -135,20 +135,33 @@ impl Call {
         if answered {
             self.hang_up(env, reason);
         } else if let Some(response) = final_response {
-            let reply = self.reply(env, &self.invite, &self.back, &self.tag, response);
-            env.respond(self.server, &reply);
-            self.over = [true, true];
+            self.fail_invite(env, response);
         }
         self.cancel_attempts(env, None, reason);
         self.invite.body = bytes::Bytes::new();
         self.linger(env);
     }
 
-    /// Keeps an ended call for as long as something may still come of it.
+    /// Answers the caller's INVITE with a failure. Where nothing went on, that is all that is left of the
+    /// call; an emergency call keeps the place that it has.
+    fn fail_invite(&mut self, env: &mut Environment, failure: &Response) {
+        let unsent = self.is_unsent();
+        let tag = if unsent { env.tag_for(&self.invite.headers) } else { self.tag.clone() };
+        let reply = self.reply(env, &self.invite, &self.back, &tag, failure);
+        if unsent && !self.is_emergency() {
+            env.refuse(self.server, &reply);
+        } else {
+            env.respond(self.server, &reply);
+        }
+        self.over = [true, true];
+    }
+
+    /// Keeps an ended call for as long as something may still come of it: not at all if nothing went on.
     pub(super) fn linger(&mut self, env: &mut Environment) {
         if self.phase != Phase::Ended {
             return;
         }
+        self.done |= self.is_unsent();
         let settled = self.acceptance.is_none()
             && self.orphans.is_empty()
             && self.forks.len() <= 1

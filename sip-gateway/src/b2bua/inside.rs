@@ -76,7 +76,7 @@ impl Call {
             Method::OPTIONS => return Some(capabilities()),
             Method::REFER if Self::is_public(env, place.peer) => 403,
             Method::REFER => 501,
-            Method::PRACK if self.emergency => return self.judge_passing(place, request),
+            Method::PRACK if self.is_emergency() => return self.judge_passing(place, request),
             Method::SUBSCRIBE | Method::PUBLISH | Method::REGISTER | Method::PRACK => {
                 let mut refusal = Response::new(405);
                 refusal.headers.push(name::ALLOW, ALLOW);
@@ -97,7 +97,7 @@ impl Call {
         let unsupported: Vec<&str> = request
             .headers
             .list(name::REQUIRE)
-            .filter(|option| !self.emergency && !passes_option(option))
+            .filter(|option| !self.is_emergency() && !passes_option(option))
             .collect();
         if !unsupported.is_empty() {
             let mut refusal = Response::new(420);
@@ -150,7 +150,7 @@ impl Call {
         if request.method == Method::INVITE {
             env.respond(server, &Response::to(&request.headers, 100));
         }
-        let emergency = self.emergency;
+        let emergency = self.is_emergency();
         let invite_sequence = self.invite_sequence(place.fork, to);
         let Some(dialog) = self.dialog(place.fork, to) else { return };
         let (mut sent, path) = (dialog.request(request.method.clone()), dialog.path);
@@ -235,7 +235,7 @@ impl Call {
         let Some(relay) = self.relays.get(index) else { return };
         if response.status > 100 && relay.request.method == Method::INVITE {
             let mut bare = response.clone();
-            if !self.emergency {
+            if !self.is_emergency() {
                 bare.body = Bytes::new();
                 bare.headers.remove(name::CONTENT_TYPE);
             }

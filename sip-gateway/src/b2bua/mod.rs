@@ -42,7 +42,7 @@ use consent::{CallId, Leg, Side};
 
 use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
-use crate::transaction::{Report, T1_64_MS, T4_MS, TxId};
+use crate::transaction::{Class, Report, T1_64_MS, T4_MS, TxId};
 use crate::wire::{Request, Response, name};
 use crate::{EndedBy, Event, PeerId, Route};
 use identity::FarEnd;
@@ -194,7 +194,7 @@ struct Relay {
 /// One call.
 pub(crate) struct Call {
     id: CallId,
-    emergency: bool,
+    class: Class,
     phase: Phase,
     /// A's INVITE, where its responses go, and the To tag of those that belong to no fork.
     invite: Request,
@@ -230,14 +230,24 @@ impl Call {
         self.id
     }
 
-    /// The To tag of what we answer for no callee in particular.
-    pub(crate) fn tag(&self) -> &str {
-        &self.tag
+    /// The To tag of what we answer for no callee in particular; `None` while it is that of an answer
+    /// without a call, because no INVITE of ours went on and no dialog can come of it.
+    pub(crate) fn tag(&self) -> Option<&str> {
+        (!self.is_unsent()).then_some(self.tag.as_str())
     }
 
     /// Whether nothing more is to come.
     pub(crate) const fn is_done(&self) -> bool {
         self.done
+    }
+
+    const fn is_emergency(&self) -> bool {
+        matches!(self.class, Class::Emergency)
+    }
+
+    /// Whether no INVITE of ours went on.
+    const fn is_unsent(&self) -> bool {
+        self.attempts.is_empty()
     }
 
     /// Gives back all that the call holds outside itself.
@@ -332,7 +342,7 @@ impl Call {
         let a = Dialog::of_uas(env, &self.invite, &tag, self.back);
         let fork = self.forks.len();
         for (leg, dialog, peer) in [(Leg::A, &a, self.peer), (Leg::B, &b, made.path.peer)] {
-            let place = crate::core::DialogPlace { call: self.id, leg, fork, peer };
+            let place = crate::core::DialogPlace { call: self.id, leg, fork, peer, class: self.class };
             env.dialogs.insert(dialog.id.clone(), place);
         }
         self.forks.push(Fork { attempt, dialogs: [a, b] });
@@ -366,7 +376,7 @@ impl Call {
             reply.headers.copy(&request.headers, name::RECORD_ROUTE);
             reply.headers.push(name::CONTACT, env.contact(path));
         }
-        forward::copy_end_to_end(&response.headers, &mut reply.headers, self.emergency);
+        forward::copy_end_to_end(&response.headers, &mut reply.headers, self.is_emergency());
         reply.body = response.body.clone();
         reply
     }

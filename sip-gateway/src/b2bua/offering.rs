@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use consent::{CallId, Side};
+use consent::Side;
 
 use super::identity::{FarEnd, diverted_from, identity, user_of};
 use super::session::{self, Session};
@@ -11,9 +11,9 @@ use super::{
     RelayAddresses, Role, SILENCE_MS, forward,
 };
 use crate::core::{Environment, Origin, Path};
-use crate::transaction::TxId;
+use crate::transaction::{Class, TxId};
 use crate::wire::{Method, NameAddr, Request, Response, SipUri, Uri, max_forwards, name};
-use crate::{Config, EndedBy, Event, Offer, PeerId, Route};
+use crate::{EndedBy, Event, Offer, PeerId, Route};
 
 /// RFC 3261 §8.1.1.6.
 const MAX_FORWARDS: u8 = 70;
@@ -34,47 +34,45 @@ impl Call {
         }
     }
 
-    /// Takes an initial INVITE, with its [`Self::offered_media`], and tells the hub of it.
+    /// Takes an initial INVITE and tells the hub of it, with its [`Self::describe_offer`] and
+    /// [`Self::offered_media`].
     pub(crate) fn offer(
         env: &mut Environment,
         origin: Origin,
         server: TxId,
         invite: Request,
-        emergency: bool,
-        over_limit: bool,
-        media: Option<crate::LegMedia>,
+        class: Class,
+        offer: Offer,
     ) -> Self {
-        let id = env.generator.call(env.now.wall);
-        let mut call = Self::new(env, id, origin, server, invite, emergency);
-        if let Some(media) = media.clone() {
+        let mut call = Self::new(env, &offer, origin, server, invite, class);
+        if let Some(media) = offer.media.clone() {
             let told = call.session.describe(consent::Leg::A, media, false);
             call.tell(env, told);
         }
-        env.transactions.set_owner(server, Owner::Call(id, Role::Invite));
+        env.transactions.set_owner(server, Owner::Call(call.id, Role::Invite));
         env.live_calls += 1;
         env.counters().calls_offered += 1;
-        let decision_ms = if emergency { EMERGENCY_DECISION_MS } else { DECISION_MS };
+        let decision_ms = if offer.emergency { EMERGENCY_DECISION_MS } else { DECISION_MS };
         call.arm(env, CallTimer::Decision, decision_ms);
-        tracing::debug!(call = %id, emergency, over_limit, "offered");
-        let offer = call.describe_offer(&env.config, over_limit, media);
+        tracing::debug!(call = %call.id, ?class, over_limit = offer.over_limit, "offered");
         env.emit(Event::Offered(Box::new(offer)));
         call
     }
 
     fn new(
         env: &mut Environment,
-        id: CallId,
+        offer: &Offer,
         origin: Origin,
         server: TxId,
         invite: Request,
-        emergency: bool,
+        class: Class,
     ) -> Self {
         let from = invite.headers.first(name::FROM).unwrap_or_default();
         let far_end = FarEnd::new(&invite.headers, from);
         let session_ids = [env.generator.session(), env.generator.session()];
         Self {
-            id,
-            emergency,
+            id: offer.call,
+            class,
             phase: Phase::Waiting,
             server,
             peer: origin.peer,
@@ -102,24 +100,30 @@ impl Call {
         }
     }
 
-    fn describe_offer(&self, config: &Config, over_limit: bool, media: Option<crate::LegMedia>) -> Offer {
-        let headers = &self.invite.headers;
-        let peer = config.peers.get(self.peer.0);
+    /// What an initial INVITE offers, under a new call's id and without its media.
+    pub(crate) fn describe_offer(
+        env: &mut Environment,
+        origin: Origin,
+        invite: &Request,
+        emergency: bool,
+    ) -> Offer {
+        let headers = &invite.headers;
+        let peer = env.config.peers.get(origin.peer.0);
         let side = peer.map_or(Side::Public, |peer| peer.side);
         let trusted = side == Side::District;
         Offer {
-            call: self.id,
-            peer: self.peer,
+            call: env.generator.call(env.now.wall),
+            peer: origin.peer,
             side,
             parties_signalled: peer.is_some_and(|peer| peer.parties_signalled),
-            emergency: self.emergency,
-            over_limit,
-            request_user: request_user(&self.invite.uri),
+            emergency,
+            over_limit: env.live_calls >= env.config.limits.max_calls,
+            request_user: request_user(&invite.uri),
             to_user: headers.first(name::TO).map_or_else(String::new, user_of),
             diverted_from: if trusted { diverted_from(headers) } else { Vec::new() },
             caller: identity(headers, name::FROM, trusted),
             sip_call_id: headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
-            media,
+            media: None,
         }
     }
 
@@ -147,7 +151,7 @@ impl Call {
         if self.phase != Phase::Waiting {
             return;
         }
-        if self.emergency {
+        if self.is_emergency() {
             // Nothing refuses an emergency call.
             return self.on_no_decision(env);
         }
@@ -163,7 +167,7 @@ impl Call {
         if self.phase != Phase::Waiting {
             return;
         }
-        if self.emergency {
+        if self.is_emergency() {
             tracing::warn!(call = %self.id, "emergency call goes on without the hub");
             return self.proceed(env, &Route { side: Side::Public, user: None }, Vec::new());
         }
@@ -206,7 +210,8 @@ impl Call {
             cancelled: false,
             reason: None,
         });
-        self.arm(env, CallTimer::Silence, if self.emergency { EMERGENCY_SILENCE_MS } else { SILENCE_MS });
+        let silence_ms = if self.is_emergency() { EMERGENCY_SILENCE_MS } else { SILENCE_MS };
+        self.arm(env, CallTimer::Silence, silence_ms);
     }
 
     fn invite_for(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Request {
@@ -221,12 +226,12 @@ impl Call {
         headers.push(name::FROM, address_at(from, &own_host, None, Some(&env.generator.tag())));
         let to = self.invite.headers.first(name::TO).unwrap_or_default();
         let to_user =
-            user.as_deref().filter(|_| self.emergency || user_of(to) == request_user(&self.invite.uri));
+            user.as_deref().filter(|_| self.is_emergency() || user_of(to) == request_user(&self.invite.uri));
         headers.push(name::TO, address_at(to, &host, to_user, None));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path));
-        forward::copy_end_to_end(&self.invite.headers, headers, self.emergency);
+        forward::copy_end_to_end(&self.invite.headers, headers, self.is_emergency());
         invite.body = self.offered_body(own_ip(env, path));
         invite
     }
@@ -234,7 +239,7 @@ impl Call {
     /// The user part to dial, where it is not the one received.
     fn dialled_user(&self, env: &Environment) -> Option<String> {
         let routed = self.route.as_ref().and_then(|route| route.user.clone());
-        routed.or_else(|| if self.emergency { env.emergency_number(&self.invite.uri) } else { None })
+        routed.or_else(|| if self.is_emergency() { env.emergency_number(&self.invite.uri) } else { None })
     }
 
     fn offered_body(&mut self, host: IpAddr) -> bytes::Bytes {

@@ -19,9 +19,9 @@ pub struct Counters {
     pub dropped_stray_response: u64,
     /// ACKs that belong to no dialog.
     pub dropped_stray_ack: u64,
-    /// Requests of calls, new or not, dropped or refused because the transaction table is full.
+    /// Requests of calls, new or not, refused because their room in the transaction table is full.
     pub shed_transactions: u64,
-    /// Initial INVITEs refused because the hard cap on calls is reached.
+    /// Initial INVITEs refused without asking the hub: while draining, or ordinary ones beyond the limits.
     pub shed_calls: u64,
     /// Streams closed: beyond the limit, from no peer, unframeable, or idle within a message.
     pub closed_streams: u64,

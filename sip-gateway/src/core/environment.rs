@@ -14,7 +14,7 @@ use crate::b2bua::{CallTimer, Owner};
 use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
 use crate::emergency::Matcher;
 use crate::locate::{Target, listener_for};
-use crate::transaction::{NewClient, Transactions, TxId, TxTimer};
+use crate::transaction::{Class, NewClient, Room, Transactions, TxId, TxTimer};
 use crate::wire::{Headers, Method, Request, Response, Via, name};
 use crate::{Config, Event, ListenerId, PeerId, StreamId, Transport};
 
@@ -45,6 +45,8 @@ pub(crate) struct DialogPlace {
     pub(crate) leg: Leg,
     pub(crate) fork: usize,
     pub(crate) peer: PeerId,
+    /// The class of the call.
+    pub(crate) class: Class,
 }
 
 /// Everything beside the calls themselves.
@@ -115,6 +117,17 @@ impl Environment {
         transactions.respond(&mut ports, id, response.status, bytes);
     }
 
+    /// Refuses an INVITE of which nothing went on: its transaction waits for the ACK among the refusals and
+    /// leaves its place to another call. Without room there the answer goes out once (RFC 3261 §8.2.7).
+    pub(crate) fn refuse(&mut self, id: TxId, response: &Response) {
+        let moved = self.transactions.move_to(id, Room::Refusal);
+        self.respond(id, response);
+        if moved.is_err() {
+            let (transactions, mut ports) = self.split();
+            transactions.abandon(&mut ports, id);
+        }
+    }
+
     /// Sends a request in a new transaction. Its fields are whole but for Via, which is put on here.
     pub(crate) fn request(&mut self, path: Path, mut request: Request, owner: Owner) -> TxId {
         let branch = self.stamp_via(&path, &mut request);
@@ -177,14 +190,19 @@ impl Environment {
     /// Gives the To of a response a tag, if it has none (RFC 3261 §8.2.6.2): the same one whenever the
     /// same request is answered, and for a CANCEL the same as for its INVITE.
     pub(crate) fn add_to_tag(&self, headers: &mut Headers) {
+        let tag = self.tag_for(headers);
+        add_tag(headers, &tag);
+    }
+
+    /// That tag, of a request or its response.
+    pub(crate) fn tag_for(&self, headers: &Headers) -> String {
         let via = headers.first(name::VIA).and_then(|via| Via::first(via).ok());
-        let tag = self.generator.tag_for(&[
+        self.generator.tag_for(&[
             via.as_ref().and_then(Via::branch).unwrap_or_default(),
             headers.first(name::CALL_ID).unwrap_or_default(),
             &tag_of(headers, name::FROM).unwrap_or_default(),
             &sequence_of(headers).unwrap_or_default().to_string(),
-        ]);
-        add_tag(headers, &tag);
+        ])
     }
 
     /// Where a request inside a dialog goes: to the address that its next hop names, if that is the same

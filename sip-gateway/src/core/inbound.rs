@@ -5,31 +5,35 @@
 //! | repeated | absorbed by its transaction, or, answered without one, answered the same again |
 //! | ACK of a failure | absorbed; of a 2xx: to its call; else dropped and counted |
 //! | CANCEL | 200 and on to the INVITE's call, or 481 |
-//! | with a To tag | to its call, or 481 |
+//! | with a To tag | to its call, or 481; beyond its leg's room 500 with Retry-After |
 //! | BYE, INFO, UPDATE, PRACK, NOTIFY without one | 481 |
 //! | INVITE of an emergency form | offered, whatever the checks below would say |
 //! | INVITE, merged | 482 |
 //! | INVITE or OPTIONS for a scheme but `sip:` and `tel:` | 416 (`sips:` too: no TLS is offered) |
 //! | INVITE with Max-Forwards 0 | 483 |
 //! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
-//! | INVITE beyond the hard cap | 503 with Retry-After |
+//! | INVITE of an ordinary call that is sure to be refused, or beyond the hard cap | 503 with Retry-After |
 //! | INVITE whose description cannot be read | 488 with Warning |
 //! | INVITE | offered |
 //! | OPTIONS | 200 with Allow, Accept, Supported |
 //! | anything else | 405 with Allow |
 //!
 //! What is answered here takes no transaction (§8.2.7): neither a request outside calls nor a flood of them
-//! can take a call's place. Two exceptions: the refusal of an INVITE is repeated until its ACK, as long as
-//! the room kept for refusals lasts; and a CANCEL of a call is a request of that call.
+//! can take a call's place. One exception: the refusal of an INVITE is repeated until its ACK, as long as
+//! the room kept for refusals lasts.
 
 use super::{Core, Origin, Path};
+use crate::Offer;
 use crate::b2bua::{ALLOW, Call, Owner, Role, passes_option};
 use crate::dialog::{DialogId, add_tag, tag_of};
-use crate::transaction::{Full, MergeKey, Priority, Report, ServerKey, TxId};
+use crate::transaction::{Class, Full, MergeKey, Report, Room, ServerKey, TxId, Within};
 use crate::wire::{Method, Request, Response, Uri, Via, max_forwards, name, stamp_source};
 
-/// Retry-After of our own 503 (RFC 3261 §20.33).
+/// Retry-After of our own 500 and 503 (RFC 3261 §20.33).
 const RETRY_AFTER_S: u32 = 5;
+
+/// Calls beyond twice the limit, so that a small limit leaves the hub time to refuse.
+const CALLS_BESIDE: usize = 64;
 
 /// A well-formed request on its way in.
 pub(super) struct Arrival {
@@ -125,19 +129,18 @@ impl Core {
     fn on_cancel(&mut self, arrival: &Arrival) {
         let invite = arrival.key_of_invite().and_then(|key| self.env.transactions.find_server(&key));
         let Some(invite) = invite else { return self.answer(arrival, 481) };
-        let owner = self.env.transactions.owner(invite);
-        // The same To tag as the INVITE's own responses (§9.2).
-        let call = match owner {
-            Some(Owner::Call(call, _)) => self.calls.get(&call),
-            Some(Owner::Nobody | Owner::Ping(_)) | None => None,
-        };
         let mut response = Response::to(&arrival.request.headers, 200);
-        if let Some(call) = call {
-            add_tag(&mut response.headers, call.tag());
+        let owner = self.env.transactions.owner(invite);
+        if let Some(Owner::Call(call, _)) = owner {
+            // The same To tag as the INVITE's own responses (§9.2).
+            if let Some(tag) = self.calls.get(&call).and_then(Call::tag) {
+                add_tag(&mut response.headers, tag);
+            }
         }
-        let Some(Owner::Call(call, role)) = owner else { return self.send(arrival, response) };
-        self.send_in_transaction(arrival, response, Priority::InCall);
-        self.with_call(call, |call, env| call.on_cancel(env, role, invite, &arrival.request));
+        self.send(arrival, response);
+        self.report(owner.unwrap_or(Owner::Nobody), |call, env, role| {
+            call.on_cancel(env, role, invite, &arrival.request);
+        });
     }
 
     fn on_dialog_request(&mut self, arrival: Arrival) {
@@ -145,7 +148,13 @@ impl Core {
             .and_then(|id| self.env.dialogs.get(&id).copied())
             .filter(|place| place.peer == arrival.origin.peer && self.calls.contains_key(&place.call));
         let Some(place) = place else { return self.answer(&arrival, 481) };
-        let Some(server) = self.open(&arrival, Priority::InCall, None) else { return };
+        let within = Within { class: place.class, call: place.call, leg: place.leg };
+        let bye = arrival.request.method == Method::BYE;
+        let room = if bye { Room::Bye(within) } else { Room::InCall(within) };
+        let Ok(server) = self.take_place(&arrival, room, None) else {
+            self.env.counters().shed_transactions += 1;
+            return self.refuse_for_now(&arrival, 500);
+        };
         let Arrival { origin, request, .. } = arrival;
         self.with_call(place.call, |call, env| call.on_request(env, place, server, origin, request));
     }
@@ -159,23 +168,49 @@ impl Core {
         if self.refused_by_fields(&arrival, emergency) {
             return;
         }
-        let limit = self.env.config.limits.max_calls;
-        let full = self.env.live_calls >= limit.saturating_mul(2).saturating_add(64);
-        if !emergency && (full || self.draining) {
+        let mut offer = Call::describe_offer(&mut self.env, arrival.origin, &arrival.request, emergency);
+        let class = self.class_of(&offer);
+        if self.sheds(class, offer.over_limit) {
             self.env.counters().shed_calls += 1;
-            return self.shed(&arrival);
+            return self.refuse_for_now(&arrival, 503);
         }
-        let media = match Call::offered_media(&arrival.request, emergency) {
-            Ok(media) => media,
+        match Call::offered_media(&arrival.request, emergency) {
+            Ok(media) => offer.media = media,
             Err(response) => return self.finish(&arrival, response),
+        }
+        let Ok(server) = self.take_place(&arrival, Room::New(class), Some(merge)) else {
+            self.env.counters().shed_transactions += 1;
+            return self.refuse_for_now(&arrival, 503);
         };
-        let priority = if emergency { Priority::Emergency } else { Priority::Ordinary };
-        let Some(server) = self.open(&arrival, priority, Some(merge)) else { return };
         self.env.respond(server, &Response::to(&arrival.request.headers, 100));
-        let over_limit = self.env.live_calls >= limit;
         let Arrival { origin, request, .. } = arrival;
-        let call = Call::offer(&mut self.env, origin, server, request, emergency, over_limit, media);
+        let call = Call::offer(&mut self.env, origin, server, request, class, offer);
         self.calls.insert(call.id(), call);
+    }
+
+    fn class_of(&self, offer: &Offer) -> Class {
+        if offer.emergency {
+            Class::Emergency
+        } else if (self.is_dispatch)(offer) {
+            Class::Dispatch
+        } else {
+            Class::Ordinary
+        }
+    }
+
+    /// Whether a call is refused before anybody hears of it. Over the limit the hub refuses ordinary calls
+    /// itself, with a record each; what it could not refuse properly for want of room is not offered.
+    fn sheds(&self, class: Class, over_limit: bool) -> bool {
+        let hard_cap = self.env.config.limits.max_calls.saturating_mul(2).saturating_add(CALLS_BESIDE);
+        match class {
+            Class::Emergency => false,
+            Class::Dispatch => self.draining,
+            Class::Ordinary => {
+                self.draining
+                    || self.env.live_calls >= hard_cap
+                    || (over_limit && !self.env.transactions.has_room(Room::Refusal))
+            }
+        }
     }
 
     /// The checks that an emergency call is spared, and those that it is not.
@@ -218,9 +253,9 @@ impl Core {
         self.finish(arrival, response);
     }
 
-    /// Refuses a new call without spending a transaction on it: the caller's repeats get the same answer.
-    fn shed(&mut self, arrival: &Arrival) {
-        let mut response = Response::to(&arrival.request.headers, 503);
+    /// Refuses a request without spending a transaction on it: its repeats get the same answer.
+    fn refuse_for_now(&mut self, arrival: &Arrival, status: u16) {
+        let mut response = Response::to(&arrival.request.headers, status);
         response.headers.push(name::RETRY_AFTER, RETRY_AFTER_S.to_string());
         self.send(arrival, response);
     }
@@ -233,18 +268,13 @@ impl Core {
         self.finish(arrival, response);
     }
 
-    /// Answers a request that goes no further.
-    fn finish(&mut self, arrival: &Arrival, response: Response) {
-        if arrival.request.method == Method::INVITE {
-            self.send_in_transaction(arrival, response, Priority::Refusal);
-        } else {
-            self.send(arrival, response);
+    /// Answers a request that goes no further: an INVITE in a transaction that nobody follows, if there is
+    /// room for it.
+    fn finish(&mut self, arrival: &Arrival, mut response: Response) {
+        if arrival.request.method != Method::INVITE {
+            return self.send(arrival, response);
         }
-    }
-
-    /// Answers in a transaction that nobody follows, or without one if there is no room.
-    fn send_in_transaction(&mut self, arrival: &Arrival, mut response: Response, priority: Priority) {
-        let Ok(server) = self.take_place(arrival, priority, None) else {
+        let Ok(server) = self.take_place(arrival, Room::Refusal, None) else {
             return self.send(arrival, response);
         };
         self.env.add_to_tag(&mut response.headers);
@@ -258,27 +288,10 @@ impl Core {
         self.env.transport.send(&mut path, response.to_bytes());
     }
 
-    /// Opens the transaction of a request that goes on to a call; without room it is shed.
-    fn open(&mut self, arrival: &Arrival, priority: Priority, merge: Option<MergeKey>) -> Option<TxId> {
-        let opened = self.take_place(arrival, priority, merge).ok();
-        if opened.is_none() {
-            self.env.counters().shed_transactions += 1;
-            if arrival.request.method == Method::INVITE {
-                self.shed(arrival);
-            }
-        }
-        opened
-    }
-
-    fn take_place(
-        &mut self,
-        arrival: &Arrival,
-        priority: Priority,
-        merge: Option<MergeKey>,
-    ) -> Result<TxId, Full> {
+    fn take_place(&mut self, arrival: &Arrival, room: Room, merge: Option<MergeKey>) -> Result<TxId, Full> {
         let invite = arrival.request.method == Method::INVITE;
         let key = (arrival.key.clone(), merge);
-        self.env.transactions.open_server(key, invite, arrival.path, priority, Owner::Nobody)
+        self.env.transactions.open_server(key, invite, arrival.path, room, Owner::Nobody)
     }
 }
 

@@ -36,19 +36,34 @@ use crate::b2bua::{Call, Owner};
 use crate::locate::Plan;
 use crate::transaction::{Report, TxId};
 use crate::wire::{Frame, Message, ParseError, Request, Response, Via, name, parse_datagram, stamp_source};
-use crate::{Command, Config, ListenerId, PeerId};
+use crate::{Command, Config, ListenerId, Offer, PeerId};
+
+/// Tells the calls of dispatch lines from others by what is offered.
+type IsDispatch = Box<dyn Fn(&Offer) -> bool + Send>;
 
 /// The back-to-back user agent and all below it, without I/O and clock.
 pub struct Core {
     calls: HashMap<CallId, Call>,
     env: Environment,
+    is_dispatch: IsDispatch,
     draining: bool,
 }
 
 impl Core {
     /// A core with no calls. All identifiers come from `seed`, which must be unpredictable in service.
-    pub fn new(config: Arc<Config>, seed: [u8; 32]) -> Self {
-        Self { calls: HashMap::new(), env: Environment::new(config, seed), draining: false }
+    /// `is_dispatch` knows the calls that no limit refuses; it is asked of each that is no emergency call,
+    /// before its media are read and any room is taken.
+    pub fn new(
+        config: Arc<Config>,
+        seed: [u8; 32],
+        is_dispatch: impl Fn(&Offer) -> bool + Send + 'static,
+    ) -> Self {
+        Self {
+            calls: HashMap::new(),
+            env: Environment::new(config, seed),
+            is_dispatch: Box::new(is_dispatch),
+            draining: false,
+        }
     }
 
     /// Takes what came from the network.

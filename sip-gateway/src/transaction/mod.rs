@@ -8,10 +8,12 @@
 //! required), and the retransmission of 2xx and ACK, which belongs to the user agent core (§13.3.1.4).
 
 mod client;
+mod room;
 mod server;
 mod table;
 
-pub(crate) use table::{Full, MergeKey, NewClient, Priority, Report, ServerKey, Transactions, TxId, TxTimer};
+pub(crate) use room::{Class, Full, Room, Within};
+pub(crate) use table::{MergeKey, NewClient, Report, ServerKey, Transactions, TxId, TxTimer};
 
 /// Round-trip estimate (RFC 3261 §17.1.1.1).
 pub(crate) const T1_MS: u64 = 500;

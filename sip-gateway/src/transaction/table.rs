@@ -6,6 +6,7 @@ use bytes::Bytes;
 use consent::Mono;
 
 use super::client::{ClientInvite, ClientRequest};
+use super::room::{Full, Room, Rooms};
 use super::server::{ServerInvite, ServerRequest};
 use super::{ClientInput, Effect, ServerInput, Timer};
 use crate::core::{Deadline, MAGIC_COOKIE, Path, Ports, TimerKey};
@@ -21,54 +22,6 @@ pub(crate) struct TxId(u64);
 pub(crate) struct TxTimer {
     pub(crate) id: TxId,
     pub(crate) timer: Timer,
-}
-
-/// No room for another transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many transactions")]
-pub(crate) struct Full;
-
-/// Which room of the table a request takes its place in. No room's requests can crowd out another's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Priority {
-    /// An INVITE refused at once, until its ACK: a quarter of the limit.
-    Refusal,
-    /// A new call: the limit.
-    Ordinary,
-    /// A request of a call that exists: twice the limit.
-    InCall,
-    /// An emergency call: twice the limit.
-    Emergency,
-}
-
-impl Priority {
-    const fn room(self, limit: usize) -> usize {
-        match self {
-            Self::Refusal => limit / 4,
-            Self::Ordinary => limit,
-            Self::InCall | Self::Emergency => limit.saturating_mul(2),
-        }
-    }
-}
-
-/// Places taken in each room.
-#[derive(Clone, Copy, Debug, Default)]
-struct Taken {
-    refusal: usize,
-    ordinary: usize,
-    in_call: usize,
-    emergency: usize,
-}
-
-impl Taken {
-    const fn of(&mut self, priority: Priority) -> &mut usize {
-        match priority {
-            Priority::Refusal => &mut self.refusal,
-            Priority::Ordinary => &mut self.ordinary,
-            Priority::InCall => &mut self.in_call,
-            Priority::Emergency => &mut self.emergency,
-        }
-    }
 }
 
 /// What the user agent core learns of a transaction besides its messages.
@@ -158,7 +111,7 @@ struct ClientKey {
 
 #[derive(Debug)]
 enum Key {
-    Server(ServerKey, Option<MergeKey>, Priority),
+    Server(ServerKey, Option<MergeKey>, Room),
     Client(ClientKey),
 }
 
@@ -194,16 +147,15 @@ pub(crate) struct NewClient<O> {
     pub(crate) owner: O,
 }
 
-/// All transactions. [`Self::open_server`] is bounded by `limit` and [`Priority`]; those that the core opens
-/// itself belong to calls, which are bounded, and always find room.
+/// All transactions. [`Self::open_server`] is bounded by [`Rooms`]; those that the core opens itself belong to
+/// calls, which are bounded, and always find room.
 pub(crate) struct Transactions<O> {
     live: HashMap<TxId, Live<O>>,
     servers: HashMap<ServerKey, TxId>,
     merges: HashMap<MergeKey, TxId>,
     clients: HashMap<ClientKey, TxId>,
     opened: u64,
-    limit: usize,
-    taken: Taken,
+    rooms: Rooms,
     effects: Vec<Effect>,
 }
 
@@ -215,8 +167,7 @@ impl<O: Clone> Transactions<O> {
             merges: HashMap::new(),
             clients: HashMap::new(),
             opened: 0,
-            limit,
-            taken: Taken::default(),
+            rooms: Rooms::new(limit),
             effects: Vec::new(),
         }
     }
@@ -243,20 +194,16 @@ impl<O: Clone> Transactions<O> {
     /// Opens a server transaction for a new request.
     ///
     /// # Errors
-    /// [`Full`] if the room of its [`Priority`] is.
+    /// [`Full`] if its room is.
     pub(crate) fn open_server(
         &mut self,
         key: (ServerKey, Option<MergeKey>),
         invite: bool,
         path: Path,
-        priority: Priority,
+        room: Room,
         owner: O,
     ) -> Result<TxId, Full> {
-        let taken = self.taken.of(priority);
-        if *taken >= priority.room(self.limit) {
-            return Err(Full);
-        }
-        *taken += 1;
+        self.rooms.take(room)?;
         let reliable = path.is_reliable();
         let machine = if invite {
             Machine::ServerInvite(ServerInvite::new(reliable))
@@ -269,8 +216,25 @@ impl<O: Clone> Transactions<O> {
         if let Some(merge) = &merge {
             self.merges.insert(merge.clone(), id);
         }
-        self.insert(id, machine, Key::Server(key, merge, priority), path, owner);
+        self.insert(id, machine, Key::Server(key, merge, room), path, owner);
         Ok(id)
+    }
+
+    /// Whether a request would find a place in its room.
+    pub(crate) fn has_room(&self, room: Room) -> bool {
+        self.rooms.has(room)
+    }
+
+    /// Moves a server transaction to another room.
+    ///
+    /// # Errors
+    /// [`Full`] if that room is; the transaction stays where it was.
+    pub(crate) fn move_to(&mut self, id: TxId, room: Room) -> Result<(), Full> {
+        if let Some(Live { key: Key::Server(_, _, current), .. }) = self.live.get_mut(&id) {
+            self.rooms.take(room)?;
+            self.rooms.leave(std::mem::replace(current, room));
+        }
+        Ok(())
     }
 
     /// Gives a server transaction to somebody else.
@@ -454,9 +418,8 @@ impl<O: Clone> Transactions<O> {
             ports.timers.disarm(key);
         }
         match live.key {
-            Key::Server(key, merge, priority) => {
-                let taken = self.taken.of(priority);
-                *taken = taken.saturating_sub(1);
+            Key::Server(key, merge, room) => {
+                self.rooms.leave(room);
                 self.servers.remove(&key);
                 if let Some(merge) = merge {
                     self.merges.remove(&merge);

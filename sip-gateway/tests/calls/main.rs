@@ -16,6 +16,7 @@ mod emergency;
 mod endurance;
 mod failover;
 mod inside;
+mod limits;
 mod passing;
 mod requests;
 mod transports;

@@ -9,8 +9,8 @@ use consent::{CallId, Mono, Now, Side, Wall};
 use sip_gateway::locate::{Place, Plan, Question};
 use sip_gateway::wire::{Headers, Message, NameAddr, Request, Response, parse_datagram};
 use sip_gateway::{
-    Command, Config, Core, Event, Input, Limits, Listener, ListenerId, Output, Peer, PeerId, Route, Routes,
-    StreamId, Transport,
+    Command, Config, Core, Event, Input, Limits, Listener, ListenerId, Offer, Output, Peer, PeerId, Route,
+    Routes, StreamId, Transport,
 };
 
 pub const GATEWAY: &str = "10.0.0.1:5060";
@@ -95,6 +95,13 @@ pub fn config() -> Config {
     }
 }
 
+/// The user part that is a dispatch line's, dialled or calling.
+pub const DISPATCH: &str = "7427331";
+
+fn is_dispatch(offer: &Offer) -> bool {
+    offer.request_user == DISPATCH || offer.caller.asserted.as_deref() == Some(DISPATCH)
+}
+
 pub fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
@@ -106,7 +113,7 @@ impl World {
 
     pub fn with(config: Config) -> Self {
         Self {
-            core: Core::new(Arc::new(config), [42; 32]),
+            core: Core::new(Arc::new(config), [42; 32], is_dispatch),
             now: Now { mono: Mono(1_000_000), wall: Wall(1_700_000_000_000_000) },
             hub: Hub::Proceeds,
             events: VecDeque::new(),

@@ -197,9 +197,11 @@ impl Process {
             preamble_bytes: PREAMBLE_BYTES,
             budget: LockedBudget::new(machine.faults.locked_bytes),
         };
+        let rules = Arc::clone(&setup.rules);
+        let is_dispatch = move |offer: &_| hub::is_dispatch(offer, &rules);
         let mut process = Self {
             boot: now,
-            core: Core::new(Arc::clone(&setup.config), seed),
+            core: Core::new(Arc::clone(&setup.config), seed, is_dispatch),
             hub: Hub::new("gw1".to_owned(), Arc::clone(&setup.rules)),
             media: Media::new(settings, Arc::clone(&setup.prompts), machine.first_port),
             journal,
