@@ -1,6 +1,6 @@
 //! What the hub tells the media plane to do with a call.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use consent::{CallId, Epoch, EpochCounter, Leg, Notice, Permit, PermitId, Reason, RecordingId};
 use zeroize::Zeroizing;
@@ -28,6 +28,9 @@ pub enum Command {
         call: CallId,
         /// Whose description.
         leg: Leg,
+        /// From which IP it came. Where it names an address that does not exist here (NAT), the leg's media
+        /// may come from this one too.
+        signalled_from: IpAddr,
         /// Per `m=` line, what the leg wants; `None` for a refused one.
         streams: Vec<Option<RemoteMedia>>,
         /// Whether signalling announced that the source may change now.

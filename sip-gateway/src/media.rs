@@ -1,12 +1,15 @@
 //! What a session description says about a leg's media, as the other planes need it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What one leg's session description in force says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegMedia {
     /// The `o=` line without its version: who made the description.
     pub origin: String,
+    /// The source of the message that held it. A leg behind NAT names an address that does not exist here;
+    /// this is then the only other one from which its media can be expected.
+    pub signalled_from: IpAddr,
     /// One per `m=` line, in order.
     pub streams: Vec<StreamMedia>,
 }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -16,6 +17,8 @@ use sip_gateway::wire::{
 };
 
 const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 65_535, max_headers: 128, max_streams: 1 };
+
+const SIGNALLED_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// What the wire layer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,7 +308,7 @@ fn a_stream_of_all_messages_gives_the_same_in_segments_of_any_size() {
 
 fn exercise(octets: &[u8]) {
     if let Ok(description) = Description::parse(octets) {
-        description.leg_media();
+        description.leg_media(SIGNALLED_FROM);
         let ours = OurSide { session_id: 1, version: 1, address: [127, 0, 0, 1].into(), media: &[] };
         assert!(Description::parse(&rewrite(&description, &ours)).is_ok());
     }

@@ -334,6 +334,7 @@ impl Call {
         out.push_back(Output::Media(recorder::Command::Describe {
             call: self.id,
             leg,
+            signalled_from: media.signalled_from,
             streams: media.streams.iter().take(MAX_STREAMS).map(record::remote_media).collect(),
             change,
         }));

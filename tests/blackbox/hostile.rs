@@ -9,8 +9,8 @@ use socket2::{Domain, Socket, Type};
 use crate::dispatch_line::talk;
 use crate::gateway::{CITIZEN, DISPATCH, Gateway, Site, number};
 use crate::media;
-use crate::phone::Call;
-use crate::sound::{self, LADDER_A_HZ, LADDER_B_HZ};
+use crate::phone::{Call, Invite};
+use crate::sound::{self, LADDER_A_HZ, LADDER_B_HZ, LADDER_S};
 
 /// Messages that could not be read and were not answered, and those that were.
 const MALFORMED: &str = "earmark_sip_dropped_total{reason=\"malformed\"}";
@@ -452,4 +452,56 @@ fn rtpbleed_and_injection_get_nothing_and_change_nothing() {
     let recording = site.sealed_recording(&site.closed_call());
     let found = sound::find_ladder(&site.export(&recording)[0], LADDER_A_HZ);
     assert!(found.breaks == 0 && found.off <= 2, "the recording is whole too: {found:?}");
+}
+
+/// The session description of a telephone that knows only its address inside, where nobody here is. It
+/// wants no media, so that none are sent there, beyond loopback.
+fn inside(sdp: &str) -> (String, Vec<u8>) {
+    named(&sdp.replace("a=sendrecv", "a=sendonly"), "10.66.0.5")
+}
+
+/// The same, with an address of this host at which nobody is.
+fn elsewhere(sdp: &str) -> (String, Vec<u8>) {
+    named(sdp, "127.255.66.5")
+}
+
+fn named(sdp: &str, address: &str) -> (String, Vec<u8>) {
+    let line = sdp.lines().find(|line| line.starts_with("c=")).expect("a connection line");
+    ("application/sdp".to_owned(), sdp.replace(line, &format!("c=IN IP4 {address}")).into_bytes())
+}
+
+#[test]
+fn media_of_a_leg_behind_nat_come_from_where_it_signals_and_from_no_stranger() {
+    for (description, wants_media) in [(inside as fn(&str) -> _, false), (elsewhere, true)] {
+        let site = Site::new();
+        let _gateway = site.start();
+        let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+        let outgoing = carrier.invite(&Invite::new(DISPATCH, CITIZEN).body(description));
+        outgoing.media().mute(true);
+        let incoming = pbx.incoming();
+        incoming.media().say(&sound::ladder(LADDER_B_HZ, LADDER_S));
+        incoming.answer();
+        outgoing.answered();
+
+        // The stranger knows the port, and nobody else speaks.
+        let socket = stranger(&site, 33_333);
+        let poison = vec![0x2A; 160];
+        for round in 0..50_u16 {
+            let packet = media::rtp(0, false, round, u32::from(round) * 160, 0xBAD, &poison);
+            socket.send_to(&packet, outgoing.media().remote()).expect("a datagram leaves");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(answer_to(&socket), None, "not a packet bled");
+
+        outgoing.media().say(&sound::ladder(LADDER_A_HZ, LADDER_S));
+        outgoing.media().mute(false);
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(incoming.media().received().iter().all(|packet| packet.payload != poison));
+        let heard = sound::find_ladder(&incoming.media().heard(None), LADDER_A_HZ);
+        assert!(heard.seconds() > 2.0, "the leg behind NAT is heard: {heard:?}");
+        let heard = sound::find_ladder(&outgoing.media().heard(None), LADDER_B_HZ);
+        assert_eq!(heard.seconds() > 2.0, wants_media, "and spoken to: {heard:?}");
+        outgoing.bye();
+        incoming.ended();
+    }
 }

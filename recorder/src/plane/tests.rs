@@ -82,8 +82,10 @@ impl Bench {
         };
         let ends = Leg::BOTH.map(end);
         for leg in Leg::BOTH {
-            let streams = vec![Some(media(ends[leg.index()].local_addr().unwrap()))];
-            plane.send(Command::Describe { call: CALL, leg, streams, change: SourceChange::Announced });
+            let rtp = ends[leg.index()].local_addr().unwrap();
+            let (signalled_from, streams) = (rtp.ip(), vec![Some(media(rtp))]);
+            let change = SourceChange::Announced;
+            plane.send(Command::Describe { call: CALL, leg, signalled_from, streams, change });
         }
         plane.send(Command::Answered { call: CALL });
         let mut bench = Self { plane, events, ours, ends, sequence: 0 };

@@ -6,8 +6,9 @@
 //! | nothing held | the described address | held as `Exact` |
 //! | nothing held | the described IP, another port | held as `SameIp` |
 //! | nothing held | elsewhere, the described IP is global | refused |
-//! | nothing held | elsewhere, the described IP is loopback | refused; a candidate (below) if from 127.0.0.1 or ::1 |
-//! | nothing held | elsewhere, the described IP is private, link-local or unspecified | refused, but a candidate |
+//! | nothing held | the IP that signals for the leg, the described IP is private, link-local, loopback or unspecified | refused, but a candidate (below) |
+//! | nothing held | 127.0.0.1 or ::1, the described IP is loopback | refused, but a candidate |
+//! | nothing held | elsewhere, the described IP is any of these | refused |
 //! | nothing held | elsewhere, on an emergency call | held as `Foreign` at once |
 //! | RTCP, nothing held | the IP that RTP holds | held as `SameIp`, or as `Foreign` if RTP does |
 //! | held | the held source | accepted |
@@ -16,17 +17,18 @@
 //! | described anew, change announced | - | nothing held |
 //!
 //! A source that the description does not explain is learned only where the description cannot be right
-//! for us: it names an address that does not exist outside its owner's network (a client behind NAT), or
-//! a loopback one (a client on this host that sends from another interface). Such a candidate is held as
-//! `Foreign` once it alone has kept up a plausible stream: [`PROBATION_PACKETS`] in order over
-//! [`PROBATION_MS`]. Until then it is sent nothing, and nothing of it is passed on.
+//! for us: it names an address that does not exist outside its owner's network (a client behind NAT: its
+//! signalling and its media come from the same outer address), or a loopback one (a client on this host that
+//! sends from another interface). Such a candidate is held as `Foreign` once it alone has kept up a plausible
+//! stream: [`PROBATION_PACKETS`] in order over [`PROBATION_MS`]. Until then it is sent nothing, and nothing of
+//! it is passed on.
 //!
 //! Whoever is held as `Foreign` is relayed, but nobody vouches that he is the party: what he sends is no
 //! evidence of anything but a withdrawal, and after the answer he is doubt (`relay`). He loses the stream
 //! to the first packet that fits the description.
 //!
-//! Left out: ICE (the gateway offers none), the host that signals for the leg (not known here), and
-//! telling apart two equally plausible foreign streams; the first wins.
+//! Left out: ICE (the gateway offers none), and telling apart two equally plausible foreign streams of one
+//! address; the first wins.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -42,9 +44,18 @@ const CANDIDATES: usize = 4;
 /// One port's view of its far end.
 #[derive(Debug, Default)]
 pub(super) struct Latch {
-    described: Option<SocketAddr>,
+    described: Option<Described>,
     held: Option<(SocketAddr, Fit)>,
     candidates: [Option<Candidate>; CANDIDATES],
+}
+
+/// Where a leg is, as far as signalling knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Described {
+    /// The address that its description names.
+    pub(super) address: SocketAddr,
+    /// The IP from which the description came.
+    pub(super) signalled_from: IpAddr,
 }
 
 /// How well a source fits the description.
@@ -87,10 +98,10 @@ pub(super) enum Learning {
 }
 
 impl Latch {
-    /// Takes in the address of a description. With `anew` the held source is forgotten.
-    pub(super) fn describe(&mut self, address: Option<SocketAddr>, anew: bool) {
-        self.described = address;
-        if anew || address.is_none() {
+    /// Takes in a description. With `anew` the held source is forgotten.
+    pub(super) fn describe(&mut self, described: Option<Described>, anew: bool) {
+        self.described = described;
+        if anew || described.is_none() {
             self.held = None;
             self.candidates = Default::default();
         }
@@ -111,12 +122,12 @@ impl Latch {
         }
         let sibling = sibling.filter(|(ip, _)| ip.to_canonical() == source.ip().to_canonical());
         let known = sibling.map(|(_, fit)| fit.min(Fit::SameIp));
-        let fit = fit_of(source, described).max(known.unwrap_or(Fit::Foreign));
+        let fit = fit_of(source, described.address).max(known.unwrap_or(Fit::Foreign));
         if self.held.is_some_and(|(_, held)| fit <= held) {
             return None;
         }
         let explained = fit > Fit::Foreign || known.is_some();
-        if explained || self.has_proved(at, described.ip(), source, learning) {
+        if explained || self.has_proved(at, described, source, learning) {
             self.held = Some((source, fit));
             self.candidates = Default::default();
             return Some(fit);
@@ -133,7 +144,7 @@ impl Latch {
     /// unspecified one (`c=0.0.0.0`) and port 0.
     pub(super) fn destination(&self) -> Option<SocketAddr> {
         let described = self.described?;
-        let to = self.held.map_or(described, |(held, _)| held);
+        let to = self.held.map_or(described.address, |(held, _)| held);
         (!to.ip().is_unspecified() && to.port() != 0).then_some(to)
     }
 
@@ -147,11 +158,11 @@ impl Latch {
         self.held.is_some_and(|(_, fit)| fit == Fit::Foreign)
     }
 
-    fn has_proved(&mut self, at: Mono, described: IpAddr, source: SocketAddr, learning: Learning) -> bool {
+    fn has_proved(&mut self, at: Mono, described: Described, source: SocketAddr, learning: Learning) -> bool {
         let stream = match learning {
             Learning::AtOnce => return true,
             Learning::Never => return false,
-            _ if !is_learnable(described, source.ip()) => return false,
+            _ if !described.is_learnable(source.ip()) => return false,
             Learning::Stream { ssrc, sequence } => Some((ssrc, sequence)),
             Learning::Datagrams => None,
         };
@@ -199,14 +210,14 @@ fn fit_of(source: SocketAddr, described: SocketAddr) -> Fit {
     }
 }
 
-/// Whether a leg described at one IP may be sending from another.
-fn is_learnable(described: IpAddr, source: IpAddr) -> bool {
-    const HOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let described = described.to_canonical();
-    if described.is_loopback() {
-        return HOST.contains(&source.to_canonical());
+impl Described {
+    /// Whether the leg may be sending from an IP that its description does not name.
+    fn is_learnable(self, source: IpAddr) -> bool {
+        const HOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let (own, source) = (self.address.ip().to_canonical(), source.to_canonical());
+        let signals = source == self.signalled_from.to_canonical();
+        !is_global(own) && (signals || own.is_loopback() && HOST.contains(&source))
     }
-    !is_global(described)
 }
 
 /// Whether an IP means the same host everywhere: not unspecified, loopback, private (RFC 1918, RFC 4193),
@@ -233,10 +244,18 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// Where the signalling of every leg below comes from, and media that are not what they say.
+    const SIGNALLED_FROM: &str = "203.0.113.9";
+    const NAT: &str = "203.0.113.9:31000";
+
     fn described(text: &str) -> Latch {
         let mut latch = Latch::default();
-        latch.describe(Some(address(text)), true);
+        latch.describe(Some(at(text)), true);
         latch
+    }
+
+    fn at(text: &str) -> Described {
+        Described { address: address(text), signalled_from: SIGNALLED_FROM.parse().unwrap() }
     }
 
     fn stream(sequence: u16) -> Learning {
@@ -286,7 +305,7 @@ mod tests {
             let mut latch = described(described_at);
             (0..20).any(|n| send(&mut latch, u64::from(n) * 20, from, n))
         };
-        let stranger = "203.0.113.9:4000";
+        let strangers = ["203.0.113.10:31000", "10.0.0.9:4000", "127.0.0.1:4000", "[2001:db8::9]:4000"];
         for local in [
             "0.0.0.0:4000",
             "10.0.0.5:4000",
@@ -300,7 +319,8 @@ mod tests {
             "[::]:4000",
             "[::ffff:10.0.0.5]:4000",
         ] {
-            assert!(learned(local, stranger), "{local}");
+            assert!(learned(local, NAT) && learned(local, "[::ffff:203.0.113.9]:9"), "{local}");
+            assert!(strangers.iter().all(|stranger| !learned(local, stranger)), "{local}");
         }
         for global in [
             "198.51.100.7:4000",
@@ -309,14 +329,15 @@ mod tests {
             "[2001:db8::1]:4000",
             "[::ffff:198.51.100.7]:4000",
         ] {
-            assert!(!learned(global, stranger), "{global}");
-            assert!(!learned(global, "10.0.0.9:4000"), "{global}");
+            assert!(!learned(global, NAT), "{global}");
+            assert!(strangers.iter().all(|stranger| !learned(global, stranger)), "{global}");
         }
         assert!(learned("127.0.0.11:4000", "127.0.0.1:4000"));
         assert!(learned("127.0.0.11:4000", "[::ffff:127.0.0.1]:4000"));
         assert!(!learned("127.0.0.11:4000", "127.0.0.66:4000"));
-        assert!(!learned("127.0.0.11:4000", stranger));
-        assert!(!learned("[::1]:4000", stranger));
+        assert!(learned("127.0.0.11:4000", NAT));
+        assert!(!learned("127.0.0.11:4000", "203.0.113.10:31000"));
+        assert!(!learned("[::1]:4000", "203.0.113.10:31000"));
     }
 
     #[test]
@@ -343,27 +364,27 @@ mod tests {
     #[test]
     fn a_burst_or_a_stream_out_of_order_is_not_learned() {
         let mut latch = described("10.0.0.1:4000");
-        assert!((0..40).all(|n| !send(&mut latch, 0, "10.0.0.9:4000", n)));
-        assert!((0..40).all(|n| !send(&mut latch, 20 * u64::from(n), "10.0.0.8:4000", n * 100)));
+        assert!((0..40).all(|n| !send(&mut latch, 0, NAT, n)));
+        assert!((0..40).all(|n| !send(&mut latch, 20 * u64::from(n), "203.0.113.9:31002", n * 100)));
         assert_eq!(latch.destination(), Some(address("10.0.0.1:4000")));
     }
 
     #[test]
     fn a_learned_source_gives_way_to_the_described_one() {
         let mut latch = described("10.0.0.1:4000");
-        let learned = (0..5).map(|n| send(&mut latch, u64::from(n) * 20, "10.0.0.9:4000", n)).last();
+        let learned = (0..5).map(|n| send(&mut latch, u64::from(n) * 20, NAT, n)).last();
         assert_eq!(learned, Some(true));
         assert!(send(&mut latch, 120, "10.0.0.1:4000", 1));
-        assert!(!send(&mut latch, 140, "10.0.0.9:4000", 6));
+        assert!(!send(&mut latch, 140, NAT, 6));
     }
 
     #[test]
     fn an_announced_change_latches_anew_and_a_refresh_does_not() {
         let mut latch = described("10.0.0.1:4000");
         assert!(send(&mut latch, 0, "10.0.0.1:4000", 1));
-        latch.describe(Some(address("10.0.0.1:4000")), false);
+        latch.describe(Some(at("10.0.0.1:4000")), false);
         assert!(!send(&mut latch, 20, "10.0.0.2:5000", 2));
-        latch.describe(Some(address("10.0.0.2:5000")), true);
+        latch.describe(Some(at("10.0.0.2:5000")), true);
         assert!(send(&mut latch, 40, "10.0.0.2:5000", 3));
         assert!(!send(&mut latch, 60, "10.0.0.1:4000", 4));
     }

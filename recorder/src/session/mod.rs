@@ -34,7 +34,7 @@ mod telephone_event;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use consent::{CallId, CodeMatcher, Epoch, EpochCounter, Leg, Mono, Notice, Now};
@@ -159,7 +159,9 @@ impl Session {
     /// Takes in an instruction. Those for the tap, and for other calls, are ignored.
     pub fn on_command(&mut self, now: Now, command: &Command, out: &mut impl Outlet) {
         match command {
-            Command::Describe { leg, streams, change, .. } => self.describe(*leg, streams, *change),
+            Command::Describe { leg, signalled_from, streams, change, .. } => {
+                self.describe(*leg, *signalled_from, streams, *change);
+            }
             Command::Play { leg, notice, .. } => self.play(now, *leg, *notice, out),
             Command::StopPlaying { leg, .. } => self.stop_playing(*leg, out),
             Command::SwallowDigits { leg, swallow, .. } => self.parties[leg.index()].swallow = *swallow,
@@ -190,10 +192,16 @@ impl Session {
         }
     }
 
-    fn describe(&mut self, leg: Leg, descriptions: &[Option<RemoteMedia>], change: SourceChange) {
+    fn describe(
+        &mut self,
+        leg: Leg,
+        signalled_from: IpAddr,
+        descriptions: &[Option<RemoteMedia>],
+        change: SourceChange,
+    ) {
         for (index, stream) in self.streams.iter_mut().enumerate() {
             let description = descriptions.get(index).cloned().flatten();
-            stream.describe(leg, description, change == SourceChange::Announced);
+            stream.describe(leg, signalled_from, description, change == SourceChange::Announced);
         }
         // The first that both legs take; while only one is described, its first.
         let conversation = |stream: &Stream| stream.is_audio() && stream.is_shared();

@@ -10,13 +10,13 @@
 //! | the leg heard from during a notice | yes | no, and a notice sent there is not complete |
 //! | after the answer | doubt if the fit has changed | doubt, once |
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use consent::{Epoch, Leg, Now};
 use rtp_rs::RtpReader;
 
 use super::identity::Speaker;
-use super::latch::{Fit, Latch, Learning};
+use super::latch::{Described, Fit, Latch, Learning};
 use super::numbering::{Numbering, Received, Sent};
 use super::payload_type::{Kind, Meaning, PayloadTypes};
 use super::playback::{Playback, Spoken};
@@ -72,11 +72,18 @@ impl Stream {
         Self { ends: [End::new(random), End::new(random)] }
     }
 
-    /// Takes in a leg's description; `None` for a stream that it refuses.
-    pub(super) fn describe(&mut self, leg: Leg, description: Option<RemoteMedia>, announced: bool) {
+    /// Takes in a leg's description, which came from this IP; `None` for a stream that it refuses.
+    pub(super) fn describe(
+        &mut self,
+        leg: Leg,
+        signalled_from: IpAddr,
+        description: Option<RemoteMedia>,
+        announced: bool,
+    ) {
         let end = &mut self.ends[leg.index()];
-        end.rtp.describe(description.as_ref().map(|media| media.rtp), announced);
-        end.rtcp.describe(description.as_ref().map(|media| media.rtcp), announced);
+        let described = |address| Described { address, signalled_from };
+        end.rtp.describe(description.as_ref().map(|media| described(media.rtp)), announced);
+        end.rtcp.describe(description.as_ref().map(|media| described(media.rtcp)), announced);
         end.description = description;
         if announced {
             end.speaker.expect_change();

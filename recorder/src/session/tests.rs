@@ -75,8 +75,14 @@ impl Bench {
         bench
     }
 
+    /// A leg that signals from where it is.
     fn describe(&mut self, leg: Leg, media: RemoteMedia, change: SourceChange) {
-        self.command(Command::Describe { call: CALL, leg, streams: vec![Some(media)], change });
+        self.describe_from(media.rtp.ip(), leg, media, change);
+    }
+
+    fn describe_from(&mut self, signalled_from: IpAddr, leg: Leg, media: RemoteMedia, change: SourceChange) {
+        let streams = vec![Some(media)];
+        self.command(Command::Describe { call: CALL, leg, signalled_from, streams, change });
     }
 
     fn now(&self) -> Now {

@@ -153,7 +153,14 @@ impl Call {
     }
 
     /// An ACK that belongs to no failure: that of a 2xx of ours (§13.3.1.4).
-    pub(crate) fn on_ack(&mut self, env: &mut Environment, place: DialogPlace, ack: &Request) {
+    pub(crate) fn on_ack(
+        &mut self,
+        env: &mut Environment,
+        place: DialogPlace,
+        origin: Origin,
+        ack: &Request,
+    ) {
+        self.heard_from[place.leg.index()] = origin.source.ip();
         let sequence = sequence_of(&ack.headers);
         let expected = self
             .acceptance
@@ -402,7 +409,7 @@ impl Call {
         match session::find(headers, body) {
             Ok(Some(found)) => {
                 let body = self.session.rewrite(from, &found, body, own_ip(env, &path));
-                Passed::On(body, Some(found.media()))
+                Passed::On(body, Some(found.media(self.heard_from[from.index()])))
             }
             Ok(None) => Passed::On(body.clone(), None),
             Err(_) if self.is_emergency() => Passed::On(body.clone(), None),

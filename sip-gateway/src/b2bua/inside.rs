@@ -51,6 +51,7 @@ impl Call {
         if !dialog.accepts_sequence(&request.headers) {
             return self.answer(env, server, &request, Response::new(500));
         }
+        self.heard_from[place.leg.index()] = origin.source.ip();
         if self.over[place.leg.index()] || self.phase == Phase::Ended {
             let status = if request.method == Method::BYE { 200 } else { 481 };
             if status == 200 {

@@ -35,7 +35,7 @@ mod session;
 pub(crate) use forward::{ALLOW, PASSED_OPTIONS, passes_option};
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use consent::{CallId, Leg, Side};
@@ -202,6 +202,8 @@ pub(crate) struct Call {
     peer: PeerId,
     back: Path,
     tag: String,
+    /// Where each leg's latest message came from; of B, whom we call, until there is one.
+    heard_from: [IpAddr; 2],
     session: Session,
     route: Option<Route>,
     ways_left: Vec<Way>,
@@ -281,6 +283,7 @@ impl Call {
         origin: Origin,
         response: Response,
     ) {
+        self.heard_from[self.answerer(role).index()] = origin.source.ip();
         match role {
             Role::Attempt(index) => self.on_attempt_response(env, index, origin, response),
             Role::Relay(number) => self.on_relay_response(env, number, client, response),
@@ -347,6 +350,12 @@ impl Call {
         }
         self.forks.push(Fork { attempt, dialogs: [a, b] });
         Some(fork)
+    }
+
+    /// The leg that answers a request of ours.
+    fn answerer(&self, role: Role) -> Leg {
+        let relay = self.relays.iter().find(|relay| role == Role::Relay(relay.number));
+        relay.map_or(Leg::B, |relay| relay.from.other())
     }
 
     fn find_fork(&self, attempt: usize, remote_tag: &str) -> Option<usize> {

@@ -25,10 +25,11 @@ impl Call {
     /// The response that refuses it: its session description cannot be read.
     pub(crate) fn offered_media(
         invite: &Request,
+        origin: Origin,
         emergency: bool,
     ) -> Result<Option<crate::LegMedia>, Response> {
         match session::find(&invite.headers, &invite.body) {
-            Ok(found) => Ok(found.map(|found| found.media())),
+            Ok(found) => Ok(found.map(|found| found.media(origin.source.ip()))),
             Err(_) if emergency => Ok(None),
             Err(error) => Err(refusal_of_description(invite, &error)),
         }
@@ -78,6 +79,7 @@ impl Call {
             peer: origin.peer,
             back: env.path_back(origin),
             tag: env.generator.tag(),
+            heard_from: [origin.source.ip(), IpAddr::from([0, 0, 0, 0])],
             session: Session::new(session_ids),
             route: None,
             ways_left: Vec::new(),
@@ -135,7 +137,7 @@ impl Call {
         self.disarm(env, CallTimer::Decision);
         self.phase = Phase::Calling;
         self.session.set_relay(media);
-        self.ways_left = env.ways(route.side, self.emergency);
+        self.ways_left = env.ways(route.side, self.is_emergency());
         self.route = Some(route.clone());
         self.try_next_way(env);
     }
@@ -196,6 +198,7 @@ impl Call {
             sip_call_id: invite.headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
             parties_signalled: known.is_some_and(|peer| peer.parties_signalled),
         });
+        self.heard_from[consent::Leg::B.index()] = path.to.ip();
         let owner = Owner::Call(self.id, Role::Attempt(index));
         let client = env.request_with_branch(path, &invite, branch.clone(), owner);
         self.attempts.push(Attempt {

@@ -77,8 +77,9 @@ pub(crate) fn find(headers: &Headers, body: &Bytes) -> Result<Option<Found>, Sdp
 }
 
 impl Found {
-    pub(crate) fn media(&self) -> LegMedia {
-        self.description.leg_media()
+    /// What it says of the leg's media, and from where the message came that holds it.
+    pub(crate) fn media(&self, signalled_from: IpAddr) -> LegMedia {
+        self.description.leg_media(signalled_from)
     }
 }
 
@@ -231,7 +232,8 @@ mod tests {
             formats: vec![],
             ptime_ms: None,
         };
-        LegMedia { origin: origin.to_owned(), streams: vec![stream] }
+        let signalled_from = IpAddr::from([10, 0, 0, 1]);
+        LegMedia { origin: origin.to_owned(), signalled_from, streams: vec![stream] }
     }
 
     fn established() -> Session {

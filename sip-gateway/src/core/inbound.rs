@@ -120,7 +120,9 @@ impl Core {
             .filter(|place| place.peer == arrival.origin.peer);
         match place {
             Some(place) => {
-                self.with_call(place.call, |call, env| call.on_ack(env, place, &arrival.request));
+                self.with_call(place.call, |call, env| {
+                    call.on_ack(env, place, arrival.origin, &arrival.request)
+                });
             }
             None => self.env.counters().dropped_stray_ack += 1,
         }
@@ -174,7 +176,7 @@ impl Core {
             self.env.counters().shed_calls += 1;
             return self.refuse_for_now(&arrival, 503);
         }
-        match Call::offered_media(&arrival.request, emergency) {
+        match Call::offered_media(&arrival.request, arrival.origin, emergency) {
             Ok(media) => offer.media = media,
             Err(response) => return self.finish(&arrival, response),
         }

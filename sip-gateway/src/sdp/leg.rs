@@ -11,10 +11,12 @@ use super::{Description, is_rtp, packet_time_ms, payload_type};
 impl Description {
     /// What the other planes need of it. A `c=` that is a name instead of an address gives no place to send
     /// to, as port 0 does; `c=0.0.0.0` gives that address, with the flow that it means (RFC 3264 §8.4).
-    pub fn leg_media(&self) -> LegMedia {
+    /// `signalled_from` is the source of the message that holds the description.
+    pub fn leg_media(&self, signalled_from: IpAddr) -> LegMedia {
         let session = &self.session;
         LegMedia {
             origin: self.origin(),
+            signalled_from,
             streams: session.medias.iter().map(|media| stream(session, media)).collect(),
         }
     }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use crate::{Flow, MediaKind};
 
 use super::{Description, OurSide, SdpError, locate, rewrite, splice};
+
+const SIGNALLED_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 fn sdp(lines: &str) -> Vec<u8> {
     lines.trim().lines().flat_map(|line| [line.trim(), "\r\n"].concat().into_bytes()).collect()
@@ -98,14 +100,14 @@ fn hold_by_address_stays_hold() {
         t=0 0
         m=audio 4000 RTP/AVP 8";
     assert!(rewritten(text, &["192.0.2.1:20000"]).contains("c=IN IP4 0.0.0.0\r\n"));
-    assert_eq!(parsed(text).leg_media().streams[0].flow, Flow::SendOnly);
+    assert_eq!(parsed(text).leg_media(SIGNALLED_FROM).streams[0].flow, Flow::SendOnly);
     let inactive = parsed(&format!("{text}\na=recvonly"));
-    assert_eq!(inactive.leg_media().streams[0].flow, Flow::Inactive);
+    assert_eq!(inactive.leg_media(SIGNALLED_FROM).streams[0].flow, Flow::Inactive);
 }
 
 #[test]
 fn leg_media_says_who_where_what_and_which_way() {
-    let media = parsed(PHONE).leg_media();
+    let media = parsed(PHONE).leg_media(SIGNALLED_FROM);
     assert_eq!(media.origin, "jdoe 2890844526 IN IP4 10.47.16.5");
     let audio = &media.streams[0];
     assert_eq!(audio.kind, MediaKind::Audio);
@@ -136,7 +138,10 @@ fn leg_media_says_who_where_what_and_which_way() {
 #[test]
 fn the_version_of_the_origin_is_no_part_of_who_made_it() {
     let later = PHONE.replace("2890842807", "2890842808");
-    assert_eq!(parsed(PHONE).leg_media().origin, parsed(&later).leg_media().origin);
+    assert_eq!(
+        parsed(PHONE).leg_media(SIGNALLED_FROM).origin,
+        parsed(&later).leg_media(SIGNALLED_FROM).origin
+    );
 }
 
 #[test]
@@ -152,7 +157,7 @@ fn direction_is_the_streams_then_the_sessions() {
         m=audio 4002 RTP/AVP 0
         a=inactive
         m=audio 0 RTP/AVP 0";
-    let streams = parsed(text).leg_media().streams;
+    let streams = parsed(text).leg_media(SIGNALLED_FROM).streams;
     assert_eq!(streams[0].flow, Flow::SendOnly);
     assert_eq!((streams[0].formats[0].clock_rate, streams[0].formats[0].channels), (48_000, 2));
     assert_eq!(streams[1].flow, Flow::Inactive);
@@ -178,7 +183,7 @@ fn numbers_out_of_range_are_refused() {
         assert!(matches!(outcome, Err(SdpError::Syntax { .. })), "{bad}: {outcome:?}");
     }
     let odd = format!("{head}m=audio 65535 RTP/AVP 96\na=rtpmap:96 X/99999999999\na=ptime:4294967296");
-    let stream = parsed(&odd).leg_media().streams.remove(0);
+    let stream = parsed(&odd).leg_media(SIGNALLED_FROM).streams.remove(0);
     assert_eq!((stream.rtcp, stream.ptime_ms, stream.formats.len()), (None, None, 0));
     assert!(!rewritten(&odd, &["192.0.2.1:20000"]).contains("ptime"));
 }
@@ -265,10 +270,10 @@ proptest! {
             }
         }
         let Ok(description) = Description::parse(&octets) else { return Ok(()) };
-        description.leg_media();
+        description.leg_media(SIGNALLED_FROM);
         let media = ["192.0.2.1:20000".parse().unwrap()];
         let ours = OurSide { session_id: 77, version: 3, address: [192, 0, 2, 99].into(), media: &media };
-        let again = Description::parse(&rewrite(&description, &ours)).unwrap().leg_media();
+        let again = Description::parse(&rewrite(&description, &ours)).unwrap().leg_media(SIGNALLED_FROM);
         prop_assert_eq!(again.origin, "- 77 IN IP4 192.0.2.99");
         for (place, stream) in again.streams.iter().enumerate() {
             let held = stream.rtp.is_some_and(|rtp| rtp.ip().is_unspecified());

@@ -1,6 +1,6 @@
 //! Answers, forks, failures and failover (RFC 3261 §13, §16.7).
 
-use consent::Side;
+use consent::{Leg, Side};
 use sip_gateway::{Command, EndedBy, Event};
 
 use crate::world::*;
@@ -302,4 +302,35 @@ fn a_session_without_descriptions_works() {
     a.learn(&ok);
     world.send(PBX, a.request("ACK", "", ""));
     world.expect(CARRIER, "ACK ");
+}
+
+#[test]
+fn each_description_is_told_with_the_address_that_its_message_came_from() {
+    let mut config = config();
+    config.peers[0].allow = vec![("10.1.0.0".parse().unwrap(), 24)];
+    let mut world = World::with(config);
+    let mut a = Ua::caller(PBX, "100");
+    let from = |world: &mut World, leg: Leg| {
+        let told = |event: &Event| matches!(event, Event::Media { leg: of, .. } if *of == leg);
+        let Event::Media { media, .. } = world.event(told) else { unreachable!() };
+        media.signalled_from
+    };
+    world.send(PBX, a.invite("", ""));
+    let refused = world.expect(CARRIER, "INVITE ").answer("503 No", "t", "", "");
+    world.send(CARRIER, refused);
+    let invite = world.expect(CARRIER2, "INVITE ");
+    let mut b = Ua::callee(CARRIER2, &invite, "t");
+    world.send(CARRIER2, invite.answer("200 OK", "t", &b.contact(), &sdp(ANSWER_IP, 5000, "")));
+    a.learn(&world.take_all(PBX).pop().unwrap());
+    // A proxy of the PBX's sends the ACK, which holds the answer, and another one the answer to a re-INVITE.
+    world.send("10.1.0.11:5060", a.request("ACK", "", &sdp(OFFER_IP, 4000, "")));
+    world.expect(CARRIER2, "ACK ");
+    assert_eq!(from(&mut world, Leg::A), addr("10.1.0.11:1").ip());
+    assert_eq!(from(&mut world, Leg::B), addr(CARRIER2).ip());
+
+    world.send(CARRIER2, b.request("INVITE", &b.contact(), &sdp(ANSWER_IP, 5002, "")));
+    let again = world.expect(PBX, "INVITE ");
+    world.send("10.1.0.12:5060", again.answer("200 OK", "", &a.contact(), &sdp(OFFER_IP, 4000, "")));
+    assert_eq!(from(&mut world, Leg::A), addr("10.1.0.12:1").ip());
+    assert_eq!(from(&mut world, Leg::B), addr(CARRIER2).ip());
 }

@@ -197,10 +197,11 @@ fn an_emergency_caller_behind_nat_is_heard_from_the_first_packet() {
 fn the_conversation_is_the_first_audio_that_both_legs_take() {
     let mut bench = Bench::new(false);
     let (first, second) = (Some(media(A)), Some(media("10.0.0.1:4002")));
-    let change = SourceChange::Announced;
-    bench.command(Command::Describe { call: CALL, leg: Leg::A, streams: vec![first, second], change });
-    let streams = vec![None, Some(media("10.0.0.2:5002"))];
-    bench.command(Command::Describe { call: CALL, leg: Leg::B, streams, change });
+    let third = Some(media("10.0.0.2:5002"));
+    for (leg, streams) in [(Leg::A, vec![first, second]), (Leg::B, vec![None, third])] {
+        let (signalled_from, change) = (IpAddr::from([10, 0, 0, 9]), SourceChange::Announced);
+        bench.command(Command::Describe { call: CALL, leg, signalled_from, streams, change });
+    }
     bench.command(Command::Play { call: CALL, leg: Leg::B, notice: Notice::Stopped });
     assert_eq!(bench.seen.sent[0].0, Path { stream: 1, leg: Leg::B, port: Port::Rtp });
 }
