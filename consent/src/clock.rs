@@ -19,6 +19,15 @@ pub struct Now {
     pub wall: Wall,
 }
 
+impl Now {
+    /// The instant `us` microseconds before this one, saturating.
+    #[must_use]
+    pub fn minus_us(self, us: u64) -> Self {
+        let wall = i64::try_from(us).map_or(i64::MIN, |us| self.wall.0.saturating_sub(us));
+        Self { mono: Mono(self.mono.0.saturating_sub(us)), wall: Wall(wall) }
+    }
+}
+
 impl Mono {
     /// This instant plus `ms` milliseconds, saturating.
     #[must_use]

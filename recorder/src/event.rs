@@ -33,7 +33,7 @@ pub enum Event {
         digit: char,
         /// The epoch in force, already raised if the digit completed the withdrawal code.
         epoch: Epoch,
-        /// When its first packet arrived.
+        /// When the press began, at the latest: before its first packet arrived.
         at: Now,
     },
     /// A source or SSRC that nothing announced is heard on a leg; the epoch has been raised.

@@ -254,8 +254,8 @@ impl Call {
     }
 
     /// Takes in what happened. `now` is the instant at which it happened where that is known: for a key,
-    /// when its first packet arrived, so that one pressed before the question is never taken for an answer,
-    /// and so that codes are timed as the relay times them. What fell due before is done first, so that an
+    /// when the press began, so that one that began before the question is never taken for an answer, and so
+    /// that codes are timed as the relay times them. What fell due before is done first, so that an
     /// answer after its deadline is late however busy the shell was.
     pub fn on_event(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
         self.on_timeout(now, out);

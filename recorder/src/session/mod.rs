@@ -281,7 +281,7 @@ impl Party {
         }
     }
 
-    /// Reports a key, unless nobody vouches for its source. A withdrawal is honoured from anybody; where
+    /// Reports a key pressed at `at`, unless nobody vouches for its source. A withdrawal is honoured from anybody; where
     /// some of its keys may have been withheld, the whole code is reported with its last.
     fn press(
         &mut self,

@@ -308,9 +308,10 @@ impl Crossing<'_> {
     fn telephone_event(&mut self, header: Header, fit: Fit, payload: &[u8], out: &mut impl Outlet) {
         let Some(event) = EventPayload::parse(payload) else { return };
         let is_evidence = fit > Fit::Foreign;
-        let Header { ssrc, timestamp, .. } = header;
+        let Header { ssrc, timestamp, meaning, .. } = header;
         if let Some(digit) = self.party.keypad.on_event(self.at.mono, ssrc, timestamp, event) {
-            self.party.press(self.facts, self.path.leg, self.at, digit, is_evidence, out);
+            let began = event.began(self.at, meaning.clock_rate);
+            self.party.press(self.facts, self.path.leg, began, digit, is_evidence, out);
         }
         let answer = event.key().filter(|_| self.party.swallow && is_evidence).map(Key);
         self.tap(Content::Digit { ssrc, timestamp, duration: event.duration, answer }, out);

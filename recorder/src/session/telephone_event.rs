@@ -1,4 +1,4 @@
-//! RFC 4733 telephone events: which of a leg's packets is a new key press.
+//! RFC 4733 telephone events: which of a leg's packets is a new key press, and when it began.
 //!
 //! A press is known by SSRC and timestamp (§2.5.1.2: all packets of one event carry its start), so it is
 //! reported once, on whichever of its packets comes first, however many are lost, repeated or late.
@@ -10,10 +10,20 @@
 //! | same key, timestamp at the end of an unfinished press at the longest duration | the same press (§2.5.1.3) |
 //! | anything else | a new press |
 //!
+//! A press began before the packet that tells of it, by at least the duration that the packet states
+//! (§2.3.5), so that a key held down since before a question is no answer to it:
+//!
+//! | first packet to arrive | the press began |
+//! |---|---|
+//! | any without the end bit, whatever was lost before it | its duration before its arrival |
+//! | one with the end bit | [`END_REPEATS_US`] earlier still: it may be a repeat of the end (§2.5.1.4) |
+//!
+//! Not seen: that a press goes on from a segment of which nothing arrived (8 s without one packet).
+//!
 //! Presses beyond [`BURST`] at once and [`PER_SECOND`] after that are not reported: no person and no
 //! dialler makes them. Left out: tones in the audio, and volume.
 
-use consent::Mono;
+use consent::{Mono, Now};
 
 /// Presses that may arrive together, after the network has held them back.
 const BURST: u64 = 32;
@@ -23,6 +33,10 @@ const PER_SECOND: u64 = 20;
 const REMEMBERED: usize = 4;
 /// A segment this long may be followed by another of the same press (§2.5.1.3 says 0xFFFF).
 const LONG_SEGMENT: u16 = 0xF000;
+
+/// The end is sent three times, at the interval of the other packets (§2.5.1.4): 60 ms at most, the longest
+/// packet time that telephones use. Which of the three a packet is does not show.
+const END_REPEATS_US: u64 = 2 * 60_000;
 
 /// One packet's payload (§2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +52,12 @@ impl EventPayload {
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let [event, flags, high, low] = *payload.first_chunk()?;
         Some(Self { event, end: flags & 0x80 != 0, duration: u16::from_be_bytes([high, low]) })
+    }
+
+    /// The latest instant at which the press can have begun, by a packet that arrived at `at`.
+    pub(super) fn began(self, at: Now, clock_rate: u32) -> Now {
+        let lasted_us = u64::from(self.duration) * 1_000_000 / u64::from(clock_rate.max(1));
+        at.minus_us(if self.end { lasted_us + END_REPEATS_US } else { lasted_us })
     }
 
     /// The key, if the event is one.
@@ -147,6 +167,23 @@ mod tests {
     fn a_payload_is_read_and_a_short_one_is_not() {
         assert_eq!(EventPayload::parse(&[1, 0x8a, 3, 32]), Some(event(1, true, 800)));
         assert_eq!(EventPayload::parse(&[1, 0x8a, 3]), None);
+    }
+
+    #[test]
+    fn a_press_began_its_duration_before_a_packet_and_before_the_repeats_of_its_end() {
+        let at = Now { mono: Mono(1_000_000), wall: consent::Wall(5_000_000) };
+        for (end, duration, clock_rate, before_us) in [
+            (false, 0, 8_000, 0),
+            (false, 160, 8_000, 20_000),
+            (false, 800, 8_000, 100_000),
+            (false, 800, 16_000, 50_000),
+            (true, 800, 8_000, 220_000),
+        ] {
+            let began = event(1, end, duration).began(at, clock_rate);
+            assert_eq!(began.mono, Mono(1_000_000 - before_us), "{end} {duration} {clock_rate}");
+            assert_eq!(began.wall, consent::Wall(5_000_000 - before_us as i64));
+        }
+        assert_eq!(event(1, true, u16::MAX).began(at, 1).mono, Mono(0), "before there was a clock");
     }
 
     #[test]

@@ -23,9 +23,47 @@ fn digits_are_reported_once_with_the_epoch_in_force() {
     assert_eq!(bench.digits(), "1#");
     assert!(matches!(
         bench.seen.events[0],
-        Event::Digit { leg: Leg::A, digit: '1', epoch: Epoch(0), at, .. } if at.mono == Mono(60_000)
+        Event::Digit { leg: Leg::A, digit: '1', epoch: Epoch(0), at, .. } if at.mono == Mono(40_000)
     ));
     assert_eq!(bench.heard_by(Leg::B).len(), 11, "and they pass on");
+}
+
+/// What each row of the module's table dates a press by: a key is down from 1,000 ms on for 100 ms, a packet
+/// leaves every 20 ms, and only the packets named arrive (0 to 4 go on, 5 to 7 are the end and its repeats).
+#[test]
+fn a_press_is_dated_by_when_it_began_whichever_of_its_packets_arrives_first() {
+    for (arriving, dated_ms) in [
+        (&[0, 1, 2, 3, 4, 5, 6, 7][..], 1_000),
+        (&[1, 2, 3, 4, 5], 1_000),
+        (&[4, 5, 6], 1_000),
+        (&[5, 6, 7], 900),
+        (&[6, 7], 920),
+        (&[7], 940),
+        (&[2, 0, 1], 1_000),
+    ] {
+        let mut bench = Bench::answered();
+        for n in arriving {
+            bench.ms = bench.ms.max(1_020 + 20 * n);
+            let (end, duration) = (*n >= 5, 160 * (n + 1).min(5) as u16);
+            bench.rtp(Leg::A, A, &Rtp::event(1, 50 + *n as u16, 8_000, 1, end, duration));
+        }
+        let [Event::Digit { at, .. }] = bench.seen.events[..] else { panic!("{:?}", bench.seen.events) };
+        assert_eq!(at.mono, Mono(dated_ms * 1_000), "{arriving:?}");
+        assert_eq!(at.wall, Wall(dated_ms as i64 * 1_000), "{arriving:?}");
+    }
+}
+
+/// RFC 4733 §2.3.5: the duration counts in the clock of the format, which need not be the audio's.
+#[test]
+fn a_press_is_dated_by_the_clock_of_its_format() {
+    let mut bench = Bench::described();
+    let mut wide = media(A);
+    let format = StreamFormat { payload_type: 102, encoding: "TELEPHONE-EVENT".to_owned(), clock_rate: 16_000 };
+    wide.formats.push(format);
+    bench.describe(Leg::A, wide, SourceChange::Same);
+    bench.wait(1_000);
+    bench.rtp(Leg::A, A, &Rtp { payload_type: 102, ..Rtp::event(1, 0, 0, 1, false, 1_600) });
+    assert!(matches!(bench.seen.events[..], [Event::Digit { at, .. }] if at.mono == Mono(900_000)));
 }
 
 #[test]
