@@ -45,6 +45,19 @@ pub enum Event {
         /// The epoch that began with it.
         epoch: Epoch,
     },
+    /// The first packet of a notice left for a leg.
+    Playing {
+        /// Which call.
+        call: CallId,
+        /// To whom.
+        leg: Leg,
+        /// Which.
+        notice: Notice,
+        /// The epoch in force.
+        epoch: Epoch,
+        /// When it left.
+        at: Now,
+    },
     /// A notice ended on a leg.
     Played {
         /// Which call.
@@ -139,6 +152,7 @@ impl Event {
             | Self::BindFailed { call, .. }
             | Self::Digit { call, .. }
             | Self::UnannouncedSource { call, .. }
+            | Self::Playing { call, .. }
             | Self::Played { call, .. }
             | Self::CannotPlay { call, .. }
             | Self::PreambleStarted { call, .. }

@@ -181,6 +181,9 @@ impl Call {
                 self.tell(at, Event::Digit { leg, digit, source: SignalSource::TelephoneEvent, epoch }, out);
             }
             Media::UnannouncedSource { leg, epoch, .. } => self.tell(now, Event::Doubt { leg, epoch }, out),
+            Media::Playing { leg, notice, epoch, at, .. } => {
+                self.tell(at, Event::Playing { leg, notice, epoch }, out);
+            }
             Media::Played { leg, notice, complete, .. } => {
                 self.tell(now, Event::Played { leg, notice, complete }, out);
             }

@@ -13,13 +13,14 @@ const QUESTION_LIMIT_MS: u64 = 60_000;
 pub(super) struct Asking {
     /// The epoch whose parties are asked.
     pub(super) epoch: Epoch,
-    since: Mono,
     legs: [Question; 2],
+    /// Since when each leg has been asked: the first sample of its first question.
+    asked_since: [Option<Mono>; 2],
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Question {
-    /// It plays for the n-th time.
+    /// It plays for the n-th time, or is about to.
     Playing { since: Mono, attempt: u32 },
     /// It was heard to its end; the answer is awaited.
     Awaiting { since: Mono, deadline: Mono, attempt: u32 },
@@ -32,8 +33,8 @@ enum Question {
 pub(super) enum Due {
     /// Nobody reported the question's end.
     NoEnd,
-    /// No answer in time; the question is to be put for the n-th time.
-    Repeat { attempt: u32 },
+    /// No answer in time; the question is to be put once more.
+    Repeat,
     /// No answer in time, and no attempt is left.
     Silent,
 }
@@ -49,13 +50,24 @@ pub(super) struct Agreement {
 
 impl Asking {
     pub(super) const fn new(epoch: Epoch, now: Mono) -> Self {
-        Self { epoch, since: now, legs: [Question::Playing { since: now, attempt: 1 }; 2] }
+        Self { epoch, legs: [Question::Playing { since: now, attempt: 1 }; 2], asked_since: [None; 2] }
     }
 
-    /// Whether a key pressed at `at` in `epoch` can be an answer: not one pressed before the question, or
-    /// by whoever was there in another epoch, however late it is reported.
-    pub(super) fn admits(&self, epoch: Epoch, at: Mono) -> bool {
-        epoch == self.epoch && at >= self.since
+    /// The question began to play on a leg. The attempt; `None` if none was to, or to another epoch's parties.
+    pub(super) fn begins(&mut self, leg: Leg, epoch: Epoch, now: Mono) -> Option<u32> {
+        let Question::Playing { since, attempt } = &mut self.legs[leg.index()] else { return None };
+        if epoch != self.epoch {
+            return None;
+        }
+        *since = now;
+        self.asked_since[leg.index()].get_or_insert(now);
+        Some(*attempt)
+    }
+
+    /// Whether a key that `leg` pressed at `at` in `epoch` can be an answer: not one pressed before the leg's
+    /// question began, or by whoever was there in another epoch, however late it is reported.
+    pub(super) fn admits(&self, leg: Leg, epoch: Epoch, at: Mono) -> bool {
+        epoch == self.epoch && self.asked_since[leg.index()].is_some_and(|since| at >= since)
     }
 
     /// Takes a yes. `None` if the leg has said it before.
@@ -105,9 +117,8 @@ impl Asking {
         if attempt >= attempts {
             return Some(Due::Silent);
         }
-        let attempt = attempt + 1;
-        *question = Question::Playing { since: now, attempt };
-        Some(Due::Repeat { attempt })
+        *question = Question::Playing { since: now, attempt: attempt + 1 };
+        Some(Due::Repeat)
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {

@@ -201,7 +201,7 @@ impl Call {
             _ => return,
         };
         let State::Asking(asking) = &mut self.state else { return };
-        let current = asking.admits(epoch, now.mono);
+        let current = asking.admits(leg, epoch, now.mono);
         if current && meaning == SignalMeaning::Decline {
             self.hear(now, leg, meaning, source, true, out);
             self.parties[leg.index()].consent = PartyConsent::Declined;
@@ -234,9 +234,7 @@ impl Call {
             self.parties[leg.index()].consent = PartyConsent::Asked;
             out.push(Action::SwallowDigits { leg, swallow: true });
         }
-        for leg in Leg::BOTH {
-            self.put_question(now, leg, 1, out);
-        }
+        tell(Notice::Question, &Leg::BOTH, out);
     }
 
     pub(super) fn on_preamble_unavailable(&mut self, now: Now, out: &mut Vec<Action>) {
@@ -250,6 +248,13 @@ impl Call {
         if matches!(self.state, State::Buffering { .. } | State::Asking(_)) {
             self.note(now, Some(leg), "the question could not be played");
             self.refuse(now, Reason::CannotAsk, &[leg.other()], out);
+        }
+    }
+
+    pub(super) fn on_question_playing(&mut self, now: Now, leg: Leg, epoch: Epoch) {
+        let State::Asking(asking) = &mut self.state else { return };
+        if let Some(attempt) = asking.begins(leg, epoch, now.mono) {
+            self.note_asking(now, leg, format!("the question began, attempt {attempt}"));
         }
     }
 
@@ -279,7 +284,7 @@ impl Call {
             let State::Asking(asking) = &mut self.state else { return };
             match asking.due(leg, now.mono, attempts) {
                 None => {}
-                Some(Due::Repeat { attempt }) => self.put_question(now, leg, attempt, out),
+                Some(Due::Repeat) => tell(Notice::Question, &[leg], out),
                 Some(Due::NoEnd) => {
                     self.note(now, Some(leg), "nothing told of the question's end");
                     self.refuse(now, Reason::PromptIncomplete, &Leg::BOTH, out);
@@ -395,11 +400,6 @@ impl Call {
             tell(Notice::Recording, &Leg::BOTH, out);
         }
         self.decide(now, GateState::Open, Reason::AllAgreed, out);
-    }
-
-    fn put_question(&mut self, now: Now, leg: Leg, attempt: u32, out: &mut Vec<Action>) {
-        self.note_asking(now, leg, format!("the question began, attempt {attempt}"));
-        out.push(Action::Play { leg, notice: Notice::Question });
     }
 
     /// Adds a row to the ledger; rows without effect up to a bound.

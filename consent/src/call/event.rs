@@ -45,7 +45,7 @@ pub enum Event {
         /// The epoch that begins with it.
         epoch: Epoch,
     },
-    /// A party pressed a key, at the instant of the call of `on_event`.
+    /// A party began to press a key, at the instant of the call of `on_event`.
     Digit {
         /// Whose key.
         leg: Leg,
@@ -68,6 +68,15 @@ pub enum Event {
     CannotAsk {
         /// Where.
         leg: Leg,
+    },
+    /// The first sample of a notice left for `leg`, at the instant of the call of `on_event`.
+    Playing {
+        /// Where.
+        leg: Leg,
+        /// Which.
+        notice: Notice,
+        /// The epoch in force when it left.
+        epoch: Epoch,
     },
     /// A prompt or notice ended on `leg`.
     Played {

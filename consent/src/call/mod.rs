@@ -35,7 +35,8 @@
 //! | `Paused` | nobody holds any more | begin | `Buffering` |
 //! | `Buffering` | preamble started, its epoch | swallow digits, question to both | `Asking` |
 //! | `Buffering`, `Asking` | preamble unavailable; none within 2 s | refuse, `no-preamble-memory` | `Shut` |
-//! | `Asking` | accept, pressed since the question began, in its epoch | agreed; its question stops | `Asking` |
+//! | `Asking` | question began to play, in its epoch | keys of that leg are answers from then on | `Asking` |
+//! | `Asking` | accept, pressed since the leg's question began, in its epoch | agreed; its question stops | `Asking` |
 //! | `Asking` | the last accept | `Open` for exactly this epoch, digits pass, "recording" to both | `Open` |
 //! | `Asking` | decline or withdrawal code | refuse, `declined` | `Shut` |
 //! | `Asking` | question played to its end | answer timeout of that leg starts | `Asking` |
@@ -255,7 +256,7 @@ impl Call {
 
     /// Takes in what happened. `now` is the instant at which it happened where that is known: for a key,
     /// when the press began, so that one that began before the question is never taken for an answer, and so
-    /// that codes are timed as the relay times them. What fell due before is done first, so that an
+    /// that codes are timed as the relay times them; for the question, when its first sample left. What fell due before is done first, so that an
     /// answer after its deadline is late however busy the shell was.
     pub fn on_event(&mut self, now: Now, event: Event, out: &mut Vec<Action>) {
         self.on_timeout(now, out);
@@ -270,10 +271,13 @@ impl Call {
             Event::PreambleStarted { epoch } => self.on_preamble_started(now, epoch, out),
             Event::PreambleUnavailable => self.on_preamble_unavailable(now, out),
             Event::CannotAsk { leg } => self.on_cannot_ask(now, leg, out),
+            Event::Playing { leg, notice: Notice::Question, epoch } => {
+                self.on_question_playing(now, leg, epoch);
+            }
             Event::Played { leg, notice: Notice::Question, complete } => {
                 self.on_question_played(now, leg, complete, out);
             }
-            Event::Played { .. } => {}
+            Event::Playing { .. } | Event::Played { .. } => {}
             Event::RecordingStarted { permit } => self.record.started |= permit.0 < self.permits,
             Event::RecorderFailed { permit } => self.on_recorder_failed(now, permit, out),
             Event::Ended => self.on_ended(now, out),

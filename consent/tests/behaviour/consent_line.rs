@@ -399,6 +399,26 @@ fn an_answer_pressed_before_a_change_does_not_count_after_it() {
 }
 
 #[test]
+fn a_key_counts_from_the_first_sample_of_the_legs_own_question() {
+    let mut stage = Stage::office();
+    stage.answer();
+    stage.event(Event::PreambleStarted { epoch: Epoch(1) });
+    assert_eq!(stage.press(A, '1'), [unheeded(A, SignalMeaning::Accept)], "it does not play yet");
+    stage.playing(A);
+    assert_eq!(stage.press(B, '1'), [unheeded(B, SignalMeaning::Accept)], "it plays to the other alone");
+    assert_eq!(stage.press(A, '1')[0], heard(A, SignalMeaning::Accept));
+    let earlier = Event::Playing { leg: B, notice: Notice::Question, epoch: Epoch(0) };
+    let notice = Event::Playing { leg: B, notice: Notice::Stopped, epoch: Epoch(1) };
+    for other in [earlier, notice] {
+        stage.event(other);
+        assert_eq!(stage.press(B, '1'), [unheeded(B, SignalMeaning::Accept)], "not this question");
+    }
+    stage.playing(B);
+    stage.press(B, '1');
+    assert_eq!(opens(&stage), 1);
+}
+
+#[test]
 fn a_key_pressed_before_the_question_is_no_answer_however_late_it_is_reported() {
     let mut stage = Stage::office();
     stage.answer();

@@ -255,6 +255,7 @@ impl World {
                 Action::Play { leg, notice: Notice::Question } => {
                     let company = self.company();
                     self.asked.insert((company[leg.index()], company));
+                    self.report(Event::Playing { leg, notice: Notice::Question, epoch: self.epoch() });
                 }
                 Action::StopPlaying(leg) => {
                     let notice = Notice::Question;
@@ -376,7 +377,7 @@ proptest! {
 
     #[test]
     fn any_event_in_any_epoch_is_survived(
-        events in prop::collection::vec((0..12_u8, leg(), any::<char>(), 0..6_u32, any::<u64>()), 0..60),
+        events in prop::collection::vec((0..13_u8, leg(), any::<char>(), 0..6_u32, any::<u64>()), 0..60),
     ) {
         let mut world = World::new(&inbound(OFFICE), Basis::AllPartyConsent);
         for (kind, leg, digit, epoch, us) in events {
@@ -402,6 +403,7 @@ fn raw_event(kind: u8, leg: Leg, digit: char, epoch: Epoch) -> Event {
         8 => Event::PreambleStarted { epoch },
         9 => Event::Played { leg, notice, complete: epoch.0 > 0 },
         10 => Event::RecorderFailed { permit: PermitId(epoch.0) },
+        11 => Event::Playing { leg, notice, epoch },
         _ => Event::CannotAsk { leg },
     }
 }
@@ -409,7 +411,7 @@ fn raw_event(kind: u8, leg: Leg, digit: char, epoch: Epoch) -> Event {
 /// From the answer until both parties are asked, or until both have agreed.
 fn beginning(recorded: bool) -> Vec<Step> {
     let agree = [Step::Press(Leg::A, '1'), Step::Press(Leg::B, '1'), Step::Deliver(4)];
-    let asking = [Step::Answer, Step::Deliver(1)];
+    let asking = [Step::Answer, Step::Deliver(3)];
     if recorded { [&asking[..], &agree].concat() } else { asking.to_vec() }
 }
 
@@ -477,7 +479,7 @@ fn i1_holds_in_every_order_of_steps() {
 #[should_panic(expected = "covers Epoch(1)")]
 fn the_model_objects_to_a_permit_that_a_party_did_not_agree_to() {
     let mut world = World::new(&inbound(OFFICE), Basis::AllPartyConsent);
-    for step in [Step::Answer, Step::Deliver(1), Step::Press(Leg::A, '1'), Step::Press(Leg::B, '1')] {
+    for step in [Step::Answer, Step::Deliver(3), Step::Press(Leg::A, '1'), Step::Press(Leg::B, '1')] {
         world.step(step);
     }
     world.agreed.pop_last();

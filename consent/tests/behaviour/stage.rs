@@ -152,8 +152,19 @@ impl Stage {
         self.event(Event::Answered { epoch })
     }
 
+    /// The preamble's memory is ready; if that begins the questions, they begin to play.
     pub(crate) fn preamble(&mut self) -> Vec<Did> {
-        self.event(Event::PreambleStarted { epoch: Epoch(self.epoch) })
+        let did = self.event(Event::PreambleStarted { epoch: Epoch(self.epoch) });
+        for leg in Leg::BOTH {
+            if did.contains(&Did::Play(leg, Notice::Question)) {
+                assert_eq!(self.playing(leg), []);
+            }
+        }
+        did
+    }
+
+    pub(crate) fn playing(&mut self, leg: Leg) -> Vec<Did> {
+        self.event(Event::Playing { leg, notice: Notice::Question, epoch: Epoch(self.epoch) })
     }
 
     pub(crate) fn change(&mut self, leg: Leg) -> Vec<Did> {

@@ -16,7 +16,7 @@
 //! | RTCP | translated to the other leg |
 //! | datagram of a stream that is not audio, or of an emergency call | as it is to the other leg |
 //! | anything else, or from elsewhere | refused and counted |
-//! | `Play` | packets at the leg's packet time, the other party muted to it; `Played` at the end |
+//! | `Play` | packets at the leg's packet time, the other party muted to it; `Playing` with the first, `Played` at the end |
 //!
 //! No allocation, lock or log for an RTP packet. An emergency call has no tap, no notice, no digits, and
 //! its packets are not rewritten.

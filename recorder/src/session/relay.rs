@@ -25,7 +25,7 @@ use super::rtcp::{REPORT_BYTES, Translation};
 use super::telephone_event::EventPayload;
 use super::{Facts, NoticeEnd, Outlet, Party, Path, Port, SplitMix};
 use crate::frame::{Codec, Content, Frame, Key, PAYLOAD_BYTES, Payload};
-use crate::{LegStatistics, RemoteMedia};
+use crate::{Event, LegStatistics, RemoteMedia};
 
 /// Octets of the fixed RTP header (RFC 3550 §5.1).
 const HEADER_BYTES: usize = 12;
@@ -189,8 +189,13 @@ impl Stream {
                 end.playback = None;
                 return Some(NoticeEnd { notice, complete });
             };
-            let format = playback.format();
-            end.speak(facts.epoch.current(), now, path, to, format, &spoken, out);
+            let (notice, format) = (playback.notice(), playback.format());
+            let Facts { call, epoch, .. } = facts;
+            let (leg, epoch) = (path.leg, epoch.current());
+            end.speak(epoch, now, path, to, format, &spoken, out);
+            if spoken.first {
+                out.report(Event::Playing { call: *call, leg, notice, epoch, at: now });
+            }
         }
     }
 }

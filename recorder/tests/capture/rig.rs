@@ -196,6 +196,10 @@ impl Rig {
 
     /// Both parties are asked for `ms`.
     pub(crate) fn ask(&mut self, ms: u64) {
+        for leg in Leg::BOTH {
+            let notice = consent::Notice::Question;
+            self.signal(consent::Event::Playing { leg, notice, epoch: self.epoch });
+        }
         for n in 0..ms as u32 / 20 {
             for leg in Leg::BOTH {
                 let payload = tone(2_000.0, n * 160);

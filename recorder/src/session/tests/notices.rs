@@ -41,6 +41,22 @@ fn a_notice_is_spoken_into_the_stream_without_a_break_and_the_other_party_is_mut
 }
 
 #[test]
+fn a_notice_is_said_to_play_when_its_first_packet_leaves_and_once() {
+    let mut bench = Bench::answered();
+    bench.wait(500);
+    bench.epoch.raise();
+    play(&mut bench, Leg::A, Notice::Question);
+    bench.wait(1_000);
+    let (leg, notice, epoch) = (Leg::A, Notice::Question, Epoch(1));
+    let at = Now { mono: Mono(500_000), wall: Wall(500_000) };
+    assert_eq!(bench.seen.events, [Event::Playing { call: CALL, leg, notice, epoch, at }]);
+    let mut held = Bench::answered();
+    held.describe(Leg::A, RemoteMedia { receives: false, ..media(A) }, SourceChange::Same);
+    play(&mut held, Leg::A, Notice::Question);
+    assert_eq!(held.seen.events, [Event::Played { call: CALL, leg, notice, complete: false }]);
+}
+
+#[test]
 fn a_notice_is_paced_and_ends_after_its_last_packet() {
     let mut bench = Bench::answered();
     bench.speech(Leg::A, 1, 0, 1);
