@@ -16,7 +16,7 @@ use crate::media::{Sent, is_media_port};
 use crate::message::{Message, described};
 use crate::network::{GATEWAY, Network};
 use crate::phone::{Phone, State};
-use crate::reference::{Ground, Span, Truth};
+use crate::reference::{Ground, Press, Span, Truth};
 use crate::script::Plan;
 use crate::sound;
 use crate::world::Counts;
@@ -64,6 +64,8 @@ pub(crate) struct Checks {
     sealed: BTreeMap<RecordingId, (String, Option<String>)>,
     empty: BTreeSet<RecordingId>,
     tolerance: Time,
+    /// The longest that a datagram is on its way.
+    transit: Time,
     faults: Faults,
     clean: bool,
     late: Option<Violation>,
@@ -97,6 +99,7 @@ impl Checks {
             sealed: BTreeMap::new(),
             empty: BTreeSet::new(),
             tolerance: (80 + network.jitter_ms) * MS,
+            transit: (network.delay_ms + network.jitter_ms) * MS,
             faults: faults.clone(),
             clean: network.is_clean(),
             late: None,
@@ -203,7 +206,8 @@ impl Checks {
                 11 => '#',
                 digit => char::from(b'0' + digit),
             };
-            truth.keys.push((now, phone.leg, key));
+            let began = phone.presses.get(&(ssrc, timestamp)).map_or(0, |began| began + self.transit);
+            truth.keys.push(Press { arrived: now, began, leg: phone.leg, key });
         }
     }
 

@@ -109,6 +109,8 @@ pub(crate) struct Phone {
     talks_on_hold: bool,
     keys: VecDeque<char>,
     key: Option<(char, u32, u32)>,
+    /// When each press began, by SSRC and RTP timestamp.
+    pub(crate) presses: BTreeMap<(u32, u32), Time>,
     quiet: u32,
     packets: u32,
     first_timestamp: u32,
@@ -166,6 +168,7 @@ impl Phone {
             talks_on_hold: random.per_mille(500),
             keys: VecDeque::new(),
             key: None,
+            presses: BTreeMap::new(),
             quiet: 0,
             packets: 0,
             first_timestamp: random.next() as u32,
@@ -213,7 +216,7 @@ impl Phone {
         self.retransmit(now);
         while let Some(at) = self.next_packet.filter(|at| *at <= now) {
             self.next_packet = Some(at + PACKET);
-            self.speak();
+            self.speak(at);
         }
     }
 
@@ -403,7 +406,7 @@ impl Phone {
         due.into_iter().for_each(|bytes| self.send(bytes));
     }
 
-    fn speak(&mut self) {
+    fn speak(&mut self, now: Time) {
         let Some(to) = self.remote_media else { return };
         let packets = self.packets;
         self.packets += 1;
@@ -431,6 +434,7 @@ impl Phone {
             self.quiet -= 1;
         } else if let Some(key) = self.keys.pop_front() {
             self.key = Some((key, timestamp, 0));
+            self.presses.insert((party.ssrc, timestamp), now);
         }
         if (!self.held || self.talks_on_hold) && !self.holding {
             rtp(0, timestamp, &sound::tone(party.hz));

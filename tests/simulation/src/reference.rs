@@ -33,12 +33,22 @@ pub(crate) struct Truth {
     pub(crate) arrivals: Vec<(Time, Leg, usize)>,
     /// When each leg's end was asked: a packet of the question left for it.
     pub(crate) asked: Vec<(Time, Leg)>,
-    /// Keys at the arrival of their first packet.
-    pub(crate) keys: Vec<(Time, Leg, char)>,
+    pub(crate) keys: Vec<Press>,
     /// Stretches of hold, the last perhaps without end.
     pub(crate) holds: Vec<(Time, Option<Time>)>,
     /// On a dispatch line: when the line's end became somebody else's.
     pub(crate) left_line: Option<Time>,
+}
+
+/// A key press.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Press {
+    /// When the first of its packets that was not lost arrived.
+    pub(crate) arrived: Time,
+    /// When the finger came down, as the gateway can have known at the latest.
+    pub(crate) began: Time,
+    pub(crate) leg: Leg,
+    pub(crate) key: char,
 }
 
 /// A stretch in which audio of these parties (of leg A and of leg B) may be stored.
@@ -51,9 +61,6 @@ pub(crate) struct Span {
 
 /// The code that takes consent back.
 const WITHDRAW: &str = "*80";
-/// How long a press lasts, with its way through the network. One that is still on when the question begins
-/// counts for an answer: the relay dates a press by the first packet that it accepts.
-const PRESS: Time = 200 * crate::clock::MS;
 
 impl Truth {
     pub(crate) const fn new(ground: Ground) -> Self {
@@ -91,12 +98,10 @@ impl Truth {
     }
 
     fn withdrawn_by(&self, leg: Leg) -> Option<Time> {
-        let keys: Vec<(Time, char)> =
-            self.keys.iter().filter(|(_, l, _)| *l == leg).map(|(t, _, k)| (*t, *k)).collect();
-        let code: Vec<char> = WITHDRAW.chars().collect();
+        let keys: Vec<Press> = self.keys.iter().copied().filter(|press| press.leg == leg).collect();
         let pressed =
-            keys.windows(code.len()).find(|w| w.iter().map(|(_, key)| *key).eq(code.iter().copied()));
-        pressed.and_then(|window| window.last()).map(|(at, _)| *at)
+            keys.windows(WITHDRAW.len()).find(|w| w.iter().map(|press| press.key).eq(WITHDRAW.chars()));
+        pressed.and_then(|window| window.last()).map(|press| press.arrived)
     }
 
     /// The call cut where somebody came.
@@ -123,9 +128,9 @@ impl Truth {
             let mut declined = false;
             let still =
                 |agreed: &[Option<usize>; 2]| agreed.iter().zip(stretch.parties).all(|(a, p)| *a == Some(p));
-            for (at, leg, key) in &self.keys {
-                let was_asked = asked(*leg).is_some_and(|(asked, _)| *asked <= at + PRESS);
-                if at + PRESS < stretch.from || *at >= stretch.to || !was_asked {
+            for Press { arrived, began, leg, key } in self.keys.iter().copied() {
+                let was_asked = asked(leg).is_some_and(|(asked, _)| *asked <= began);
+                if arrived < stretch.from || arrived >= stretch.to || !was_asked {
                     continue;
                 }
                 match key {
@@ -163,11 +168,15 @@ impl Truth {
 mod tests {
     use super::*;
 
+    fn press(at: Time, leg: Leg, key: char) -> Press {
+        Press { arrived: at, began: at, leg, key }
+    }
+
     fn asked_and_agreed() -> Truth {
         Truth {
             answered: Some(100),
             asked: vec![(110, Leg::A), (110, Leg::B)],
-            keys: vec![(200, Leg::A, '1'), (300, Leg::B, '1')],
+            keys: vec![press(200, Leg::A, '1'), press(300, Leg::B, '1')],
             ..Truth::new(Ground::Consent)
         }
     }
@@ -180,17 +189,20 @@ mod tests {
         one.keys.pop();
         assert_eq!(one.spans(), []);
         let mut early = both.clone();
-        early.asked[1].0 = 300_000;
+        early.asked[1].0 = 301;
         assert_eq!(early.spans(), [], "nobody had asked");
+        let mut held_down = both.clone();
+        held_down.keys[1].began = 109;
+        assert_eq!(held_down.spans(), [], "the key was down before the question");
     }
 
     #[test]
     fn a_no_a_withdrawal_a_hold_and_a_newcomer_end_it() {
         let mut no = asked_and_agreed();
-        no.keys.insert(1, (250, Leg::B, '2'));
+        no.keys.insert(1, press(250, Leg::B, '2'));
         assert_eq!(no.spans(), []);
         let mut back = asked_and_agreed();
-        back.keys.extend("*80".chars().zip(400..).map(|(key, at)| (at, Leg::A, key)));
+        back.keys.extend("*80".chars().zip(400..).map(|(key, at)| press(at, Leg::A, key)));
         assert_eq!(back.spans()[0].to, 402);
         let mut held = asked_and_agreed();
         held.holds = vec![(500, Some(600))];
