@@ -28,7 +28,7 @@ pub struct Permit {
     rule_version: RuleVersion,
     retention: RetentionTag,
     first: Epoch,
-    last: Option<Epoch>,
+    last: Epoch,
 }
 
 impl Permit {
@@ -39,7 +39,7 @@ impl Permit {
         rule_version: RuleVersion,
         retention: RetentionTag,
         first: Epoch,
-        last: Option<Epoch>,
+        last: Epoch,
     ) -> Self {
         Self { call, id, basis, clause: basis.clause(), rule_version, retention, first, last }
     }
@@ -47,7 +47,7 @@ impl Permit {
     /// Whether a frame of `call` stamped `epoch` may be stored under this permit.
     #[must_use]
     pub fn covers(&self, call: CallId, epoch: Epoch) -> bool {
-        self.call == call && epoch >= self.first && self.last.is_none_or(|last| epoch <= last)
+        self.call == call && (self.first..=self.last).contains(&epoch)
     }
 
     /// The call it was issued for.

@@ -66,15 +66,11 @@ pub enum CaptureCommand {
     Suspend {
         /// Which permit.
         permit: PermitId,
-        /// The first epoch no longer covered.
-        before: Epoch,
     },
     /// See [`Command::CloseTap`].
     CloseTap {
         /// Which permit.
         permit: PermitId,
-        /// The first epoch no longer covered.
-        before: Option<Epoch>,
     },
     /// The call was answered.
     Answered,
@@ -162,8 +158,8 @@ impl CaptureCommand {
             Command::WipePreamble { call, reason } => (call, Self::WipePreamble { reason }),
             Command::OpenTap { permit, target } => (permit.call(), Self::OpenTap { permit, target }),
             Command::Revoke { call, permit, reason: _ } => (call, Self::Revoke { permit }),
-            Command::Suspend { call, permit, before } => (call, Self::Suspend { permit, before }),
-            Command::CloseTap { call, permit, before } => (call, Self::CloseTap { permit, before }),
+            Command::Suspend { call, permit } => (call, Self::Suspend { permit }),
+            Command::CloseTap { call, permit } => (call, Self::CloseTap { permit }),
             Command::Answered { call } => (call, Self::Answered),
             Command::End { call } => (call, Self::End),
             other => return Err(Box::new(other)),
@@ -199,14 +195,13 @@ impl Capture {
             CaptureCommand::Revoke { permit } => {
                 self.take_and(|recording| recording.was_under(permit), Recording::revoke);
             }
-            CaptureCommand::Suspend { permit, before } => {
+            CaptureCommand::Suspend { permit } => {
                 if self.recording.as_ref().is_some_and(|recording| recording.permit() == permit) {
-                    self.with_recording(|recording, out| recording.suspend(before, out));
+                    self.with_recording(Recording::suspend);
                 }
             }
-            CaptureCommand::CloseTap { permit, before } => {
-                let under = |recording: &Recording| recording.permit() == permit;
-                self.take_and(under, |recording, out| recording.finish(before, out));
+            CaptureCommand::CloseTap { permit } => {
+                self.take_and(|recording| recording.permit() == permit, Recording::finish);
             }
             CaptureCommand::Answered => {
                 self.answered = true;
@@ -327,7 +322,7 @@ impl Capture {
     fn seal(&mut self) {
         if let Some(recording) = self.recording.take() {
             let (permit, id) = (recording.permit(), recording.id());
-            if let Err(error) = recording.finish(None, &mut self.outputs) {
+            if let Err(error) = recording.finish(&mut self.outputs) {
                 self.broke(permit, id, &error);
             }
         }

@@ -92,23 +92,19 @@ pub enum Command {
         /// Why.
         reason: Reason,
     },
-    /// Drain what is stamped before `before`; keep the recording open.
+    /// Drain what is covered; keep the recording open.
     Suspend {
         /// Which call.
         call: CallId,
         /// Which permit.
         permit: PermitId,
-        /// The first epoch no longer covered.
-        before: Epoch,
     },
-    /// Drain what is covered and stamped before `before` (all, if `None`), then seal.
+    /// Drain what is covered, then seal.
     CloseTap {
         /// Which call.
         call: CallId,
         /// Which permit.
         permit: PermitId,
-        /// The first epoch no longer covered.
-        before: Option<Epoch>,
     },
     /// The call was answered: from here the recording's intervals are of phase `answered`.
     Answered {

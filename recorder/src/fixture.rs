@@ -9,7 +9,7 @@ use consent::{
     Preamble, RetentionTag, RuleSet, RuleVersion, Settings, Tone,
 };
 
-/// A permit for every epoch of `call`.
+/// A permit for every epoch of `call` on its line.
 pub(crate) fn dispatch_permit(call: CallId) -> Permit {
     let line = Line {
         number: "+18607427331".parse().unwrap(),

@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use consent::{Basis, CallId, Epoch, Interval, Leg, Mono, Permit, PermitId, Phase, RuleVersion, Wall};
+use consent::{Basis, CallId, Interval, Leg, Mono, Permit, PermitId, Phase, RuleVersion, Wall};
 
 use crate::capture::Output;
 use crate::ogg_opus::{CHANNELS, EncodeError, Encoder, PACKET_SAMPLES, SAMPLE_RATE, StereoPacket};
@@ -207,9 +207,9 @@ impl Recording {
         }
     }
 
-    /// Stores what is covered and stamped before `before`, and waits for the next permit.
-    pub(crate) fn suspend(&mut self, before: Epoch, out: &mut Outputs) -> Result<(), StoreError> {
-        self.drain(Some(before), out)?;
+    /// Stores what is covered, and waits for the next permit.
+    pub(crate) fn suspend(&mut self, out: &mut Outputs) -> Result<(), StoreError> {
+        self.drain(out)?;
         self.tap = None;
         if self.file.is_none() || self.held {
             return Ok(());
@@ -227,9 +227,9 @@ impl Recording {
         Ok(())
     }
 
-    /// Stores what is covered and stamped before `before` (all, if `None`), and seals.
-    pub(crate) fn finish(mut self, before: Option<Epoch>, out: &mut Outputs) -> Result<(), StoreError> {
-        self.drain(before, out)?;
+    /// Stores what is covered, and seals.
+    pub(crate) fn finish(mut self, out: &mut Outputs) -> Result<(), StoreError> {
+        self.drain(out)?;
         self.tap = None;
         self.seal_all(out)
     }
@@ -337,11 +337,8 @@ impl Recording {
         self.waiting.as_ref().and_then(LockedQueue::oldest)
     }
 
-    /// Stores at once all that waits, is covered and stamped before `before`.
-    fn drain(&mut self, before: Option<Epoch>, out: &mut Outputs) -> Result<(), StoreError> {
-        if let (Some(tap), Some(before)) = (&mut self.tap, before) {
-            tap.narrow(before);
-        }
+    /// Stores at once all that waits and is covered.
+    fn drain(&mut self, out: &mut Outputs) -> Result<(), StoreError> {
         while let Some(frame) = self.waiting.as_mut().and_then(LockedQueue::pop) {
             self.store(&frame, out)?;
         }

@@ -362,7 +362,8 @@ impl Call {
     }
 
     fn on_changed(&mut self, now: Now, leg: Leg, change: Change, out: &mut VecDeque<Output>) {
-        let epoch = self.epoch.raise();
+        let left = self.leaves_line(leg, &change);
+        let epoch = if left { self.epoch.leave_line() } else { self.epoch.raise() };
         match change {
             Change::Held => self.tell(now, Event::Held { leg, epoch }, out),
             Change::Resumed => self.tell(now, Event::Resumed { leg, epoch }, out),
@@ -370,7 +371,6 @@ impl Call {
             Change::NewParty { identity } => {
                 self.leave(now, leg, out);
                 self.join(now, leg, caller_user(&identity), identity.privacy, out);
-                let left = self.is_dispatch() && leg == self.line_leg && !self.is_dispatch_line(&identity);
                 let event = if left { Event::LeftLine { epoch } } else { Event::PartyChanged { leg, epoch } };
                 self.tell(now, event, out);
             }
@@ -453,8 +453,8 @@ impl Call {
                     continue;
                 }
                 Action::Revoke { permit, reason } => Media::Revoke { call, permit, reason },
-                Action::Suspend { permit, before } => Media::Suspend { call, permit, before },
-                Action::Close { permit, before } => Media::CloseTap { call, permit, before },
+                Action::Suspend { permit } => Media::Suspend { call, permit },
+                Action::Close { permit } => Media::CloseTap { call, permit },
                 Action::Heard(signal) => {
                     self.write(now, Entry::Signalled { call, signal }, out);
                     continue;
@@ -509,8 +509,12 @@ impl Call {
         self.rules.numbering().normalise(user).number().cloned()
     }
 
-    fn is_dispatch_line(&self, identity: &Identity) -> bool {
-        self.rules.line(caller_user(identity)).is_some_and(|line| line.class == LineClass::Dispatch)
+    /// Whether a change puts somebody at the dispatch line's end of the call who is on no dispatch line.
+    fn leaves_line(&self, leg: Leg, change: &Change) -> bool {
+        let Change::NewParty { identity } = change else { return false };
+        let line = self.rules.line(caller_user(identity));
+        let stays = line.is_some_and(|line| line.class == LineClass::Dispatch);
+        self.is_dispatch() && leg == self.line_leg && !stays
     }
 }
 

@@ -71,6 +71,15 @@ fn begun(outputs: Vec<Output>) -> Permit {
     permits.next().unwrap()
 }
 
+/// What the relay stamps frames with.
+fn shared_epoch(outputs: &[Output]) -> EpochCounter {
+    let mut epochs = outputs.iter().filter_map(|output| match output {
+        Output::Media(Media::Bind { epoch, .. }) => Some(epoch.clone()),
+        _ => None,
+    });
+    epochs.next().unwrap()
+}
+
 fn started(outputs: &[Output]) -> &CallStarted {
     let mut entries = outputs.iter().filter_map(|output| match output {
         Output::Journal { stamped, .. } => match &stamped.entry {
@@ -220,12 +229,7 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
 fn the_epoch_is_raised_before_a_new_party_is_known_to_anybody() {
     let mut hub = hub();
     hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, "7427310"))));
-    let mut epoch = EpochCounter::default();
-    for output in drain(&mut hub) {
-        if let Output::Media(Media::Bind { epoch: shared, .. }) = output {
-            epoch = shared;
-        }
-    }
+    let epoch = shared_epoch(&drain(&mut hub));
     let before = epoch.current();
     let change =
         Change::NewParty { identity: Identity { from: "7427399".to_owned(), ..Identity::default() } };
@@ -237,12 +241,16 @@ fn the_epoch_is_raised_before_a_new_party_is_known_to_anybody() {
 fn a_dispatch_recording_stops_when_the_call_leaves_the_line_and_goes_on_among_dispatch_lines() {
     for (user, stops) in [("7427399", true), (DISPATCH, false)] {
         let mut hub = hub();
-        let permit = begun(connect(&mut hub, offer(Side::Public, DISPATCH)));
+        let outputs = connect(&mut hub, offer(Side::Public, DISPATCH));
+        let epoch = shared_epoch(&outputs);
+        let permit = begun(outputs);
+        assert!(permit.covers(CALL, epoch.current()));
         let identity = Identity { asserted: Some(user.to_owned()), ..Identity::default() };
         hub.on_gateway(
             at(9),
             Event::Changed { call: CALL, leg: Leg::B, change: Change::NewParty { identity } },
         );
+        assert_eq!(permit.covers(CALL, epoch.current()), !stops, "{user}: whatever is told to whom");
         let closed = drain(&mut hub)
             .iter()
             .any(|output| matches!(output, Output::Media(Media::CloseTap { permit: id, .. }) if *id == permit.id()));

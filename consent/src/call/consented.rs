@@ -73,7 +73,7 @@ impl Call {
         }
         match (&self.state, arrival) {
             (&State::Open { permit, first }, Arrival::Next) => {
-                out.push(Action::Suspend { permit, before: epoch });
+                out.push(Action::Suspend { permit });
                 self.state = State::Suspended { permit, first };
                 self.note(now, Some(leg), "the party put the call on hold");
                 self.decide(now, GateState::Shut, Reason::Held, out);
@@ -388,7 +388,7 @@ impl Call {
     /// Every party of the epoch in force has agreed: opens the gate for this epoch and no other.
     /// `continues` is the last permit and the first of the recording that goes on.
     fn open(&mut self, now: Now, continues: Option<(PermitId, PermitId)>, out: &mut Vec<Action>) {
-        let Some(permit) = self.permit(Basis::AllPartyConsent, Some(self.epoch)) else { return };
+        let Some(permit) = self.permit(Basis::AllPartyConsent, self.epoch) else { return };
         let first = continues.map_or(permit.id(), |(_, first)| first);
         self.state = State::Open { permit: permit.id(), first };
         self.settle(RecordingOutcome::Recorded);

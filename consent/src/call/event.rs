@@ -42,7 +42,7 @@ pub enum Event {
     },
     /// The dispatch call left its line (transfer to an extension that is not a dispatch line).
     LeftLine {
-        /// The epoch that begins with it.
+        /// The epoch that begins with it, by [`EpochCounter::leave_line`](crate::EpochCounter::leave_line).
         epoch: Epoch,
     },
     /// A party began to press a key, at the instant of the call of `on_event`.
@@ -140,20 +140,16 @@ pub enum Action {
         /// Why.
         reason: Reason,
     },
-    /// No frame after `before` is covered, what came before it drains into the file; the recording stays
+    /// No frame of the epochs to come is covered, what came before drains into the file; the recording stays
     /// open for a resume.
     Suspend {
         /// Which.
         permit: PermitId,
-        /// The first epoch no longer covered.
-        before: Epoch,
     },
     /// The range is closed in good order: drain and seal.
     Close {
         /// Which.
         permit: PermitId,
-        /// The first epoch no longer covered; `None` at the end of the call.
-        before: Option<Epoch>,
     },
     /// A signal for the consent ledger.
     Heard(Signal),

@@ -61,7 +61,7 @@
 //!
 //! | input | output | next |
 //! |---|---|---|
-//! | left its line | `Close` before that epoch; shut, `left-line` | `Final` |
+//! | left its line | `Close` (no epoch off the line is covered); shut, `left-line` | `Final` |
 //! | recorder failed | shut, `recorder-failed` (the permit lives on: a second writer may serve it) | `Dispatch` |
 //! | ended | `Close`; shut, `ended` | `Final` |
 //! | anything else | nothing, a withdrawal code at most a ledger row | `Dispatch` |
@@ -311,7 +311,7 @@ impl Call {
             return self.on_unexplained(now, epoch, out);
         };
         self.epoch = self.epoch.max(epoch);
-        out.push(Action::Close { permit, before: Some(epoch) });
+        out.push(Action::Close { permit });
         self.state = State::Final;
         if !failed {
             self.record.outcome = RecordingOutcome::PartlyRecorded;
@@ -348,11 +348,11 @@ impl Call {
             State::Final | State::Shut => says = false,
             State::Idle | State::Paused => says = !self.record.decided,
             State::Dispatch { permit, failed } => {
-                out.push(Action::Close { permit, before: None });
+                out.push(Action::Close { permit });
                 says = !failed;
             }
             State::Open { permit, .. } | State::Suspended { permit, .. } => {
-                out.push(Action::Close { permit, before: None });
+                out.push(Action::Close { permit });
             }
             State::Buffering { .. } => out.push(Action::WipePreamble(reason)),
             State::Asking(asking) => {
@@ -371,7 +371,7 @@ impl Call {
     }
 
     fn open_dispatch(&mut self, now: Now, out: &mut Vec<Action>) {
-        let Some(permit) = self.permit(Basis::DispatchLine, None) else { return };
+        let Some(permit) = self.permit(Basis::DispatchLine, Epoch::LAST_ON_LINE) else { return };
         self.state = State::Dispatch { permit: permit.id(), failed: false };
         self.record.outcome = RecordingOutcome::Recorded;
         out.push(Action::Open { permit, continues: None });
@@ -381,7 +381,7 @@ impl Call {
 
     /// Issues the next permit, from the epoch in force on. Only a line can give one: its retention tag is
     /// part of it.
-    fn permit(&mut self, basis: Basis, last: Option<Epoch>) -> Option<crate::Permit> {
+    fn permit(&mut self, basis: Basis, last: Epoch) -> Option<crate::Permit> {
         let retention = self.line.as_ref()?.retention.clone();
         let id = PermitId(self.permits);
         self.permits += 1;

@@ -215,7 +215,7 @@ fn when_both_agree_the_gate_opens_for_exactly_the_epoch_asked() {
     assert_eq!(stage.last().basis, Some(Basis::AllPartyConsent));
     assert!(stage.last().clause.contains("52-570d(a)(1)"));
     assert_eq!(stage.call.poll_timeout(), None);
-    assert_eq!(stage.end(), [Did::Close(0, None), Did::Decided(SHUT, Reason::Ended)]);
+    assert_eq!(stage.end(), [Did::Close(0), Did::Decided(SHUT, Reason::Ended)]);
     assert_eq!(stage.call.recording_outcome(), RecordingOutcome::Recorded);
     assert_eq!(stage.call.basis(), Some(Basis::AllPartyConsent));
 }
@@ -504,15 +504,15 @@ fn f5_hanging_up_during_the_question_is_said() {
 #[test]
 fn nothing_is_stored_during_a_hold_and_the_recording_goes_on_after_it() {
     let mut stage = Stage::recording();
-    assert_eq!(stage.hold(A), [Did::Suspend(0, 2), Did::Decided(SHUT, Reason::Held)]);
+    assert_eq!(stage.hold(A), [Did::Suspend(0), Did::Decided(SHUT, Reason::Held)]);
     assert_eq!(stage.hold(B), []);
     assert_eq!(stage.resume(A), [], "the other still holds");
     let reopened = [Did::Open(1, 5, Some(5), Some(0)), Did::Decided(OPEN, Reason::AllAgreed)];
     assert_eq!(stage.resume(B), reopened);
     assert!(stage.last().evidence.iter().any(|e| e.what.starts_with("agreed")), "consent is its ground");
-    assert_eq!(stage.hold(B)[0], Did::Suspend(1, 6));
+    assert_eq!(stage.hold(B)[0], Did::Suspend(1));
     assert_eq!(stage.resume(B)[0], Did::Open(2, 7, Some(7), Some(1)));
-    assert_eq!(stage.end()[0], Did::Close(2, None));
+    assert_eq!(stage.end()[0], Did::Close(2));
     assert_eq!(stage.call.recording_outcome(), RecordingOutcome::Recorded);
 }
 
@@ -520,7 +520,7 @@ fn nothing_is_stored_during_a_hold_and_the_recording_goes_on_after_it() {
 fn a_call_that_ends_on_hold_is_closed() {
     let mut stage = Stage::recording();
     stage.hold(B);
-    assert_eq!(stage.end(), [Did::Close(0, None), Did::Decided(SHUT, Reason::Ended)]);
+    assert_eq!(stage.end(), [Did::Close(0), Did::Decided(SHUT, Reason::Ended)]);
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn a_dispatch_call_is_stored_through_hold_change_doubt_and_withdrawal_until_its_
     }
     let ignored = |leg| Did::Heard(leg, SignalMeaning::Withdraw, false);
     assert_eq!(stage.did, [ignored(Leg::A), ignored(Leg::B)]);
-    assert_eq!(stage.end(), [Did::Close(0, None), Did::Decided(SHUT, Reason::Ended)]);
+    assert_eq!(stage.end(), [Did::Close(0), Did::Decided(SHUT, Reason::Ended)]);
     assert_eq!(stage.call.recording_outcome(), RecordingOutcome::Recorded);
     assert_eq!(stage.end(), [], "an end comes once");
 }
@@ -106,7 +106,7 @@ fn a_dispatch_call_is_stored_through_hold_change_doubt_and_withdrawal_until_its_
 #[test]
 fn a_dispatch_call_that_is_never_answered_keeps_its_early_media() {
     let mut stage = Stage::new(&inbound(DISPATCH));
-    assert_eq!(stage.end(), [Did::Close(0, None), Did::Decided(SHUT, Reason::Ended)]);
+    assert_eq!(stage.end(), [Did::Close(0), Did::Decided(SHUT, Reason::Ended)]);
     assert_eq!(stage.call.recording_outcome(), RecordingOutcome::Recorded);
     assert_eq!(stage.last().parties.len(), 1, "the callee was never on the line");
 }
@@ -117,7 +117,7 @@ fn recording_stops_where_the_call_leaves_the_dispatch_line() {
     stage.answer();
     let epoch = stage.raise();
     let did = stage.event(Event::LeftLine { epoch });
-    assert_eq!(did, [Did::Close(0, Some(2)), Did::Decided(SHUT, Reason::LeftLine)]);
+    assert_eq!(did, [Did::Close(0), Did::Decided(SHUT, Reason::LeftLine)]);
     assert_eq!(stage.end(), []);
     assert_eq!(stage.call.recording_outcome(), RecordingOutcome::PartlyRecorded);
 }
@@ -128,7 +128,7 @@ fn a_recorder_that_fails_on_a_dispatch_line_is_said_once_and_the_permit_lives_on
     assert_eq!(stage.fail(0), [Did::Decided(SHUT, Reason::RecorderFailed)]);
     assert_eq!(stage.call.recording_outcome(), RecordingOutcome::Failed);
     assert_eq!(stage.fail(0), []);
-    assert_eq!(stage.end(), [Did::Close(0, None)]);
+    assert_eq!(stage.end(), [Did::Close(0)]);
 
     let mut begun = Stage::new(&inbound(DISPATCH));
     begun.event(Event::RecordingStarted { permit: PermitId(0) });

@@ -1,7 +1,7 @@
 //! I1 against a reference model: under any order of events, a live permit covers an epoch only if everybody
 //! who was on the line in it agreed to that very company, nobody held, and nobody has withdrawn.
 //!
-//! The model knows the truth of every epoch (who was there, who held) and what each person was asked and
+//! The model knows the truth of every epoch (who was there, who held, whether the call had left its line) and what each person was asked and
 //! answered; it knows nothing of the machine's states. Signalling reaches the machine at once, as in the
 //! gateway; the relay's word (keys, doubts, answers to commands) waits in a queue, in order, for as long
 //! as the test likes. A doubt is the worst case: always another person.
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 
 use consent::{
-    Action, Basis, Call, CallFacts, CallId, Direction, Epoch, Event, GateState, Leg, Mono, Notice, Now,
+    Action, Basis, Call, CallFacts, CallId, Direction, Epoch, EpochCounter, Event, GateState, Leg, Mono, Notice, Now,
     Permit, PermitId, RecordingOutcome, RuleSet, SignalSource, Wall,
 };
 use proptest::prelude::*;
@@ -53,6 +53,7 @@ enum Step {
 struct Truth {
     company: Company,
     held: bool,
+    left_line: bool,
 }
 
 struct World {
@@ -61,8 +62,10 @@ struct World {
     basis: Basis,
     now: Now,
     answered: bool,
-    epochs: Vec<Truth>,
+    counter: EpochCounter,
+    epochs: BTreeMap<Epoch, Truth>,
     holding: [bool; 2],
+    left_line: bool,
     newcomers: Person,
     relay: VecDeque<(Now, Event)>,
     /// To whom the question was put, in which company.
@@ -86,8 +89,10 @@ impl World {
             basis,
             now,
             answered: false,
-            epochs: vec![Truth { company: [0, 1], held: false }],
+            counter: EpochCounter::default(),
+            epochs: [(Epoch(0), Truth { company: [0, 1], held: false, left_line: false })].into(),
             holding: [false; 2],
+            left_line: false,
             newcomers: 2,
             relay: VecDeque::new(),
             asked: BTreeSet::new(),
@@ -126,7 +131,9 @@ impl World {
                 self.tell(Event::Resumed { leg, epoch });
             }
             Step::LeaveLine => {
-                let epoch = self.raise();
+                self.left_line = true;
+                let epoch = self.counter.leave_line();
+                self.enter(epoch);
                 self.tell(Event::LeftLine { epoch });
             }
             Step::SourceChanges(leg) => {
@@ -159,23 +166,28 @@ impl World {
     }
 
     fn company(&self) -> Company {
-        self.epochs[self.epochs.len() - 1].company
+        self.epochs.values().next_back().unwrap().company
     }
 
     fn epoch(&self) -> Epoch {
-        Epoch(u32::try_from(self.epochs.len() - 1).unwrap())
+        self.counter.current()
     }
 
     fn raise(&mut self) -> Epoch {
-        let truth = Truth { company: self.company(), held: self.holding.contains(&true) };
-        self.epochs.push(truth);
-        self.epoch()
+        let epoch = self.counter.raise();
+        self.enter(epoch);
+        epoch
+    }
+
+    fn enter(&mut self, epoch: Epoch) {
+        let held = self.holding.contains(&true);
+        let truth = Truth { company: self.company(), held, left_line: self.left_line };
+        assert!(self.epochs.insert(epoch, truth).is_none(), "an epoch comes once");
     }
 
     fn replace(&mut self, leg: Leg) -> Epoch {
         let epoch = self.raise();
-        let last = self.epochs.len() - 1;
-        self.epochs[last].company[leg.index()] = self.newcomers;
+        self.epochs.get_mut(&epoch).unwrap().company[leg.index()] = self.newcomers;
         self.newcomers += 1;
         epoch
     }
@@ -274,9 +286,8 @@ impl World {
                     assert!(self.live.contains_key(&permit), "revokes what is not live");
                     self.live.clear();
                 }
-                Action::Suspend { permit, before } | Action::Close { permit, before: Some(before) } => {
-                    let covered = self.live.get(&permit).expect("live");
-                    assert!(self.basis == Basis::DispatchLine || !covered.covers(self.id, before));
+                Action::Suspend { permit } | Action::Close { permit } => {
+                    assert!(self.live.contains_key(&permit), "closes what is not live");
                 }
                 Action::Decided(decision) => {
                     assert_eq!(decision.gate == GateState::Open, decision.basis.is_some());
@@ -289,12 +300,15 @@ impl World {
     fn check(&self) {
         for permit in self.live.values() {
             assert_eq!(permit.basis(), self.basis, "the basis of the line and no other");
+            assert!(!permit.covers(CallId(4), permit.first()), "nor another call");
             if permit.basis() == Basis::DispatchLine {
+                for (&epoch, truth) in &self.epochs {
+                    assert_eq!(permit.covers(self.id, epoch), !truth.left_line, "{epoch:?}");
+                }
                 continue;
             }
             assert!(!self.over, "{:?} lives on after a withdrawal", permit.id());
-            for (index, truth) in self.epochs.iter().enumerate() {
-                let epoch = Epoch(u32::try_from(index).unwrap());
+            for (&epoch, truth) in &self.epochs {
                 let all_agreed = truth.company.iter().all(|&p| self.agreed.contains(&(p, truth.company)));
                 assert!(
                     !permit.covers(self.id, epoch) || (all_agreed && !truth.held),
@@ -304,7 +318,6 @@ impl World {
                 );
             }
             assert!(!permit.covers(self.id, Epoch(self.epoch().0 + 1)), "nobody knows the next epoch");
-            assert!(!permit.covers(CallId(4), permit.first()), "nor another call");
         }
     }
 }

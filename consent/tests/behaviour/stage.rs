@@ -85,11 +85,11 @@ pub(crate) enum Did {
     Play(Leg, Notice),
     StopPlaying(Leg),
     Swallow(Leg, bool),
-    /// Permit, first epoch, last epoch (`None`: no end), permit continued.
+    /// Permit, first epoch, last epoch (`None`: not among the next hundred), permit continued.
     Open(u32, u32, Option<u32>, Option<u32>),
     Revoke(u32, Reason),
-    Suspend(u32, u32),
-    Close(u32, Option<u32>),
+    Suspend(u32),
+    Close(u32),
     Heard(Leg, SignalMeaning, bool),
     Decided(GateState, Reason),
 }
@@ -265,8 +265,8 @@ impl Stage {
                 Did::Open(permit.id().0, first, last, continues.map(|id| id.0))
             }
             Action::Revoke { permit, reason } => Did::Revoke(permit.0, reason),
-            Action::Suspend { permit, before } => Did::Suspend(permit.0, before.0),
-            Action::Close { permit, before } => Did::Close(permit.0, before.map(|e| e.0)),
+            Action::Suspend { permit } => Did::Suspend(permit.0),
+            Action::Close { permit } => Did::Close(permit.0),
             Action::Heard(signal) => Did::Heard(signal.leg, signal.meaning, signal.effective),
             Action::Decided(decision) => {
                 let did = Did::Decided(decision.gate, decision.reason);

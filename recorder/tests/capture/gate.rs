@@ -1,6 +1,6 @@
 //! What passes the tap, and what never does.
 
-use consent::{Basis, Epoch, GapCause, Leg, Phase, Reason};
+use consent::{Basis, Epoch, EpochCounter, GapCause, Leg, Phase, Reason};
 use recorder::preamble::LockedBudget;
 use recorder::{Capture, CaptureCommand, CaptureSettings, Codec, Content, Event, Frame, Output, Tap};
 
@@ -134,24 +134,28 @@ fn a_frame_stamped_before_the_change_is_not_stored_under_the_next_permit() {
         at: now(0),
         content: Content::Told { codec: Codec::Pcmu, timestamp: 0, payload: tone(440.0, 0) },
     };
-    assert!(tap.admit(&frame(rig.epoch)).is_some());
-    assert!(tap.admit(&frame(Epoch(rig.epoch.0 - 1))).is_none());
-    assert!(tap.admit(&frame(Epoch(rig.epoch.0 + 1))).is_none());
+    assert!(tap.admit(&frame(rig.epoch.current())).is_some());
+    assert!(tap.admit(&frame(Epoch(rig.epoch.current().0 - 1))).is_none());
+    assert!(tap.admit(&frame(Epoch(rig.epoch.current().0 + 1))).is_none());
 }
 
 #[test]
-fn a_narrowed_tap_never_widens_and_a_permit_of_another_call_opens_nothing() {
+fn a_dispatch_tap_ends_where_the_call_leaves_the_line_and_a_permit_of_another_call_opens_nothing() {
     let frame = |epoch| Frame {
         leg: Leg::A,
-        epoch: Epoch(epoch),
+        epoch,
         at: now(0),
         content: Content::Told { codec: Codec::Pcmu, timestamp: 0, payload: tone(440.0, 0) },
     };
-    let mut tap = Tap::open(CALL, dispatch_permit());
-    tap.narrow(Epoch(5));
-    tap.narrow(Epoch(9));
-    assert!(tap.admit(&frame(4)).is_some() && tap.admit(&frame(5)).is_none());
-    assert!(Tap::open(consent::CallId(1), dispatch_permit()).admit(&frame(0)).is_none());
+    let tap = Tap::open(CALL, dispatch_permit());
+    let epoch = EpochCounter::default();
+    for change in [EpochCounter::raise, EpochCounter::raise] {
+        assert!(tap.admit(&frame(change(&epoch))).is_some());
+    }
+    for change in [EpochCounter::leave_line, EpochCounter::raise, EpochCounter::leave_line] {
+        assert!(tap.admit(&frame(change(&epoch))).is_none());
+    }
+    assert!(Tap::open(consent::CallId(1), dispatch_permit()).admit(&frame(Epoch(0))).is_none());
 }
 
 #[test]
@@ -225,12 +229,30 @@ fn a_call_that_leaves_the_dispatch_line_stops_there_with_nothing_dropped() {
     rig.answer();
     rig.talk(3_000);
     rig.voices[1].hz = 1_700.0;
-    rig.change(|epoch| consent::Event::LeftLine { epoch });
+    rig.leave_line();
     rig.talk(2_000);
     rig.end();
     let (_, recorded) = rig.recorded();
     assert_eq!(recorded.duration_ms(), 3_000);
     assert!(recorded.hears(Leg::B, 1_000.0, 2_800, 3_000) && !recorded.hears(Leg::B, 1_700.0, 0, 3_000));
+}
+
+#[test]
+fn a_call_that_left_the_dispatch_line_is_not_stored_however_late_the_tap_is_closed() {
+    let mut rig = Rig::on(DISPATCH);
+    rig.answer();
+    rig.talk(3_000);
+    rig.pending = Some(Vec::new());
+    rig.voices.iter_mut().for_each(|voice| voice.hz = 1_700.0);
+    rig.leave_line();
+    rig.talk(2_000);
+    rig.catch_up();
+    rig.end();
+    let (_, recorded) = rig.recorded();
+    for leg in Leg::BOTH {
+        assert!(!recorded.hears(leg, 1_700.0, 0, recorded.duration_ms()), "{leg:?}");
+    }
+    assert!(recorded.hears(Leg::A, 440.0, 2_800, 3_000) && recorded.hears(Leg::B, 1_000.0, 2_800, 3_000));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use consent::{
-    Action, Ask, Call, CallFacts, CallId, Direction, Epoch, Gap, GapCause, Leg, Line, LineClass, Mono, Now,
-    Numbering, Permit, Preamble, RecordingId, RetentionTag, RuleSet, RuleVersion, Settings, SignalSource,
-    Tone, Wall,
+    Action, Ask, Call, CallFacts, CallId, Direction, Epoch, EpochCounter, Gap, GapCause, Leg, Line, LineClass,
+    Mono, Now, Numbering, Permit, Preamble, RecordingId, RetentionTag, RuleSet, RuleVersion, Settings,
+    SignalSource, Tone, Wall,
 };
 use recorder::preamble::LockedBudget;
 use recorder::sealed::{Opened, SealedReader};
@@ -29,7 +29,7 @@ pub(crate) struct Rig {
     pub(crate) events: Vec<Event>,
     pub(crate) files: BTreeMap<RecordingId, Vec<u8>>,
     pub(crate) sealed: Vec<Sealed>,
-    pub(crate) epoch: Epoch,
+    pub(crate) epoch: EpochCounter,
     pub(crate) ms: u64,
     /// The signalling lags behind the media: actions wait here while it is set.
     pub(crate) pending: Option<Vec<Action>>,
@@ -91,7 +91,7 @@ pub(crate) fn new_recording(id: u128, look_back: bool) -> NewRecording {
     }
 }
 
-/// A dispatch permit that covers every epoch.
+/// A dispatch permit, which covers every epoch on the line.
 pub(crate) fn dispatch_permit() -> Permit {
     let (_, actions) = open_call(DISPATCH);
     let open = actions.into_iter().find_map(|action| match action {
@@ -129,7 +129,7 @@ impl Rig {
             events: Vec::new(),
             files: BTreeMap::new(),
             sealed: Vec::new(),
-            epoch: Epoch(0),
+            epoch: EpochCounter::default(),
             ms: 0,
             pending: None,
             voices: [Voice { hz: 440.0, sends: true, n: 0 }, Voice { hz: 1_000.0, sends: true, n: 7_000 }],
@@ -191,20 +191,20 @@ impl Rig {
             ssrc: 1 + leg.index() as u32,
             payload: tone(voice.hz, n * 160),
         };
-        Frame { leg, epoch: self.epoch, at: now(self.ms), content }
+        Frame { leg, epoch: self.epoch.current(), at: now(self.ms), content }
     }
 
     /// Both parties are asked for `ms`.
     pub(crate) fn ask(&mut self, ms: u64) {
         for leg in Leg::BOTH {
             let notice = consent::Notice::Question;
-            self.signal(consent::Event::Playing { leg, notice, epoch: self.epoch });
+            self.signal(consent::Event::Playing { leg, notice, epoch: self.epoch.current() });
         }
         for n in 0..ms as u32 / 20 {
             for leg in Leg::BOTH {
                 let payload = tone(2_000.0, n * 160);
                 let content = Content::Told { codec: Codec::Pcmu, timestamp: n * 160, payload };
-                let frame = Frame { leg, epoch: self.epoch, at: now(self.ms), content };
+                let frame = Frame { leg, epoch: self.epoch.current(), at: now(self.ms), content };
                 self.frame(&frame);
             }
             self.talk(20);
@@ -215,15 +215,21 @@ impl Rig {
     }
 
     pub(crate) fn answer(&mut self) {
-        self.epoch = Epoch(self.epoch.0 + 1);
+        let epoch = self.epoch.raise();
         self.capture.on_command(now(self.ms), CaptureCommand::Answered);
-        self.signal(consent::Event::Answered { epoch: self.epoch });
+        self.signal(consent::Event::Answered { epoch });
     }
 
     /// A new epoch begins, which signalling is told of.
     pub(crate) fn change(&mut self, event: impl FnOnce(Epoch) -> consent::Event) {
-        self.epoch = Epoch(self.epoch.0 + 1);
-        self.signal(event(self.epoch));
+        let epoch = self.epoch.raise();
+        self.signal(event(epoch));
+    }
+
+    /// The dispatch line's end of the call is somebody else's now.
+    pub(crate) fn leave_line(&mut self) {
+        let epoch = self.epoch.leave_line();
+        self.signal(consent::Event::LeftLine { epoch });
     }
 
     /// A key press of 100 ms by telephone events, then the consent machine hears of it.
@@ -233,7 +239,7 @@ impl Rig {
         for duration in [160, 320, 480, 640, 800, 800, 800] {
             let answer = Some(Key(digit));
             let content = Content::Digit { ssrc: 1 + leg.index() as u32, timestamp, duration, answer };
-            let frame = Frame { leg, epoch: self.epoch, at: now(self.ms), content };
+            let frame = Frame { leg, epoch: self.epoch.current(), at: now(self.ms), content };
             self.frame(&frame);
             if duration < 800 {
                 self.voices[leg.index()].n += 1;
@@ -246,14 +252,14 @@ impl Rig {
 
     pub(crate) fn signal_digit(&mut self, leg: Leg, digit: char) {
         let source = SignalSource::TelephoneEvent;
-        self.signal(consent::Event::Digit { leg, digit, source, epoch: self.epoch });
+        self.signal(consent::Event::Digit { leg, digit, source, epoch: self.epoch.current() });
     }
 
     /// `*80`; the relay raises the epoch with the last key.
     pub(crate) fn withdraw(&mut self, leg: Leg) {
         self.signal_digit(leg, '*');
         self.signal_digit(leg, '8');
-        self.epoch = Epoch(self.epoch.0 + 1);
+        self.epoch.raise();
         self.signal_digit(leg, '0');
     }
 
@@ -297,8 +303,8 @@ impl Rig {
                     CaptureCommand::OpenTap { permit, target }
                 }
                 Action::Revoke { permit, .. } => CaptureCommand::Revoke { permit },
-                Action::Suspend { permit, before } => CaptureCommand::Suspend { permit, before },
-                Action::Close { permit, before } => CaptureCommand::CloseTap { permit, before },
+                Action::Suspend { permit } => CaptureCommand::Suspend { permit },
+                Action::Close { permit } => CaptureCommand::CloseTap { permit },
                 _ => continue,
             };
             self.command(command);

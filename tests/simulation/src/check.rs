@@ -352,10 +352,7 @@ impl Checks {
             .map_err(|error| violation("I5", format!("recording {id} does not play: {error}")))?;
         let began = machine.wall.when(sealed.started_at);
         let began = began.ok_or_else(|| violation("I5", format!("recording {id} began at no time")))?;
-        let mut truth = self.watched[index].truth.clone();
-        // A dispatch permit has no last epoch: what ends it is a command, which may come late.
-        truth.left_line = truth.left_line.map(|at| self.faults.commands_late.after(at) + 20 * MS);
-        let spans = truth.spans();
+        let spans = self.watched[index].truth.spans();
         for (channel, samples) in channels.iter().enumerate() {
             let mut before = Vec::new();
             for (n, window) in samples.chunks_exact(WINDOW).enumerate() {

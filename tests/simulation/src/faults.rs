@@ -30,11 +30,6 @@ impl Spells {
         self.0.push((from, to));
     }
 
-    /// When, from `now` on, none is on.
-    pub(crate) fn after(&self, now: Time) -> Time {
-        self.until(now).map_or(now, |until| self.after(until))
-    }
-
     /// Whether one is on at any time between the two.
     pub(crate) fn touches(&self, from: Time, to: Time) -> bool {
         self.0.iter().any(|(begin, end)| *begin <= to && *end >= from)
