@@ -6,8 +6,8 @@
 //! | `.part`, locked | written by a live process | left alone |
 //! | `.part` with a final chunk | complete, not yet renamed | synced, renamed, reported |
 //! | `.part` without | broken off | cut after its last sound chunk, closed, synced, renamed, reported |
-//! | `.part`, broken off in its header | without audio | removed |
-//! | either, without a readable header, refused by its key, or (sealed) unsound | unreadable | left in place, reported as such |
+//! | `.part`, broken off before its first page of audio | no recording | removed, reported as such |
+//! | either, without a readable header, refused by its key, or (sealed, or before the first audio) unsound | unreadable | left in place, reported as such |
 //!
 //! If what follows the last sound chunk is more than a torn write, it is kept in `<recording>.damaged`.
 //!
@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::Sealed;
-use crate::ogg_opus::{EncodeError, Encoder, SAMPLE_RATE, closed_samples, closing_page};
+use crate::ogg_opus::{SAMPLE_RATE, closed_samples, closing_page};
 use crate::sealed::{
     ChunkFault, ChunkKind, Header, Note, ReadError, SealedReader, Sealer, Summary, hexadecimal,
 };
@@ -46,7 +46,7 @@ const DAMAGED: &str = "damaged";
 /// A file in the spool that cannot be used.
 #[derive(Debug)]
 pub struct Unreadable {
-    /// Which; it was left as it is.
+    /// Which; it was left as it is, unless there was no audio in it.
     pub file: PathBuf,
     /// Why.
     pub cause: RecoveryError,
@@ -64,9 +64,9 @@ pub enum RecoveryError {
     /// Its key could not be unwrapped.
     #[error("the key of the spool file cannot be unwrapped")]
     Key,
-    /// Its stream cannot be begun.
-    #[error("the stream cannot be begun")]
-    Encode(#[from] EncodeError),
+    /// It broke off before its first audio, which makes it no recording, and was removed.
+    #[error("the spool file holds no audio and was removed")]
+    NoAudio,
     /// What it says of itself cannot be written.
     #[error("the summary cannot be written")]
     Summary(#[from] serde_json::Error),
@@ -88,12 +88,16 @@ struct Remains {
 pub type UnwrapKey<'a> = dyn Fn(RecordingId, &[u8]) -> Option<Zeroizing<[u8; 32]>> + 'a;
 
 /// Seals every unfinished recording in `directory` and returns all that are sealed there and not yet released.
-/// Unreadable files are logged and left.
+/// Unreadable files are logged and left, files without audio logged and removed.
 #[must_use]
 pub fn recover(directory: &Path, unwrap_key: &UnwrapKey<'_>) -> Vec<Sealed> {
     recover_with(directory, unwrap_key, &mut |unreadable| {
-        let error = &unreadable.cause as &dyn std::error::Error;
-        tracing::error!(file = %unreadable.file.display(), error, "a spool file cannot be recovered");
+        let (file, error) = (unreadable.file.display(), &unreadable.cause as &dyn std::error::Error);
+        if matches!(unreadable.cause, RecoveryError::NoAudio) {
+            tracing::warn!(%file, error, "a recording broke off before it began");
+        } else {
+            tracing::error!(%file, error, "a spool file cannot be recovered");
+        }
     })
 }
 
@@ -152,20 +156,23 @@ fn recover_part(path: &Path, unwrap_key: &UnwrapKey<'_>) -> Result<Option<Sealed
     let mut bytes = Vec::new();
     BufReader::new(&mut file).read_to_end(&mut bytes)?;
     if is_torn_preface(&bytes) {
-        std::fs::remove_file(path)?;
-        return Ok(None);
+        return remove_empty(path);
     }
     let key = key_of(&read_header(bytes.as_slice())?, unwrap_key)?;
     let mut reader = SealedReader::open(bytes.as_slice(), &key)?;
     let mut remains = read_remains(&mut reader)?;
-    if reader.chunks() == 0 && reader.refused() == Some(ChunkFault::Authentication) {
-        return Err(ReadError::Chunk { index: 0, fault: ChunkFault::Authentication }.into());
-    }
-    let torn = matches!(reader.refused(), None | Some(ChunkFault::Truncated));
     let intact = usize::try_from(reader.intact_bytes()).unwrap_or(bytes.len());
     let tail = &bytes[intact..];
-    if tail.len() > TORN_BYTES_MAX || !torn {
-        keep_tail(path, tail)?;
+    let torn = |fault: &ChunkFault| *fault == ChunkFault::Truncated && tail.len() <= TORN_BYTES_MAX;
+    let damage = reader.refused().filter(|fault| !torn(fault));
+    match damage {
+        // Audio may be among what is damaged, and cannot be had without this file's header.
+        Some(fault) if remains.is_empty() => {
+            return Err(ReadError::Chunk { index: reader.chunks(), fault }.into());
+        }
+        Some(_) => keep_tail(path, tail)?,
+        None if remains.is_empty() => return remove_empty(path),
+        None => {}
     }
     let sealer = Sealer::resume(reader, &bytes[..intact]);
     let (summary, end, sha256, size) = close(&mut remains, sealer)?;
@@ -173,6 +180,12 @@ fn recover_part(path: &Path, unwrap_key: &UnwrapKey<'_>) -> Result<Option<Sealed
     seal_file(&file, path)?;
     let sealed = Sealed::new(remains.header, summary, size, sha256);
     Ok(Some(Sealed { file: path.with_extension(SEALED), ..sealed }))
+}
+
+/// Removes a file without audio: sealed, it would be an object in the store that no record speaks of.
+fn remove_empty(path: &Path) -> Result<Option<Sealed>, RecoveryError> {
+    std::fs::remove_file(path)?;
+    Err(RecoveryError::NoAudio)
 }
 
 /// The process ended while it wrote the file's first bytes: there is no audio in it, and no key.
@@ -229,9 +242,6 @@ fn close(
 ) -> Result<(Summary, Vec<u8>, String, u64), RecoveryError> {
     let mut end = Vec::new();
     if remains.summary.is_none() {
-        let headers = remains.missing_headers()?;
-        sealer.seal_if_any(ChunkKind::Audio, &headers, &mut end);
-        remains.ogg.extend(headers);
         let samples = match closing_page(&remains.ogg) {
             Some((page, samples)) => {
                 sealer.seal(ChunkKind::Audio, &page, &mut end);
@@ -280,13 +290,9 @@ impl Remains {
         }
     }
 
-    /// The stream's first pages, where the process ended before it wrote them.
-    fn missing_headers(&self) -> Result<Vec<u8>, EncodeError> {
-        if !self.ogg.is_empty() {
-            return Ok(Vec::new());
-        }
-        let recording = self.header.recording;
-        Encoder::new(recording.0 as u32, &recording.to_string()).map(|(_, pages)| pages)
+    /// Whether not one sample is in it.
+    fn is_empty(&self) -> bool {
+        closing_page(&self.ogg).map_or_else(|| self.samples_played(), |(_, samples)| samples) == 0
     }
 
     /// The length of a stream that has its closing page.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use consent::{GapCause, Leg, RecordingId};
 use recorder::spool::{recover, recover_with};
-use recorder::{Output, Sealed};
+use recorder::{Output, RecoveryError, Sealed, SpoolWriter};
 
 use crate::rig::{DISPATCH, KEY, Recorded, Rig, wall};
 
@@ -28,14 +28,19 @@ fn part(directory: &Path) -> std::path::PathBuf {
     directory.join(format!("{}.part", RecordingId(1)))
 }
 
+/// What recovery makes of a file; `None` if there was no audio in it, of which then nothing is left.
 fn recovered(file: &[u8]) -> Option<(Sealed, Vec<u8>)> {
     let directory = scratch();
     std::fs::write(part(directory.path()), file).unwrap();
-    let mut unreadable = Vec::new();
+    let mut unusable = Vec::new();
     let mut sealed =
-        recover_with(directory.path(), &|_, _| Some(KEY.into()), &mut |file| unreadable.push(file));
-    assert!(unreadable.is_empty(), "{unreadable:?}");
-    let sealed = sealed.pop()?;
+        recover_with(directory.path(), &|_, _| Some(KEY.into()), &mut |file| unusable.push(file.cause));
+    let Some(sealed) = sealed.pop() else {
+        assert!(matches!(unusable[..], [RecoveryError::NoAudio]), "{unusable:?}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        return None;
+    };
+    assert!(unusable.is_empty(), "{unusable:?}");
     let bytes = std::fs::read(&sealed.file).unwrap();
     assert_eq!(sealed.bytes, bytes.len() as u64);
     Some((sealed, bytes))
@@ -49,10 +54,11 @@ fn a_file_cut_at_any_byte_is_sealed_and_loses_only_what_was_not_whole() {
         // The process wrote `length` bytes and was killed before it wrote the next.
         let killed_ms = sizes.iter().find(|(_, size)| *size > length).map_or(rig.ms, |(ms, _)| *ms);
         let Some((sealed, bytes)) = recovered(&whole[..length]) else {
-            assert!(killed_ms <= 20, "no header: killed at {killed_ms} ms, {length} bytes");
+            assert!(killed_ms < 1_000, "no audio: killed at {killed_ms} ms, {length} bytes");
             continue;
         };
         assert!(sealed.recovered);
+        assert!(sealed.duration_s > 0.0 && !sealed.intervals.is_empty());
         assert_eq!(sealed.started_at, wall(0));
         let unwritten_s = killed_ms as f64 / 1_000.0 - sealed.duration_s;
         assert!(unwritten_s <= 1.0, "{unwritten_s} s lost at byte {length}");
@@ -74,7 +80,7 @@ fn recovery_is_itself_cut_short_anywhere_and_repeated() {
     let whole = &rig.files[&RecordingId(1)];
     let broken = &whole[..whole.len() - 5];
     let (first, complete) = recovered(broken).unwrap();
-    for length in broken.len() / 2..complete.len() {
+    for length in broken.len() * 3 / 4..complete.len() {
         let (again, bytes) = recovered(&complete[..length]).unwrap();
         if complete[..length].len() >= broken.len() {
             assert!(bytes == complete, "the same bytes at {length}");
@@ -123,7 +129,7 @@ fn a_flipped_bit_in_any_byte_of_a_recording_is_detected() {
 fn damage_in_the_middle_of_an_open_file_destroys_nothing() {
     let (rig, _) = growing();
     let mut damaged = rig.files[&RecordingId(1)].clone();
-    let at = damaged.len() / 2;
+    let at = damaged.len() * 3 / 4;
     damaged[at] ^= 1;
     let directory = scratch();
     std::fs::write(part(directory.path()), &damaged).unwrap();
@@ -131,6 +137,49 @@ fn damage_in_the_middle_of_an_open_file_destroys_nothing() {
     assert_eq!(sealed.len(), 1);
     let kept = std::fs::read(part(directory.path()).with_extension("damaged")).unwrap();
     assert!(damaged.ends_with(&kept) && kept.len() > 100);
+}
+
+/// Both copies of what was killed before its first page of audio: nothing is sealed, and nothing is left.
+#[test]
+fn a_recording_killed_before_its_first_audio_is_removed_and_said_to_be() {
+    let (first, second) = (scratch(), scratch());
+    let mut spool = SpoolWriter::new(first.path(), Some(second.path())).unwrap();
+    let mut rig = Rig::on(DISPATCH);
+    rig.talk(40);
+    let [begun @ Output::Create { twice: true, .. }] = &rig.outputs[..] else { panic!("{:?}", rig.outputs) };
+    spool.apply(begun.clone());
+    drop(spool);
+    for directory in [first, second] {
+        let files = || std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        let left: Vec<_> = files().collect();
+        let mut removed = Vec::new();
+        let sealed = recover_with(directory.path(), &|_, _| Some(KEY.into()), &mut |file| removed.push(file));
+        assert_eq!(sealed, []);
+        assert!(matches!(&removed[..], [file] if left == [file.file.clone()]), "{removed:?}");
+        assert!(matches!(removed[0].cause, RecoveryError::NoAudio));
+        assert_eq!(files().count(), 0);
+    }
+}
+
+/// Audio may be among what is damaged: then the file stays, for whoever can read it.
+#[test]
+fn a_file_damaged_before_its_first_audio_is_left_alone() {
+    let mut rig = Rig::on(DISPATCH);
+    rig.talk(40);
+    let begun = rig.files[&RecordingId(1)].len();
+    rig.talk(2_000);
+    let mut damaged = rig.files[&RecordingId(1)].clone();
+    damaged[begun + 40] ^= 1;
+    let directory = scratch();
+    std::fs::write(part(directory.path()), &damaged).unwrap();
+    let mut causes = Vec::new();
+    let sealed =
+        recover_with(directory.path(), &|_, _| Some(KEY.into()), &mut |file| causes.push(file.cause));
+    assert_eq!(sealed, []);
+    assert!(matches!(causes[..], [RecoveryError::Read(_)]), "{causes:?}");
+    let left = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(left.collect::<Vec<_>>(), [part(directory.path())]);
+    assert_eq!(std::fs::read(part(directory.path())).unwrap(), damaged);
 }
 
 #[test]

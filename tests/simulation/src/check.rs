@@ -62,7 +62,6 @@ pub(crate) struct Checks {
     plans: BTreeMap<String, usize>,
     pressed: BTreeSet<(u32, u32)>,
     sealed: BTreeMap<RecordingId, (String, Option<String>)>,
-    empty: BTreeSet<RecordingId>,
     tolerance: Time,
     /// The longest that a datagram is on its way.
     transit: Time,
@@ -97,7 +96,6 @@ impl Checks {
             plans: plans.iter().enumerate().map(plan_of).collect(),
             pressed: BTreeSet::new(),
             sealed: BTreeMap::new(),
-            empty: BTreeSet::new(),
             tolerance: (80 + network.jitter_ms) * MS,
             transit: (network.delay_ms + network.jitter_ms) * MS,
             faults: faults.clone(),
@@ -276,6 +274,7 @@ impl Checks {
                 Seen::Offered(call, sip_call_id) => drop(self.calls.insert(call, sip_call_id)),
                 Seen::Created(call, recording) => self.created(call, recording)?,
                 Seen::Sealed(sealed) => self.sealed(machine, &sealed)?,
+                Seen::Removed => self.counts.add("removed by recovery"),
                 Seen::Stored(sealed, object) => {
                     self.counts.add("stored");
                     self.sealed.entry(sealed.recording).or_insert_with(|| (sealed.sha256.clone(), None)).1 =
@@ -336,8 +335,7 @@ impl Checks {
         let opened = opened.map_err(|e| violation("I5", format!("recording {id} does not open: {e}")))?;
         self.sealed.insert(id, (sealed.sha256.clone(), None));
         if sealed.intervals.is_empty() {
-            // Broken off before its first page: there is nothing that a record could state.
-            self.empty.insert(id);
+            return Err(violation("I1", format!("recording {id} is on no basis")));
         }
         self.listen(machine, sealed, &opened.ogg)
     }
@@ -426,13 +424,17 @@ impl Checks {
             let rows =
                 machine.database.iter().filter_map(|record| record.recordings.get(id)?.stored.as_ref());
             let stated: Vec<&str> = rows.map(|row| row.sha256.as_str()).collect();
-            if stated != [sha256.as_str()] && !self.has_power_cut() && !self.empty.contains(id) {
+            if stated != [sha256.as_str()] && !self.has_power_cut() {
                 let count = stated.len();
                 return Err(violation(
                     "I5",
                     format!("recording {id} is in the store, and {count} records have it"),
                 ));
             }
+        }
+        let left = std::fs::read_dir(&machine.spool).into_iter().flatten().flatten();
+        if let Some(file) = left.map(|entry| entry.path()).next() {
+            return Err(violation("I5", format!("{} was left in the spool", file.display())));
         }
         for (index, call) in phones.iter().enumerate() {
             self.completed(index, call)?;

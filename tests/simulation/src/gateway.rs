@@ -13,7 +13,9 @@ use consent::{CallId, E164, Now, Permit, PermitId, RecordingId, RuleSet, Wall};
 use earmark::hub::{self, Hub};
 use recorder::preamble::LockedBudget;
 use recorder::prompt::PromptSet;
-use recorder::{CaptureSettings, Command, Event, NewRecording, RecordingKey, Sealed};
+use recorder::{
+    CaptureSettings, Command, Event, NewRecording, RecordingKey, RecoveryError, Sealed, Unreadable,
+};
 use sip_gateway::{Core, Input, ListenerId};
 use storage::fold::Calls;
 use storage::journal::{Disk, Found, JournalId, Reader, SyncTicket, Writer, payload};
@@ -43,6 +45,8 @@ pub(crate) enum Seen {
     Created(CallId, RecordingId),
     /// The hub was told that a recording is sealed; or recovery reports one.
     Sealed(Box<Sealed>),
+    /// Recovery removed a file without audio.
+    Removed,
     /// The recording was put into the store.
     Stored(Box<Sealed>, String),
     /// The journal or its projection found something that cannot be.
@@ -228,12 +232,14 @@ impl Process {
     fn recover(&mut self, machine: &mut Machine, now: Time, mut unfinished: Calls, last_at: Wall) {
         let wall = machine.wall.at(now);
         machine.synced.clear();
-        let mut unreadable = Vec::new();
         let key = |_, wrapped: &[u8]| unwrap(wrapped).map(Zeroizing::new);
-        let found = recorder::spool::recover_with(&machine.spool, &key, &mut |file| {
-            unreadable.push(format!("{:?}", file.cause));
+        let seen = &mut machine.seen;
+        let found = recorder::spool::recover_with(&machine.spool, &key, &mut |Unreadable { file, cause }| {
+            seen.push(match cause {
+                RecoveryError::NoAudio if !file.exists() => Seen::Removed,
+                cause => Seen::Disorder(format!("{cause:?}")),
+            });
         });
-        machine.seen.extend(unreadable.into_iter().map(Seen::Disorder));
         for sealed in found {
             if let Some(entry) = hub::found(&sealed) {
                 let stamped = Stamped { at: wall, entry };
