@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | nothing | frame | forgotten |
 //! | nothing | `StartPreamble` | memory is locked: `PreambleStarted`; or not: `PreambleUnavailable` |
-//! | preamble | frame of exactly its epoch | waits in locked memory |
-//! | preamble | frame of any other epoch | forgotten |
+//! | preamble | frame of exactly its epoch, from the question's first packet on | waits in locked memory |
+//! | preamble | frame of any other epoch, or before the question | forgotten |
 //! | preamble | memory full | zeroised: `PreambleWiped`, `PreambleUnavailable` |
 //! | preamble | `WipePreamble`, `End` | zeroised: `PreambleWiped` |
 //! | any | `OpenTap` for a new recording | a recording begins; the preamble, if any, is its start |
@@ -24,7 +24,7 @@ use consent::{CallId, Epoch, Leg, Mono, Now, Permit, PermitId, Phase, Reason, Re
 
 use crate::preamble::{LockedBudget, LockedQueue};
 use crate::recording::{Recording, StoreError};
-use crate::{Command, Event, Frame, NewRecording, Sealed};
+use crate::{Command, Content, Event, Frame, NewRecording, Sealed};
 
 /// How a call is captured.
 #[derive(Clone, Debug)]
@@ -145,6 +145,17 @@ pub struct Capture {
 struct Preamble {
     epoch: Epoch,
     queue: LockedQueue,
+    /// The question has begun, to one party at least.
+    begun: bool,
+}
+
+impl Preamble {
+    /// Whether a frame is part of it: what was said before the question is not.
+    fn admits(&mut self, frame: &Frame) -> bool {
+        let present = frame.epoch == self.epoch;
+        self.begun |= present && matches!(frame.content, Content::Told { question: true, .. });
+        present && self.begun
+    }
 }
 
 impl CaptureCommand {
@@ -176,7 +187,8 @@ impl Capture {
 
     /// A frame was stamped by the relay.
     pub fn on_frame(&mut self, frame: &Frame) {
-        if let Some(preamble) = self.preamble.as_mut().filter(|preamble| preamble.epoch == frame.epoch)
+        if let Some(preamble) = &mut self.preamble
+            && preamble.admits(frame)
             && preamble.queue.push(frame).is_err()
         {
             self.wipe(Reason::NoPreambleMemory);
@@ -254,7 +266,7 @@ impl Capture {
         let call = self.call;
         let event = match LockedQueue::lock(&self.settings.budget, self.settings.preamble_bytes) {
             Ok(queue) => {
-                self.preamble = Some(Preamble { epoch, queue });
+                self.preamble = Some(Preamble { epoch, queue, begun: false });
                 Event::PreambleStarted { call, epoch }
             }
             Err(error) => {

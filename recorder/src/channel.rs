@@ -262,7 +262,8 @@ impl Channel {
                 at
             }
         };
-        let position = position.max(arrival - BEHIND);
+        // What is before the first frame is before the recording, however long the key has been down.
+        let position = position.max(arrival - BEHIND).max(0);
         if self.end.is_none_or(|end| end <= position) {
             self.open_up(position, floor);
         }

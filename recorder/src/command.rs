@@ -61,7 +61,7 @@ pub enum Command {
         /// Whether to keep them.
         swallow: bool,
     },
-    /// Lock memory and keep every frame from `epoch` on in it. Answered by `PreambleStarted` or
+    /// Lock memory and keep every frame of `epoch` in it, from the question's first packet on. Answered by `PreambleStarted` or
     /// `PreambleUnavailable`.
     StartPreamble {
         /// Which call.

@@ -76,11 +76,11 @@ pub enum Event {
         /// Where.
         leg: Leg,
     },
-    /// The preamble is being kept.
+    /// The preamble's memory is ready.
     PreambleStarted {
         /// Which call.
         call: CallId,
-        /// From this epoch on.
+        /// Of this epoch, from the question on.
         epoch: Epoch,
     },
     /// No memory could be locked, or the budget is spent.

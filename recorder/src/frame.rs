@@ -49,6 +49,8 @@ pub enum Content {
         codec: Codec,
         /// RTP timestamp that the packet left with, 8 kHz units; it goes on through a notice without a break.
         timestamp: u32,
+        /// Whether it is of the consent question, with which a preamble begins.
+        question: bool,
         /// Encoded audio.
         payload: Payload,
     },
@@ -162,7 +164,7 @@ mod tests {
     #[test]
     fn a_zeroised_frame_holds_nothing() {
         let payload = Payload::copy_of(&[171; 4]).unwrap();
-        let content = Content::Told { codec: Codec::Pcmu, timestamp: 0, payload };
+        let content = Content::Told { codec: Codec::Pcmu, timestamp: 0, question: true, payload };
         let mut frame = Frame { leg: Leg::A, epoch: Epoch(0), at: Now::default(), content };
         frame.zeroize();
         let Content::Told { payload, .. } = &frame.content else { panic!("content changed") };

@@ -221,7 +221,7 @@ impl LockedQueue {
     }
 }
 
-/// A frame as bytes: payload length, kind, leg, codec, marker, sequence, epoch, timestamp, ssrc, monotonic and
+/// A frame as bytes: payload length, kind, leg, codec, marker (or whether it is of the question), sequence, epoch, timestamp, ssrc, monotonic and
 /// wall time, duration, key, then the payload.
 struct Record<'a>(&'a [u8]);
 
@@ -233,9 +233,9 @@ impl Record<'_> {
                 payload = audio.as_slice();
                 (0, codec_byte(*codec), u8::from(*marker), *sequence, *timestamp, *ssrc, 0, 0)
             }
-            Content::Told { codec, timestamp, payload: audio } => {
+            Content::Told { codec, timestamp, question, payload: audio } => {
                 payload = audio.as_slice();
-                (1, codec_byte(*codec), 0, 0, *timestamp, 0, 0, 0)
+                (1, codec_byte(*codec), u8::from(*question), 0, *timestamp, 0, 0, 0)
             }
             Content::Digit { ssrc, timestamp, duration, answer } => {
                 (2, 0, 0, 0, *timestamp, *ssrc, *duration, answer.map_or(0, |Key(key)| u32::from(key)))
@@ -284,7 +284,7 @@ impl Record<'_> {
                 ssrc,
                 payload,
             },
-            1 => Content::Told { codec: codec_of(codec), timestamp, payload },
+            1 => Content::Told { codec: codec_of(codec), timestamp, question: marker != 0, payload },
             _ => Content::Digit {
                 ssrc,
                 timestamp,
@@ -366,6 +366,7 @@ mod tests {
                     content: Content::Told {
                         codec: Codec::Pcmu,
                         timestamp: 9,
+                        question: n.is_multiple_of(2),
                         payload: Payload::copy_of(&[1, 2]).unwrap(),
                     },
                     ..frame(n, 0)

@@ -61,7 +61,7 @@ impl Timeline {
                 channel.place(arrival, floor, packet);
                 audio.len() as i64
             }
-            Content::Told { codec, timestamp, payload } => {
+            Content::Told { codec, timestamp, question: _, payload } => {
                 channel.tell(arrival, floor, *codec, *timestamp, payload.as_slice());
                 payload.as_slice().len() as i64
             }
@@ -628,6 +628,15 @@ mod tests {
     }
 
     #[test]
+    fn a_key_held_down_since_before_the_recording_does_not_begin_it() {
+        let mut held = sent(Leg::B, 0);
+        held.content = Some(Content::Digit { ssrc: 5, timestamp: 0, duration: 3_200, answer: None });
+        let mut packets = stream(Leg::A, 0..100);
+        packets.push(held);
+        assert_eq!(record(packets).length, 16_000);
+    }
+
+    #[test]
     fn what_a_party_is_told_is_in_its_channel() {
         let mut packets = stream(Leg::A, 0..100);
         packets.extend((20..40).map(|n| {
@@ -637,6 +646,7 @@ mod tests {
             told.content = Some(Content::Told {
                 codec: Codec::Pcmu,
                 timestamp: 99u32.wrapping_add(n as u32 * 160),
+                question: true,
                 payload: Payload::copy_of(&audio).unwrap(),
             });
             told

@@ -57,7 +57,7 @@ pub enum Event {
         /// withdrawal code.
         epoch: Epoch,
     },
-    /// The preamble's memory is locked and every frame from `epoch` on goes into it.
+    /// The preamble's memory is locked; every frame of `epoch` goes into it from the question's first sample on.
     PreambleStarted {
         /// The preamble's epoch.
         epoch: Epoch,
@@ -105,7 +105,7 @@ pub enum Event {
 /// What the media plane is to do, and what is to be written down.
 #[derive(Debug)]
 pub enum Action {
-    /// Begin buffering the preamble in locked memory, from this epoch's first sample on.
+    /// Get locked memory ready for the preamble: the frames of this epoch from the question's first sample on.
     StartPreamble(Epoch),
     /// Wipe the preamble.
     WipePreamble(Reason),

@@ -275,6 +275,8 @@ fn a_preamble_is_kept_in_locked_memory_and_wiped() {
     bench.plane.send(Command::StartPreamble { call: CALL, epoch: Epoch(0) });
     wait_for(&mut bench.events, |event| matches!(event, Event::PreambleStarted { .. }).then_some(()));
     assert!(bench.plane.metrics().locked_bytes >= 60 * PREAMBLE_BYTES_A_SECOND);
+    bench.plane.send(Command::Play { call: CALL, leg: Leg::A, notice: Notice::Question });
+    wait_for(&mut bench.events, |event| matches!(event, Event::Playing { leg: Leg::A, .. }).then_some(()));
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(5) {
         bench.cross(Leg::A);

@@ -12,7 +12,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use consent::{Epoch, Leg, Now};
+use consent::{Epoch, Leg, Notice, Now};
 use rtp_rs::RtpReader;
 
 use super::identity::Speaker;
@@ -192,7 +192,7 @@ impl Stream {
             let (notice, format) = (playback.notice(), playback.format());
             let Facts { call, epoch, .. } = facts;
             let (leg, epoch) = (path.leg, epoch.current());
-            end.speak(epoch, now, path, to, format, &spoken, out);
+            end.speak(epoch, now, path, to, format, notice, &spoken, out);
             if spoken.first {
                 out.report(Event::Playing { call: *call, leg, notice, epoch, at: now });
             }
@@ -445,6 +445,7 @@ impl End {
         path: Path,
         to: SocketAddr,
         (payload_type, law): (u8, Kind),
+        notice: Notice,
         spoken: &Spoken,
         out: &mut impl Outlet,
     ) {
@@ -459,7 +460,8 @@ impl End {
         out.send(path, to, packet);
         let codec = if law == Kind::Pcma { Codec::Pcma } else { Codec::Pcmu };
         if let Some(payload) = Payload::copy_of(audio).filter(|_| out.wants_frames()) {
-            let content = Content::Told { codec, timestamp: sent.timestamp, payload };
+            let question = notice == Notice::Question;
+            let content = Content::Told { codec, timestamp: sent.timestamp, question, payload };
             out.tap(Frame { leg: path.leg, epoch, at, content });
         }
     }

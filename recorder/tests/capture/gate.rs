@@ -60,6 +60,32 @@ fn a_consented_recording_begins_with_the_question_and_both_answers() {
 }
 
 #[test]
+fn what_was_said_between_the_answer_and_a_late_question_is_not_kept() {
+    let mut rig = Rig::on(CONSENT);
+    rig.answer();
+    rig.voices.iter_mut().for_each(|voice| voice.hz = 1_700.0);
+    rig.talk(200);
+    // Something else that the gateway says begins nothing.
+    let content = Content::Told { codec: Codec::Pcmu, timestamp: 0, question: false, payload: tone(440.0, 0) };
+    let told = Frame { leg: Leg::A, epoch: rig.epoch.current(), at: now(rig.ms), content };
+    rig.frame(&told);
+    rig.talk(200);
+    rig.voices.iter_mut().for_each(|voice| voice.hz = 1_000.0);
+    let asked_ms = rig.ms;
+    rig.ask(1_000);
+    rig.digit(Leg::A, '1');
+    rig.digit(Leg::B, '1');
+    rig.talk(3_000);
+    rig.end();
+    let (sealed, recorded) = rig.recorded();
+    assert_eq!(sealed.started_at, wall(asked_ms), "from the question's first sample on");
+    for leg in Leg::BOTH {
+        assert!(recorded.hears(leg, 2_000.0, 40, 980), "the question");
+        assert!(!recorded.hears(leg, 1_700.0, 0, 400) && recorded.hears(leg, 1_000.0, 0, 400), "{leg:?}");
+    }
+}
+
+#[test]
 fn without_agreement_nothing_is_written_at_all() {
     for outcome in ["decline", "silence", "hang up", "party changed"] {
         let mut rig = Rig::on(CONSENT);
@@ -132,7 +158,7 @@ fn a_frame_stamped_before_the_change_is_not_stored_under_the_next_permit() {
         leg: Leg::A,
         epoch,
         at: now(0),
-        content: Content::Told { codec: Codec::Pcmu, timestamp: 0, payload: tone(440.0, 0) },
+        content: Content::Told { codec: Codec::Pcmu, timestamp: 0, question: false, payload: tone(440.0, 0) },
     };
     assert!(tap.admit(&frame(rig.epoch.current())).is_some());
     assert!(tap.admit(&frame(Epoch(rig.epoch.current().0 - 1))).is_none());
@@ -145,7 +171,7 @@ fn a_dispatch_tap_ends_where_the_call_leaves_the_line_and_a_permit_of_another_ca
         leg: Leg::A,
         epoch,
         at: now(0),
-        content: Content::Told { codec: Codec::Pcmu, timestamp: 0, payload: tone(440.0, 0) },
+        content: Content::Told { codec: Codec::Pcmu, timestamp: 0, question: false, payload: tone(440.0, 0) },
     };
     let tap = Tap::open(CALL, dispatch_permit());
     let epoch = EpochCounter::default();
@@ -272,6 +298,7 @@ fn without_locked_memory_nobody_is_recorded() {
 fn a_preamble_that_outgrows_its_memory_is_wiped() {
     let mut rig = Rig::with(CONSENT, CaptureSettings { preamble_bytes: 65_536, ..settings() });
     rig.answer();
+    rig.ask(20);
     rig.talk(20_000);
     let position = |wanted: &Event| rig.events.iter().position(|event| event == wanted);
     let unavailable = position(&Event::PreambleUnavailable { call: CALL }).unwrap();
@@ -376,7 +403,7 @@ fn a_second_recording_closes_the_first() {
         leg: Leg::A,
         epoch: Epoch(0),
         at: now(0),
-        content: Content::Told { codec: Codec::Pcmu, timestamp: 0, payload: tone(440.0, 0) },
+        content: Content::Told { codec: Codec::Pcmu, timestamp: 0, question: false, payload: tone(440.0, 0) },
     };
     for id in [1, 2] {
         let target = Ok(new_recording(id, false));

@@ -203,7 +203,7 @@ impl Rig {
         for n in 0..ms as u32 / 20 {
             for leg in Leg::BOTH {
                 let payload = tone(2_000.0, n * 160);
-                let content = Content::Told { codec: Codec::Pcmu, timestamp: n * 160, payload };
+                let content = Content::Told { codec: Codec::Pcmu, timestamp: n * 160, question: true, payload };
                 let frame = Frame { leg, epoch: self.epoch.current(), at: now(self.ms), content };
                 self.frame(&frame);
             }

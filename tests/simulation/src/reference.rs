@@ -6,8 +6,8 @@
 //!   having been asked; never while held; never after anybody withdrew; never at all after anybody declined.
 //! - Otherwise never.
 //!
-//! What was said between the answer and the question counts as the preamble: where the question comes late,
-//! the gateway keeps it, if all agree.
+//! A stretch in which all said yes begins with the first packet of the question: what was said between the
+//! answer and the question is nobody's to keep.
 //!
 //! It knows nothing of epochs, permits, attempts and timeouts: it allows more than the gateway does (a late
 //! yes counts here), and forbids what the law forbids.
@@ -145,8 +145,9 @@ impl Truth {
             if declined {
                 break;
             }
-            if still(&agreed) {
-                let span = Span { to: stretch.to.min(withdrawn), ..stretch };
+            let first = Leg::BOTH.into_iter().filter_map(|leg| Some(asked(leg)?.0)).min();
+            if let Some(from) = first.filter(|_| still(&agreed)) {
+                let span = Span { from, to: stretch.to.min(withdrawn), ..stretch };
                 spans.extend(self.without_holds(span));
             }
         }
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn all_who_are_there_must_have_said_yes() {
         let both = asked_and_agreed();
-        assert_eq!(both.spans(), [Span { from: 100, to: Time::MAX, parties: [0, 0] }]);
+        assert_eq!(both.spans(), [Span { from: 110, to: Time::MAX, parties: [0, 0] }]);
         let mut one = both.clone();
         one.keys.pop();
         assert_eq!(one.spans(), []);
@@ -208,10 +209,10 @@ mod tests {
         held.holds = vec![(500, Some(600))];
         assert_eq!(
             held.spans().iter().map(|s| (s.from, s.to)).collect::<Vec<_>>(),
-            [(100, 500), (600, Time::MAX)]
+            [(110, 500), (600, Time::MAX)]
         );
         let mut newcomer = asked_and_agreed();
         newcomer.arrivals = vec![(500, Leg::B, 1)];
-        assert_eq!(newcomer.spans(), [Span { from: 100, to: 500, parties: [0, 0] }]);
+        assert_eq!(newcomer.spans(), [Span { from: 110, to: 500, parties: [0, 0] }]);
     }
 }

@@ -38,6 +38,11 @@ fn a_notice_is_spoken_into_the_stream_without_a_break_and_the_other_party_is_mut
     assert_eq!(heard[10 + usize::from(packets)].payload, Rtp::speech(1, 10 + packets).payload);
     assert_eq!(played(&bench), [(Leg::B, Notice::Stopped, true)]);
     assert_unbroken(&bench.heard_by(Leg::A));
+    let told = bench.seen.frames.iter().filter_map(|frame| match frame.content {
+        Content::Told { question, .. } => Some(question),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), vec![false; packets.into()], "it is no question");
 }
 
 #[test]
@@ -138,7 +143,9 @@ fn both_legs_are_told_in_their_own_law_and_the_tap_hears_what_each_was_told() {
             .iter()
             .filter(|frame| frame.leg == leg)
             .flat_map(|frame| {
-                let Content::Told { payload, .. } = &frame.content else { panic!("{frame:?}") };
+                let Content::Told { payload, question: true, .. } = &frame.content else {
+                    panic!("{frame:?}")
+                };
                 payload.as_slice().to_vec()
             })
             .collect();
