@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use consent::{CallId, Leg, RecordingId};
+use earmark::demo::mu_law;
 use recorder::Sealed;
 use recorder::sealed::SealedReader;
 use sha2::{Digest, Sha256};
@@ -226,7 +227,7 @@ impl Checks {
         let is_to = |phone: &&Phone| phone.parties.iter().any(|party| party.media == sent.to);
         let Some(phone) = phones.iter().flatten().find(is_to) else { return };
         let samples: Vec<i16> =
-            sent.bytes[12..].iter().map(|octet| recorder::g711::from_ulaw(*octet)).collect();
+            sent.bytes[12..].iter().map(|octet| mu_law::to_linear(*octet)).collect();
         if sound::is_heard(&samples, sound::QUESTION_HZ) {
             self.watched[phone.call].truth.asked.push((now, phone.leg));
         }

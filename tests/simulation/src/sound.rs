@@ -1,9 +1,12 @@
 //! What people sound like here: each a sine of its own, in µ-law, 20 ms at a time. All frequencies are
-//! multiples of 50 Hz, so that every packet of one voice is alike, and keep away from the keys' tones.
+//! multiples of 50 Hz, so that every packet of one voice is alike, and keep away from the keys' tones. The
+//! µ-law is the demonstration's: the recorder's is what it checks.
 
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 use std::sync::LazyLock;
+
+use earmark::demo::mu_law;
 
 /// What parties sound like, in Hz: distinct within a seed.
 pub(crate) const VOICES: [u32; 12] = [400, 500, 600, 1050, 1700, 1800, 1900, 2000, 2100, 2200, 2300, 2400];
@@ -23,7 +26,7 @@ const KEYS_HZ: [u32; 7] = [697, 770, 852, 941, 1_209, 1_336, 1_477];
 
 static TONES: LazyLock<BTreeMap<u32, Vec<u8>>> = LazyLock::new(|| {
     let all = VOICES.into_iter().chain([STRANGER_HZ, QUESTION_HZ, NOTICE_HZ]);
-    all.map(|hz| (hz, (0..160).map(|n| recorder::g711::to_ulaw(sample(hz, n))).collect())).collect()
+    all.map(|hz| (hz, (0..160).map(|n| mu_law::from_linear(sample(hz, n))).collect())).collect()
 });
 
 /// One sample of a voice.
