@@ -235,6 +235,7 @@ mod tests {
     fn what_the_operations_page_names_is_there() {
         let (_folder, sources) = sources(false);
         let ops = Ops::new(sources, ["pbx".to_owned()]);
+        ops.peer_is_up(PeerId(0), true);
         ops.count_call(Some(Direction::Inbound), Outcome::Answered);
         ops.count_decision(GateState::Shut, Reason::NeverLine);
         let mut text = String::new();
