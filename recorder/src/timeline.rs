@@ -661,8 +661,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// Whatever the network does within the jitter buffer, what arrives stands within 20 ms of where it was
-        /// said, what does not is listed, and the length is that of the call.
+        /// Whatever the network does within the jitter buffer, what arrives stands within 40 ms of where it was
+        /// said, what does not is listed, and the length is that of the call. A drift of 20 ms is let be, and a
+        /// second in which no packet came without delay looks like one.
         #[test]
         fn loss_reordering_duplication_and_jitter_do_not_falsify(
             fates in prop::collection::vec((0u8..100, 0u64..118_000, 0u8..100), 250),
@@ -683,7 +684,7 @@ mod tests {
             }
             let arrived: std::collections::BTreeSet<i64> = packets.iter().map(|sent| sent.n).collect();
             let recorded = record(packets);
-            prop_assert!(recorded.length.abs_diff(40_000) <= 160 + 20, "{}", recorded.length);
+            prop_assert!(recorded.length.abs_diff(40_000) <= 320, "{}", recorded.length);
             let mut listed = vec![false; recorded.length as usize];
             for (from, to, cause) in recorded.gaps_of(Leg::A) {
                 prop_assert_eq!(cause, GapCause::Loss);
@@ -699,9 +700,9 @@ mod tests {
             prop_assert!(longest.1 <= 32, "{} samples of silence are not listed", longest.1);
             for n in arrived {
                 let at = n * 160 + 160;
-                if at + 300 < recorded.length as i64 && !listed[at as usize..at as usize + 60].contains(&true) {
+                if at + 320 < recorded.length as i64 && !listed[at as usize..at as usize + 60].contains(&true) {
                     let offset = recorded.offset(Leg::A, at);
-                    prop_assert!(offset.is_none_or(|offset| offset.abs() <= 160 + 20), "{:?}", offset);
+                    prop_assert!(offset.is_none_or(|offset| offset.abs() <= 320), "{:?}", offset);
                 }
             }
         }

@@ -86,7 +86,19 @@ impl Signalling {
     pub(super) fn new(parts: Parts) -> Self {
         let (journalled, journalled_in) = mpsc::channel(4096);
         let Parts {
-            clock, core, hub, sockets, resolver, found, plane, journal, master, shelf, spools, ops, health,
+            clock,
+            core,
+            hub,
+            sockets,
+            resolver,
+            found,
+            plane,
+            journal,
+            master,
+            shelf,
+            spools,
+            ops,
+            health,
         } = parts;
         Self {
             clock,

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 
 use consent::{
-    Action, Basis, Call, CallFacts, CallId, Direction, Epoch, EpochCounter, Event, GateState, Leg, Mono, Notice, Now,
-    Permit, PermitId, RecordingOutcome, RuleSet, SignalSource, Wall,
+    Action, Basis, Call, CallFacts, CallId, Direction, Epoch, EpochCounter, Event, GateState, Leg, Mono,
+    Notice, Now, Permit, PermitId, RecordingOutcome, RuleSet, SignalSource, Wall,
 };
 use proptest::prelude::*;
 

@@ -176,7 +176,8 @@ mod tests {
     use crate::{Codec, Content, Payload};
 
     fn frame(timestamp: u32) -> Frame {
-        let content = Content::Told { codec: Codec::Pcmu, timestamp, question: false, payload: Payload::EMPTY };
+        let content =
+            Content::Told { codec: Codec::Pcmu, timestamp, question: false, payload: Payload::EMPTY };
         Frame { leg: Leg::B, epoch: Epoch(0), at: Now::default(), content }
     }
 

@@ -66,7 +66,8 @@ fn what_was_said_between_the_answer_and_a_late_question_is_not_kept() {
     rig.voices.iter_mut().for_each(|voice| voice.hz = 1_700.0);
     rig.talk(200);
     // Something else that the gateway says begins nothing.
-    let content = Content::Told { codec: Codec::Pcmu, timestamp: 0, question: false, payload: tone(440.0, 0) };
+    let content =
+        Content::Told { codec: Codec::Pcmu, timestamp: 0, question: false, payload: tone(440.0, 0) };
     let told = Frame { leg: Leg::A, epoch: rig.epoch.current(), at: now(rig.ms), content };
     rig.frame(&told);
     rig.talk(200);

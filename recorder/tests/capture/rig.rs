@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use consent::{
-    Action, Ask, Call, CallFacts, CallId, Direction, Epoch, EpochCounter, Gap, GapCause, Leg, Line, LineClass,
-    Mono, Now, Numbering, Permit, Preamble, RecordingId, RetentionTag, RuleSet, RuleVersion, Settings,
-    SignalSource, Tone, Wall,
+    Action, Ask, Call, CallFacts, CallId, Direction, Epoch, EpochCounter, Gap, GapCause, Leg, Line,
+    LineClass, Mono, Now, Numbering, Permit, Preamble, RecordingId, RetentionTag, RuleSet, RuleVersion,
+    Settings, SignalSource, Tone, Wall,
 };
 use recorder::preamble::LockedBudget;
 use recorder::sealed::{Opened, SealedReader};
@@ -203,7 +203,8 @@ impl Rig {
         for n in 0..ms as u32 / 20 {
             for leg in Leg::BOTH {
                 let payload = tone(2_000.0, n * 160);
-                let content = Content::Told { codec: Codec::Pcmu, timestamp: n * 160, question: true, payload };
+                let content =
+                    Content::Told { codec: Codec::Pcmu, timestamp: n * 160, question: true, payload };
                 let frame = Frame { leg, epoch: self.epoch.current(), at: now(self.ms), content };
                 self.frame(&frame);
             }

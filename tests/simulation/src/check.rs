@@ -226,8 +226,7 @@ impl Checks {
     fn asked(&mut self, phones: &[[Phone; 2]], now: Time, sent: &Sent) {
         let is_to = |phone: &&Phone| phone.parties.iter().any(|party| party.media == sent.to);
         let Some(phone) = phones.iter().flatten().find(is_to) else { return };
-        let samples: Vec<i16> =
-            sent.bytes[12..].iter().map(|octet| mu_law::to_linear(*octet)).collect();
+        let samples: Vec<i16> = sent.bytes[12..].iter().map(|octet| mu_law::to_linear(*octet)).collect();
         if sound::is_heard(&samples, sound::QUESTION_HZ) {
             self.watched[phone.call].truth.asked.push((now, phone.leg));
         }

@@ -58,7 +58,8 @@ fn a_press_is_dated_by_when_it_began_whichever_of_its_packets_arrives_first() {
 fn a_press_is_dated_by_the_clock_of_its_format() {
     let mut bench = Bench::described();
     let mut wide = media(A);
-    let format = StreamFormat { payload_type: 102, encoding: "TELEPHONE-EVENT".to_owned(), clock_rate: 16_000 };
+    let format =
+        StreamFormat { payload_type: 102, encoding: "TELEPHONE-EVENT".to_owned(), clock_rate: 16_000 };
     wide.formats.push(format);
     bench.describe(Leg::A, wide, SourceChange::Same);
     bench.wait(1_000);
