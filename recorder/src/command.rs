@@ -178,6 +178,9 @@ pub enum SourceChange {
     Announced,
     /// A refresh: the latched source stays.
     Same,
+    /// The first description of somebody else in the leg's place: it latches anew, and whoever was there
+    /// before is heard no more.
+    Replaced,
 }
 
 /// A recording about to begin.

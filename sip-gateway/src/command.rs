@@ -18,6 +18,13 @@ pub enum Command {
         /// their own addresses (emergency calls when no port can be bound).
         media: Vec<[SocketAddr; 2]>,
     },
+    /// Where the one is whom a transfer or redirection names; answers [`Event::Diverted`](crate::Event::Diverted).
+    Divert {
+        /// Which call.
+        call: CallId,
+        /// To whom.
+        route: Route,
+    },
     /// Answer the INVITE with a failure.
     Refuse {
         /// Which call.

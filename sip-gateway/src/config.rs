@@ -65,6 +65,21 @@ pub struct Peer {
     pub ping_s: Option<u32>,
     /// Whether it signals changes of who is on the line; handed through in events, not used here.
     pub parties_signalled: bool,
+    /// Whether it may transfer calls (REFER, INVITE with Replaces).
+    pub may_refer: bool,
+    /// What is done with its 3xx.
+    pub redirects: Redirects,
+}
+
+/// What is done with a peer's 3xx (RFC 3261 §21.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Redirects {
+    /// Whom it names is called instead.
+    Follow,
+    /// The caller gets it, with the same users at our host.
+    Pass,
+    /// The caller gets 480.
+    Refuse,
 }
 
 /// Bounds; beyond each, what happens is stated.

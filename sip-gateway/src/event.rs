@@ -67,6 +67,34 @@ pub enum Event {
         /// `0`-`9`, `*`, `#`, `A`-`D`.
         digit: char,
     },
+    /// Somebody else is to be called: L of a transfer (REFER) or the callee's side (3xx) names whom. The core
+    /// waits for [`Command::Divert`](crate::Command::Divert).
+    Diverted {
+        /// Which call.
+        call: CallId,
+        /// In whose place.
+        leg: Leg,
+        /// Whom.
+        target: Target,
+    },
+    /// An INVITE was accepted that is to replace the far end of one of our legs.
+    Replacing(Box<Replacement>),
+    /// What became of it.
+    Replaced {
+        /// The call whose far end it was to replace.
+        call: CallId,
+        /// The id given to the INVITE.
+        record: CallId,
+        /// Its final status.
+        status: u16,
+    },
+    /// The far end of another call was joined to this one.
+    Linked {
+        /// Which call goes on.
+        call: CallId,
+        /// Which one has lost its far end, and ends.
+        with: CallId,
+    },
     /// The call is over: every dialog of it is ended or ending.
     Ended {
         /// Which call.
@@ -82,7 +110,11 @@ impl Event {
     pub fn call(&self) -> CallId {
         match self {
             Self::Offered(offer) => offer.call,
-            Self::Routed { call, .. }
+            Self::Replacing(replacement) => replacement.call,
+            Self::Diverted { call, .. }
+            | Self::Replaced { call, .. }
+            | Self::Linked { call, .. }
+            | Self::Routed { call, .. }
             | Self::Progress { call, .. }
             | Self::Media { call, .. }
             | Self::Answered { call }
@@ -122,6 +154,36 @@ pub struct Offer {
     pub media: Option<LegMedia>,
 }
 
+/// Whom a transfer or redirection names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// User part (or whole telephone-subscriber of a `tel:`), percent-decoded, without parameters.
+    pub user: String,
+    /// The side of the peer that its host names, if it names one.
+    pub side: Option<Side>,
+    /// The side of whoever names it; for a redirection, the caller's.
+    pub from: Side,
+    /// Whether it is an emergency form.
+    pub emergency: bool,
+}
+
+/// An INVITE with Replaces (RFC 3891) as the hub needs it: it gets a record of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// The call that goes on.
+    pub call: CallId,
+    /// Whose far end is to be replaced.
+    pub leg: Leg,
+    /// The id given to the INVITE.
+    pub record: CallId,
+    /// Who sends it.
+    pub caller: Identity,
+    /// User part of its Request-URI; often empty.
+    pub request_user: String,
+    /// Its Call-ID.
+    pub sip_call_id: String,
+}
+
 /// Who a far end says it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -140,10 +202,17 @@ pub enum Change {
     Held,
     /// The leg took the other off hold.
     Resumed,
-    /// Another identity (P-Asserted-Identity, From, Contact user), Replaces, REFER, 3xx or `isfocus`.
+    /// Another identity (P-Asserted-Identity, From, Contact user) or `isfocus`.
     NewParty {
         /// Who it now says it is.
         identity: Identity,
+    },
+    /// Somebody else is there, by a transfer (REFER, Replaces).
+    Replaced {
+        /// Who it says it is.
+        identity: Identity,
+        /// Whether its peer signals changes of its parties.
+        parties_signalled: bool,
     },
     /// Another session origin that nothing announced.
     NewOrigin,

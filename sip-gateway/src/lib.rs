@@ -20,7 +20,7 @@ pub mod wire;
 
 pub use self::core::{Core, Counters, Input, Output, StreamId};
 pub use command::{Command, Route};
-pub use config::{Config, Limits, Listener, ListenerId, Peer, PeerId, Routes, Transport};
-pub use event::{Change, End, EndedBy, Event, Identity, Offer};
+pub use config::{Config, Limits, Listener, ListenerId, Peer, PeerId, Redirects, Routes, Transport};
+pub use event::{Change, End, EndedBy, Event, Identity, Offer, Replacement, Target};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};
 pub use shell::{Resolver, ShellCounters, Sockets};

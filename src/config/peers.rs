@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use consent::Side;
 use sip_gateway::locate::{Host, Place};
-use sip_gateway::{Peer, PeerId, Routes, Transport};
+use sip_gateway::{Peer, PeerId, Redirects, Routes, Transport};
 
 use super::judge::{Fault, fault, side_name};
 use super::raw;
@@ -76,6 +76,20 @@ fn peer(key: &str, raw: &raw::Peer) -> Result<Peer, Fault> {
             );
         }
     };
+    let redirects = match raw.redirects.as_deref() {
+        Some("follow") => Redirects::Follow,
+        Some("pass") => Redirects::Pass,
+        Some("refuse") => Redirects::Refuse,
+        None if side == Side::District => Redirects::Follow,
+        None => Redirects::Refuse,
+        Some(other) => {
+            return fault(
+                format!("{key}.redirects"),
+                format!("unknown value \"{other}\""),
+                "use follow, pass or refuse",
+            );
+        }
+    };
     let (host, place) = peer_uri(&format!("{key}.uri"), &raw.uri)?;
     let allow = match &raw.allow {
         None => place.target().map(|target| only(target.address.ip())).into_iter().collect(),
@@ -92,7 +106,17 @@ fn peer(key: &str, raw: &raw::Peer) -> Result<Peer, Fault> {
             .map(|(index, text)| network(&format!("{key}.allow[{index}]"), text))
             .collect::<Result<_, _>>()?,
     };
-    Ok(Peer { name: raw.name.clone(), side, place, host, allow, ping_s: None, parties_signalled })
+    Ok(Peer {
+        name: raw.name.clone(),
+        side,
+        place,
+        host,
+        allow,
+        ping_s: None,
+        parties_signalled,
+        may_refer: raw.allow_refer.unwrap_or(side == Side::District),
+        redirects,
+    })
 }
 
 const fn only(ip: IpAddr) -> (IpAddr, u8) {

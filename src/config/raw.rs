@@ -117,6 +117,8 @@ pub(super) struct Peer {
     pub(super) uri: String,
     pub(super) allow: Option<Vec<String>>,
     pub(super) party_signals: Option<String>,
+    pub(super) allow_refer: Option<bool>,
+    pub(super) redirects: Option<String>,
     pub(super) listen: Option<toml::Value>,
     pub(super) advertise: Option<toml::Value>,
     pub(super) media_address: Option<toml::Value>,

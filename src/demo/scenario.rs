@@ -16,6 +16,9 @@ const RINGING: Duration = Duration::from_millis(1_000);
 /// North American ringback is 440 and 480 Hz together; µ-law of that, in packets of 20 ms.
 const RINGBACK_HZ: [f64; 2] = [440.0, 480.0];
 
+/// Whom the office transfers its caller to: an extension that is no line.
+const EXTENSION: &str = "+18607427355";
+
 /// How long somebody waits after an announcement before pressing a key.
 const PAUSE: Duration = Duration::from_millis(1_000);
 
@@ -159,13 +162,16 @@ impl<'a> Stage<'a> {
         let (caller, callee) = self.answered("+18605550104").await.context("call that is transferred")?;
         both_press(&caller, '1', &callee, '1', "transfer").await?;
         converse(&caller, &callee).await?;
+        let other = self.referred(&callee, EXTENSION).await.context("the transfer")?;
         let at = SystemTime::now();
-        callee.hand_to("+18607427355").await.context("the transfer's re-INVITE")?;
+        other.answer().await?;
+        let left = tokio::time::timeout(SETUP_PATIENCE, callee.until_ended()).await;
+        left.context("the office was not told of its transfer's success")?;
         progress("transfer: somebody else is on the line, and is asked");
-        tokio::try_join!(listen(&caller, "transfer"), listen(&callee, "transfer"))?;
+        tokio::try_join!(listen(&caller, "transfer"), listen(&other, "transfer"))?;
         caller.press('1').await.context("the call ended before a key was pressed")?;
         tokio::time::sleep(Duration::from_secs(ANSWER_TIMEOUT_S)).await;
-        hang_up(&caller, &callee).await?;
+        hang_up(&caller, &other).await?;
         progress("transfer: over");
         Ok(Placed {
             name: "transferred",
@@ -191,6 +197,16 @@ impl<'a> Stage<'a> {
         };
         callee.ring().await?;
         Ok((caller, callee))
+    }
+
+    /// Transfers a call to somebody else at the PBX, whose telephone rings.
+    async fn referred(&self, call: &Call, to: &str) -> anyhow::Result<Call> {
+        let _turn = self.dialling.lock().await;
+        call.refer(to).await.context("REFER")?;
+        let called = tokio::time::timeout(SETUP_PATIENCE, self.setup.pbx.await_call()).await;
+        let other = called.context("the gateway did not call whom the REFER names")??;
+        other.ring().await?;
+        Ok(other)
     }
 
     async fn answered(&self, from: &str) -> anyhow::Result<(Call, Call)> {

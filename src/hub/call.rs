@@ -36,23 +36,28 @@ const MAX_STREAMS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Call {
-    id: CallId,
-    machine: consent::Call,
-    rules: Arc<RuleSet>,
-    epoch: EpochCounter,
+    pub(super) id: CallId,
+    pub(super) node: String,
+    pub(super) machine: consent::Call,
+    pub(super) rules: Arc<RuleSet>,
+    pub(super) epoch: EpochCounter,
     /// The leg at whose far end the district's line is.
-    line_leg: Leg,
+    pub(super) line_leg: Leg,
     emergency: bool,
     route: Route,
     stage: Stage,
     offered_media: Option<LegMedia>,
     rtp: [Vec<Option<SocketAddr>>; 2],
+    /// Whether somebody else has come to a leg and not been described yet.
+    replaced: [bool; 2],
     /// Whether media runs through our ports; without it nothing can be stored.
     anchored: bool,
-    answered: bool,
+    pub(super) answered: bool,
     ringing: bool,
+    /// Whether whom a transfer calls is an emergency service.
+    pub(super) calls_emergency: bool,
     /// The user dialled: the identity of the callee until a change says otherwise.
-    callee: String,
+    pub(super) callee: String,
     ordinals: [Option<u32>; 2],
     withdraw_by_info: [CodeMatcher; 2],
     permits: BTreeMap<PermitId, (Basis, RetentionTag)>,
@@ -91,6 +96,7 @@ impl Call {
         let side = if direction == Direction::Outbound { Side::Public } else { Side::District };
         let mut call = Self {
             id: offer.call,
+            node: node.to_owned(),
             machine,
             rules: Arc::clone(rules),
             epoch,
@@ -109,9 +115,11 @@ impl Call {
             },
             offered_media: offer.media.clone(),
             rtp: [Vec::new(), Vec::new()],
+            replaced: [false, false],
             anchored: false,
             answered: false,
             ringing: false,
+            calls_emergency: false,
             callee: offer.request_user.clone(),
             ordinals: [None, None],
             withdraw_by_info: [CodeMatcher::new(withdraw), CodeMatcher::new(withdraw)],
@@ -150,7 +158,10 @@ impl Call {
         match event {
             Sip::Offered(_) => {}
             Sip::Routed { parties_signalled, sip_call_id, .. } => {
-                self.machine.set_parties_signalled(parties_signalled);
+                // Whom a transfer calls is no party yet; its peer counts once it is (`Change::Replaced`).
+                if !self.answered {
+                    self.machine.set_parties_signalled(Leg::B, parties_signalled);
+                }
                 self.write(now, Entry::CallRouted { call: self.id, sip_call_id }, out);
             }
             Sip::Progress { .. } if !self.ringing => {
@@ -160,6 +171,10 @@ impl Call {
             Sip::Progress { .. } => {}
             Sip::Media { leg, media, .. } => self.describe(leg, &media, out),
             Sip::Answered { .. } => self.on_answered(now, out),
+            Sip::Diverted { leg, target, .. } => self.on_diverted(now, leg, &target, out),
+            Sip::Replacing(replacement) => self.on_replacing(now, &replacement, out),
+            Sip::Replaced { record, status, .. } => self.on_replaced(now, record, status, out),
+            Sip::Linked { with, .. } => self.write(now, Entry::CallsLinked { call: self.id, with }, out),
             Sip::Changed { leg, change, .. } => self.on_changed(now, leg, change, out),
             Sip::Digit { leg, digit, .. } => {
                 if self.withdraw_by_info[leg.index()].push(digit, now.mono) {
@@ -332,7 +347,11 @@ impl Call {
     fn describe(&mut self, leg: Leg, media: &LegMedia, out: &mut VecDeque<Output>) {
         let rtp: Vec<_> = media.streams.iter().map(|stream| stream.rtp).collect();
         let known = &mut self.rtp[leg.index()];
-        let change = if *known == rtp { SourceChange::Same } else { SourceChange::Announced };
+        let change = match std::mem::take(&mut self.replaced[leg.index()]) {
+            true => SourceChange::Replaced,
+            false if *known == rtp => SourceChange::Same,
+            false => SourceChange::Announced,
+        };
         *known = rtp;
         out.push_back(Output::Media(recorder::Command::Describe {
             call: self.id,
@@ -362,17 +381,26 @@ impl Call {
     }
 
     fn on_changed(&mut self, now: Now, leg: Leg, change: Change, out: &mut VecDeque<Output>) {
-        let left = self.leaves_line(leg, &change);
-        let epoch = if left { self.epoch.leave_line() } else { self.epoch.raise() };
+        // The epoch first: what the relay stamps from here on belongs to the change.
         match change {
-            Change::Held => self.tell(now, Event::Held { leg, epoch }, out),
-            Change::Resumed => self.tell(now, Event::Resumed { leg, epoch }, out),
-            Change::NewOrigin => self.tell(now, Event::Doubt { leg, epoch }, out),
-            Change::NewParty { identity } => {
-                self.leave(now, leg, out);
-                self.join(now, leg, caller_user(&identity), identity.privacy, out);
-                let event = if left { Event::LeftLine { epoch } } else { Event::PartyChanged { leg, epoch } };
-                self.tell(now, event, out);
+            Change::Held => {
+                let epoch = self.epoch.raise();
+                self.tell(now, Event::Held { leg, epoch }, out);
+            }
+            Change::Resumed => {
+                let epoch = self.epoch.raise();
+                self.tell(now, Event::Resumed { leg, epoch }, out);
+            }
+            Change::NewOrigin => {
+                let epoch = self.epoch.raise();
+                self.tell(now, Event::Doubt { leg, epoch }, out);
+            }
+            Change::NewParty { identity } => self.on_newcomer(now, leg, &identity, false, out),
+            Change::Replaced { identity, parties_signalled } => {
+                self.machine.set_parties_signalled(leg, parties_signalled);
+                self.replaced[leg.index()] = true;
+                let emergency = std::mem::take(&mut self.calls_emergency);
+                self.on_newcomer(now, leg, &identity, emergency, out);
             }
         }
     }
@@ -422,7 +450,7 @@ impl Call {
         }
     }
 
-    fn tell(&mut self, now: Now, event: Event, out: &mut VecDeque<Output>) {
+    pub(super) fn tell(&mut self, now: Now, event: Event, out: &mut VecDeque<Output>) {
         if matches!(self.stage, Stage::Closing { .. } | Stage::Closed) {
             return;
         }
@@ -480,26 +508,26 @@ impl Call {
         });
     }
 
-    fn join(&mut self, now: Now, leg: Leg, user: &str, privacy: bool, out: &mut VecDeque<Output>) {
+    pub(super) fn join(&mut self, now: Now, leg: Leg, user: &str, privacy: bool, out: &mut VecDeque<Output>) {
         let ordinal = self.ordinals[leg.index()].map_or(0, |last| last + 1);
         self.ordinals[leg.index()] = Some(ordinal);
         let identity = self.shown(leg, user, privacy);
         self.write(now, Entry::PartyJoined { call: self.id, leg, ordinal, identity }, out);
     }
 
-    fn leave(&mut self, now: Now, leg: Leg, out: &mut VecDeque<Output>) {
+    pub(super) fn leave(&mut self, now: Now, leg: Leg, out: &mut VecDeque<Output>) {
         if let Some(ordinal) = self.ordinals[leg.index()] {
             self.write(now, Entry::PartyLeft { call: self.id, leg, ordinal }, out);
         }
     }
 
-    fn write(&self, now: Now, entry: Entry, out: &mut VecDeque<Output>) {
+    pub(super) fn write(&self, now: Now, entry: Entry, out: &mut VecDeque<Output>) {
         out.push_back(Output::Journal { stamped: Stamped { at: now.wall, entry }, awaited_by: None });
     }
 
     /// How a user is shown in records: in full form where it is a number; not at all where the caller asked
     /// for privacy, or for the other party of a union line or with a union number.
-    fn shown(&self, leg: Leg, user: &str, privacy: bool) -> Option<String> {
+    pub(super) fn shown(&self, leg: Leg, user: &str, privacy: bool) -> Option<String> {
         let withheld = privacy || (self.machine.withholds_numbers() && leg != self.line_leg);
         (!withheld)
             .then(|| self.full(user).map_or_else(|| user.to_owned(), |number| number.as_str().to_owned()))
@@ -509,12 +537,8 @@ impl Call {
         self.rules.numbering().normalise(user).number().cloned()
     }
 
-    /// Whether a change puts somebody at the dispatch line's end of the call who is on no dispatch line.
-    fn leaves_line(&self, leg: Leg, change: &Change) -> bool {
-        let Change::NewParty { identity } = change else { return false };
-        let line = self.rules.line(caller_user(identity));
-        let stays = line.is_some_and(|line| line.class == LineClass::Dispatch);
-        self.is_dispatch() && leg == self.line_leg && !stays
+    pub(super) fn is_dispatch_line(&self, user: &str) -> bool {
+        self.rules.line(user).is_some_and(|line| line.class == LineClass::Dispatch)
     }
 }
 
@@ -532,7 +556,7 @@ fn direction(offer: &Offer, rules: &RuleSet) -> Direction {
     }
 }
 
-fn caller_user(identity: &Identity) -> &str {
+pub(super) fn caller_user(identity: &Identity) -> &str {
     identity.asserted.as_deref().unwrap_or(&identity.from)
 }
 
@@ -567,13 +591,18 @@ fn line_leg(direction: Direction, machine: &consent::Call, facts: &CallFacts, ru
 
 /// The outside prefix is for the PBX, not for the carrier: `98605550123` is dialled on as `8605550123`.
 fn dialled(rules: &RuleSet, offer: &Offer, side: Side) -> Option<String> {
-    if side != Side::Public || offer.emergency {
+    if offer.emergency { None } else { outside(rules, &offer.request_user, side) }
+}
+
+/// The user to dial on a side: without the outside prefix towards the public one.
+pub(super) fn outside(rules: &RuleSet, user: &str, side: Side) -> Option<String> {
+    if side != Side::Public {
         return None;
     }
     let numbering = rules.numbering();
     let prefix = numbering.outside_prefix();
-    let rest = offer.request_user.strip_prefix(prefix).filter(|_| !prefix.is_empty())?;
-    let with = numbering.normalise(&offer.request_user).number().cloned()?;
+    let rest = user.strip_prefix(prefix).filter(|_| !prefix.is_empty())?;
+    let with = numbering.normalise(user).number().cloned()?;
     let without = numbering.normalise(rest).number().cloned()?;
     (with == without).then(|| rest.to_owned())
 }

@@ -7,13 +7,17 @@ use consent::{
     RuleSet, RuleVersion, Settings, Side, Wall,
 };
 use recorder::Command as Media;
-use sip_gateway::{Change, Command as Sip, End, EndedBy, Event, Identity, Offer, PeerId};
+use sip_gateway::{
+    Change, Command as Sip, End, EndedBy, Event, Identity, Offer, PeerId, Replacement, Target,
+};
 use storage::{CallEnded, CallStarted, Entry};
 
 use super::{Hub, Output};
 
 const CALL: CallId = CallId(7);
 const DISPATCH: &str = "+18607427331";
+const NEVER: &str = "+18607427399";
+const UNION_NUMBER: &str = "+18605550199";
 
 fn at(ms: u64) -> Now {
     Now { mono: Mono(ms * 1_000), wall: Wall(1_000_000 + ms as i64 * 1_000) }
@@ -32,9 +36,14 @@ fn line(number: &str, class: LineClass) -> Line {
 }
 
 fn hub() -> Hub {
-    let lines = vec![line(DISPATCH, LineClass::Dispatch), line("+18607427310", LineClass::Consent)];
+    let lines = vec![
+        line(DISPATCH, LineClass::Dispatch),
+        line("+18607427310", LineClass::Consent),
+        line(NEVER, LineClass::Never),
+    ];
+    let numbers = vec![(E164::try_from(UNION_NUMBER.to_owned()).unwrap(), consent::NumberClass::Union)];
     let numbering = Numbering::new("1".to_owned(), "860".to_owned(), "9".to_owned()).unwrap();
-    let rules = RuleSet::new(RuleVersion(1), numbering, lines, Vec::new(), Settings::default()).unwrap();
+    let rules = RuleSet::new(RuleVersion(1), numbering, lines, numbers, Settings::default()).unwrap();
     Hub::new("gw1".to_owned(), Arc::new(rules))
 }
 
@@ -307,4 +316,145 @@ fn privacy_withholds_the_caller() {
         _ => false,
     });
     assert!(!told);
+}
+
+fn replaced(user: &str, parties_signalled: bool) -> Change {
+    let identity = Identity { from: user.to_owned(), ..Identity::default() };
+    Change::Replaced { identity, parties_signalled }
+}
+
+fn decided(outputs: &[Output]) -> Vec<consent::Reason> {
+    let decisions = outputs.iter().filter_map(|output| match output {
+        Output::Journal { stamped, .. } => match &stamped.entry {
+            Entry::Decided { decision, .. } => Some(decision.reason),
+            _ => None,
+        },
+        _ => None,
+    });
+    decisions.collect()
+}
+
+#[test]
+fn a_transfer_asks_again_or_shuts_by_who_comes_and_through_which_peer() {
+    use consent::Reason;
+    for (user, signalled, reasons) in [
+        ("7427355", true, vec![Reason::PartyChanged]),
+        ("7427355", false, vec![Reason::PartyChanged, Reason::PartiesHidden]),
+        (UNION_NUMBER, true, vec![Reason::Union]),
+        (NEVER, true, vec![Reason::NeverLine]),
+    ] {
+        let mut hub = hub();
+        connect(&mut hub, offer(Side::Public, "7427310"));
+        let change = replaced(user, signalled);
+        hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change });
+        assert_eq!(decided(&drain(&mut hub)), reasons, "{user}");
+    }
+}
+
+#[test]
+fn whom_a_transfer_calls_is_no_party_before_it_has_joined() {
+    let mut hub = hub();
+    connect(&mut hub, offer(Side::Public, "7427310"));
+    let routed = Event::Routed {
+        call: CALL,
+        peer: PeerId(0),
+        side: Side::District,
+        sip_call_id: "c@gw".to_owned(),
+        parties_signalled: false,
+    };
+    hub.on_gateway(at(9), routed);
+    // Had it counted, the newcomer would not be asked.
+    hub.on_gateway(at(10), Event::Changed { call: CALL, leg: Leg::B, change: replaced("7427355", true) });
+    assert_eq!(decided(&drain(&mut hub)), [consent::Reason::PartyChanged]);
+}
+
+#[test]
+fn where_somebody_named_is() {
+    let cases = [
+        // Who names, whom, the side of the host: to which side, as whom.
+        (Side::District, "7355", Some(Side::District), Side::District, None),
+        (Side::District, "98605550123", None, Side::Public, Some("8605550123")),
+        (Side::District, "7427310", None, Side::District, None),
+        (Side::Public, "7355", None, Side::District, None),
+    ];
+    for (from, user, named, side, dialled) in cases {
+        let mut hub = hub();
+        connect(&mut hub, offer(Side::Public, "7427310"));
+        let target = Target { user: user.to_owned(), side: named, from, emergency: false };
+        hub.on_gateway(at(9), Event::Diverted { call: CALL, leg: Leg::B, target });
+        let route = drain(&mut hub).into_iter().find_map(|output| match output {
+            Output::Gateway(Sip::Divert { route, .. }) => Some(route),
+            _ => None,
+        });
+        let expected = sip_gateway::Route { side, user: dialled.map(str::to_owned) };
+        assert_eq!(route, Some(expected), "{user}");
+    }
+}
+
+#[test]
+fn a_call_transferred_to_an_emergency_number_is_not_spoken_into_nor_stored() {
+    let mut hub = hub();
+    connect(&mut hub, offer(Side::Public, "7427310"));
+    let target = Target { user: "911".to_owned(), side: None, from: Side::District, emergency: true };
+    hub.on_gateway(at(9), Event::Diverted { call: CALL, leg: Leg::B, target });
+    hub.on_gateway(at(10), Event::Changed { call: CALL, leg: Leg::B, change: replaced("911", false) });
+    let outputs = drain(&mut hub);
+    assert_eq!(decided(&outputs), [consent::Reason::Emergency]);
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Media(Media::Play { .. }))));
+}
+
+#[test]
+fn a_dispatch_call_that_is_redirected_off_its_line_is_no_longer_stored() {
+    for (user, reasons) in [("7427355", vec![consent::Reason::LeftLine]), (DISPATCH, vec![])] {
+        let mut hub = hub();
+        hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, DISPATCH))));
+        bound(&mut hub, at(0));
+        hub.on_journalled(at(1), CALL);
+        drain(&mut hub);
+        let target = Target {
+            user: user.to_owned(),
+            side: Some(Side::District),
+            from: Side::Public,
+            emergency: false,
+        };
+        hub.on_gateway(at(2), Event::Diverted { call: CALL, leg: Leg::B, target });
+        assert_eq!(decided(&drain(&mut hub)), reasons);
+        hub.on_gateway(at(5), Event::Answered { call: CALL });
+        let outputs = drain(&mut hub);
+        let callee = outputs.iter().find_map(|output| match output {
+            Output::Journal { stamped, .. } => match &stamped.entry {
+                Entry::PartyJoined { leg: Leg::B, identity, .. } => identity.clone(),
+                _ => None,
+            },
+            _ => None,
+        });
+        assert_eq!(
+            callee.as_deref().map(|callee| callee.ends_with(user.trim_start_matches('+'))),
+            Some(true)
+        );
+    }
+}
+
+#[test]
+fn an_invite_that_replaces_a_party_has_a_record_of_its_own() {
+    let mut hub = hub();
+    connect(&mut hub, offer(Side::Public, "7427310"));
+    let replacement = Replacement {
+        call: CALL,
+        leg: Leg::B,
+        record: CallId(8),
+        caller: Identity { from: "7427355".to_owned(), ..Identity::default() },
+        request_user: String::new(),
+        sip_call_id: "pick@up".to_owned(),
+    };
+    hub.on_gateway(at(9), Event::Replacing(Box::new(replacement)));
+    hub.on_gateway(at(10), Event::Replaced { call: CALL, record: CallId(8), status: 200 });
+    let outputs = drain(&mut hub);
+    assert_eq!(started(&outputs).call, CallId(8));
+    assert_eq!(ended(&outputs).final_status, Some(200));
+    let linked = outputs.iter().any(|output| {
+        matches!(output, Output::Journal { stamped, .. }
+            if stamped.entry == Entry::CallsLinked { call: CALL, with: CallId(8) })
+    });
+    assert!(linked);
 }

@@ -124,6 +124,8 @@ mod tests {
             allow: vec![],
             ping_s: None,
             parties_signalled: false,
+            may_refer: false,
+            redirects: sip_gateway::Redirects::Refuse,
         }
     }
 

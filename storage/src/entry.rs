@@ -59,6 +59,13 @@ pub enum Entry {
         /// Which.
         ordinal: u32,
     },
+    /// Two calls belong together: one took over a far end of the other, or replaces one.
+    CallsLinked {
+        /// Which call.
+        call: CallId,
+        /// The other.
+        with: CallId,
+    },
     /// A row of the consent ledger.
     Signalled {
         /// Which call.
@@ -261,6 +268,7 @@ impl Entry {
             | Self::CallAnswered { call }
             | Self::PartyJoined { call, .. }
             | Self::PartyLeft { call, .. }
+            | Self::CallsLinked { call, .. }
             | Self::Signalled { call, .. }
             | Self::Decided { call, .. }
             | Self::PreambleWiped { call, .. }

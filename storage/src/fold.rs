@@ -120,6 +120,12 @@ impl Calls {
             self.records.insert(call, CallRecord::new((**started).clone(), stamped.at));
             return Ok(());
         }
+        if let Entry::CallsLinked { with, .. } = &stamped.entry
+            && self.records.contains_key(&call)
+            && let Some(other) = self.records.get_mut(with)
+        {
+            other.link(call);
+        }
         let record = self.records.get_mut(&call).ok_or(Irregular::NeverStarted(call))?;
         record.apply(stamped)
     }
@@ -197,6 +203,7 @@ impl CallRecord {
                     party.left_at.get_or_insert(at);
                 }
             }
+            Entry::CallsLinked { with, .. } => self.link(*with),
             Entry::Signalled { signal, .. } => self.heard(signal),
             Entry::Decided { decision, .. } => self.decided(decision),
             Entry::RecordingStarted { recording, basis, .. } => {
@@ -233,6 +240,12 @@ impl CallRecord {
         match self.party(leg, ordinal) {
             Some(party) => party.identity = identity,
             None => self.parties.push(Party::new(leg, ordinal, identity, at)),
+        }
+    }
+
+    fn link(&mut self, with: CallId) {
+        if !self.started.linked_calls.contains(&with) {
+            self.started.linked_calls.push(with);
         }
     }
 

@@ -26,3 +26,4 @@ mod operations;
 mod phone;
 mod sound;
 mod stock_clients;
+mod transfer;

@@ -68,6 +68,8 @@ struct Dialog {
     reply: Option<Message>,
     /// Every response received, provisional ones too.
     responses: Vec<Message>,
+    /// Every body of a NOTIFY received.
+    notices: Vec<String>,
     ended: bool,
     version: u32,
     media: Arc<Media>,
@@ -260,6 +262,33 @@ impl Call {
         assert_eq!(self.request("INVITE", Some("sendrecv")).status(), Some(200), "resume is answered");
     }
 
+    /// Callee: 302 to this address.
+    pub(crate) fn redirect(&self, to: &str) {
+        self.shared.redirect(&self.id, to);
+    }
+
+    /// Asks the far end to call somebody else instead of us (RFC 3515); it agrees to try.
+    pub(crate) fn refer(&self, to: &str) {
+        let status = self.request_with("REFER", Some(("Refer-To", to)), None).status();
+        assert_eq!(status, Some(202), "REFER is accepted");
+    }
+
+    /// Waits until the far end has told how the transfer went.
+    pub(crate) fn told(&self, status_line: &str) {
+        self.shared.wait(&format!("word of {status_line}"), PATIENCE, |state| {
+            let notices = &state.dialogs[&self.id].notices;
+            notices.iter().any(|notice| notice.starts_with(status_line)).then_some(())
+        });
+    }
+
+    /// What a Replaces names this dialog with, as the far end knows it (RFC 3891 §6.1).
+    pub(crate) fn replaced(&self) -> String {
+        let state = self.shared.state();
+        let dialog = &state.dialogs[&self.id];
+        let tag = |address: &str| address.split("tag=").nth(1).map(str::to_owned).expect("a tag");
+        format!("{};to-tag={};from-tag={}", self.id, tag(&dialog.remote), tag(&dialog.local))
+    }
+
     /// Waits until the far end has hung up or cancelled.
     pub(crate) fn ended(&self) {
         self.shared
@@ -273,12 +302,19 @@ impl Call {
 
     /// Sends a request within the dialog and waits for its final response.
     fn request(&self, method: &str, direction: Option<&str>) -> Message {
+        self.request_with(method, None, direction)
+    }
+
+    fn request_with(&self, method: &str, field: Option<(&str, &str)>, direction: Option<&str>) -> Message {
         let (number, message) = {
             let mut state = self.shared.state();
             let branch = state.branch();
             let dialog = state.dialogs.get_mut(&self.id).expect("a dialog");
             dialog.cseq += 1;
             let mut message = dialog.request(method, dialog.cseq, &branch, self.shared.address);
+            if let Some((name, value)) = field {
+                message = message.with(name, value);
+            }
             if let Some(direction) = direction {
                 dialog.version += 1;
                 message = message.with("Content-Type", "application/sdp");
@@ -397,6 +433,7 @@ impl Shared {
             invite: message.clone(),
             reply: None,
             responses: Vec::new(),
+            notices: Vec::new(),
             ended: false,
             version: 1,
             media: Arc::clone(media),
@@ -418,6 +455,14 @@ impl Shared {
                 dialog.media.connect(offer.rtp, offer.events);
             }
         }
+        self.send(&reply);
+        dialog.reply = Some(reply);
+    }
+
+    fn redirect(&self, id: &str, to: &str) {
+        let mut state = self.state();
+        let dialog = state.dialogs.get_mut(id).expect("a dialog");
+        let reply = response_to(&dialog.invite, 302, "Moved Temporarily", &dialog.local).with("Contact", to);
         self.send(&reply);
         dialog.reply = Some(reply);
     }
@@ -499,6 +544,10 @@ impl Shared {
                 dialog.reply = Some(refusal);
                 dialog.ended = true;
             }
+            "NOTIFY" => {
+                dialog.notices.push(String::from_utf8_lossy(&message.body).into_owned());
+                self.send(&response_to(&message, 200, "OK", &dialog.local));
+            }
             "BYE" => {
                 self.send(&response_to(&message, 200, "OK", &dialog.local));
                 dialog.media.mute(true);
@@ -522,6 +571,7 @@ impl Shared {
             invite: invite.clone(),
             reply: None,
             responses: Vec::new(),
+            notices: Vec::new(),
             ended: false,
             version: 1,
             media,

@@ -47,6 +47,37 @@ impl Call {
         self.interrupt(now, Reason::PartyChanged, out);
     }
 
+    /// Somebody came with whom nothing may be stored, for the rest of the call.
+    pub(super) fn on_barred_party(
+        &mut self,
+        now: Now,
+        leg: Leg,
+        epoch: Epoch,
+        reason: Reason,
+        out: &mut Vec<Action>,
+    ) {
+        self.arrive(epoch);
+        let party = &mut self.parties[leg.index()];
+        party.ordinal = party.ordinal.saturating_add(1);
+        party.consent = PartyConsent::NotAsked;
+        // Nobody speaks into an emergency call.
+        let told: &[Leg] = if reason == Reason::Emergency { &[] } else { &Leg::BOTH };
+        self.note(now, Some(leg), words::ground(reason));
+        match self.state {
+            State::Final | State::Shut | State::Dispatch { .. } => return self.record.occasion.clear(),
+            State::Open { permit, .. } | State::Suspended { permit, .. } => {
+                out.push(Action::Revoke { permit, reason });
+                self.record.broken = true;
+                tell(Notice::Stopped, told, out);
+            }
+            State::Buffering { .. } | State::Asking(_) => return self.refuse(now, reason, told, out),
+            State::Idle | State::Paused => {}
+        }
+        self.state = State::Shut;
+        self.settle(words::outcome(reason));
+        self.decide(now, GateState::Shut, reason, out);
+    }
+
     pub(super) fn on_doubt(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
         self.arrive(epoch);
         self.parties[leg.index()].consent = PartyConsent::NotAsked;

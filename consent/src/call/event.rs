@@ -19,6 +19,17 @@ pub enum Event {
         /// The epoch that begins with it.
         epoch: Epoch,
     },
+    /// Somebody else is now at the far end of `leg`, with whom nothing may be stored
+    /// ([`Call::bars`](crate::Call::bars)), or an emergency number was called in that place.
+    Barred {
+        /// Where.
+        leg: Leg,
+        /// The epoch that begins with it; on a dispatch call by
+        /// [`EpochCounter::leave_line`](crate::EpochCounter::leave_line).
+        epoch: Epoch,
+        /// Why.
+        reason: Reason,
+    },
     /// It is no longer certain who is at the far end of `leg` (unannounced source, new SDP origin, clock jump).
     Doubt {
         /// Where.

@@ -54,6 +54,7 @@
 //! | `Open`, `Suspended` | ended | `Close`; shut, `ended` | `Final` |
 //! | `Buffering`, `Asking` | ended | wipe; shut, `ended` or `prompt-incomplete` | `Final` |
 //! | `Idle`, `Paused` | ended, nothing said yet | shut, `ended` | `Final` |
+//! | any but `Final`, `Shut` | barred: a union, never, privileged or student's newcomer, or an emergency call | wipe or `Revoke`, "stopped" or "not recorded" to both (not into an emergency call); shut with the reason | `Shut` |
 //! | any that asks or records | an epoch that no event explained, or that was skipped | as doubt | |
 //! | `Shut` | anything | at most a ledger row | `Shut` |
 //!
@@ -62,6 +63,7 @@
 //! | input | output | next |
 //! |---|---|---|
 //! | left its line | `Close` (no epoch off the line is covered); shut, `left-line` | `Final` |
+//! | barred: the newcomer is on a union or never line | the same; shut with the reason | `Final` |
 //! | recorder failed | shut, `recorder-failed` (the permit lives on: a second writer may serve it) | `Dispatch` |
 //! | ended | `Close`; shut, `ended` | `Final` |
 //! | anything else | nothing, a withdrawal code at most a ledger row | `Dispatch` |
@@ -248,10 +250,27 @@ impl Call {
         self.withholds_numbers
     }
 
-    /// Tells whether the peer to which the callee's leg is routed signals its parties. The last word before
-    /// an asking counts (a failover may change it); an open recording is not touched.
-    pub const fn set_parties_signalled(&mut self, signalled: bool) {
-        self.signalled[Leg::B.index()] = signalled;
+    /// Tells whether the peer behind a leg signals its parties. The last word before an asking counts (a
+    /// failover or a transfer may change it); an open recording is not touched.
+    pub const fn set_parties_signalled(&mut self, leg: Leg, signalled: bool) {
+        self.signalled[leg.index()] = signalled;
+    }
+
+    /// Why nothing may be stored once somebody with this number has come on the line; `None` if nothing
+    /// speaks against it that did not before. On a dispatch line only another line's class does, as at the
+    /// start of a call.
+    #[must_use]
+    pub fn bars(&self, user: &str) -> Option<Reason> {
+        let class = self.rules.line(user).map(|line| line.class);
+        match (class, self.rules.number_class(user)) {
+            (Some(LineClass::Union), _) => Some(Reason::Union),
+            (Some(LineClass::Never), _) => Some(Reason::NeverLine),
+            _ if self.class() == LineClass::Dispatch => None,
+            (_, Some(NumberClass::Union)) => Some(Reason::Union),
+            (_, Some(NumberClass::Privileged)) => Some(Reason::Privileged),
+            (_, Some(NumberClass::Student)) => Some(Reason::Student),
+            (_, None) => None,
+        }
     }
 
     /// Takes in what happened. `now` is the instant at which it happened where that is known: for a key,
@@ -263,6 +282,7 @@ impl Call {
         match event {
             Event::Answered { epoch } => self.on_answered(now, epoch, out),
             Event::PartyChanged { leg, epoch } => self.on_party_changed(now, leg, epoch, out),
+            Event::Barred { leg, epoch, reason } => self.on_barred(now, leg, epoch, reason, out),
             Event::Doubt { leg, epoch } => self.on_doubt(now, leg, epoch, out),
             Event::Held { leg, epoch } => self.on_held(now, leg, epoch, out),
             Event::Resumed { leg, epoch } => self.on_resumed(now, leg, epoch, out),
@@ -317,6 +337,21 @@ impl Call {
             self.record.outcome = RecordingOutcome::PartlyRecorded;
             self.note(now, None, "the call left the line");
             self.decide(now, GateState::Shut, Reason::LeftLine, out);
+        }
+    }
+
+    fn on_barred(&mut self, now: Now, leg: Leg, epoch: Epoch, reason: Reason, out: &mut Vec<Action>) {
+        self.withholds_numbers |= reason == Reason::Union;
+        let State::Dispatch { permit, failed } = self.state else {
+            return self.on_barred_party(now, leg, epoch, reason, out);
+        };
+        self.epoch = self.epoch.max(epoch);
+        out.push(Action::Close { permit });
+        self.state = State::Final;
+        if !failed {
+            self.record.outcome = RecordingOutcome::PartlyRecorded;
+            self.note(now, Some(leg), words::ground(reason));
+            self.decide(now, GateState::Shut, reason, out);
         }
     }
 

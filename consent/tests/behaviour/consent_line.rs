@@ -8,7 +8,8 @@ use consent::{
 };
 
 use crate::stage::{
-    Did, OFFICE, ON_REQUEST, SIGNALLED, STRANGER, Stage, facts, inbound, lines, numbers, plan,
+    ATTORNEY, Did, NEVER, OFFICE, ON_REQUEST, SIGNALLED, STRANGER, STUDENT, Stage, UNION_LINE, UNION_NUMBER,
+    facts, inbound, lines, numbers, plan,
 };
 
 const OPEN: GateState = GateState::Open;
@@ -136,12 +137,12 @@ fn a_peer_that_hides_its_parties_keeps_the_gate_shut() {
     assert_eq!(stage.call.recording_outcome(), RecordingOutcome::NotPermitted);
 
     let mut routed = Stage::office();
-    routed.call.set_parties_signalled(false);
+    routed.call.set_parties_signalled(Leg::B, false);
     assert_eq!(routed.answer(), [Did::Decided(SHUT, Reason::PartiesHidden)]);
 
     let mut failed_over = Stage::office();
-    failed_over.call.set_parties_signalled(false);
-    failed_over.call.set_parties_signalled(true);
+    failed_over.call.set_parties_signalled(Leg::B, false);
+    failed_over.call.set_parties_signalled(Leg::B, true);
     assert_eq!(failed_over.answer(), [Did::StartPreamble(1), Did::Decided(SHUT, Reason::Asking)]);
 }
 
@@ -713,4 +714,51 @@ fn every_decision_gives_its_reasons_and_no_digit() {
         let json = serde_json::to_string(&decision.evidence).unwrap();
         assert!(!json.contains("*80") && !json.contains("742"), "{json}");
     }
+}
+
+// Barred
+
+#[test]
+fn a_newcomer_with_whom_nothing_may_be_stored_ends_it_in_every_state() {
+    type Begin = fn() -> Stage;
+    let held = || {
+        let mut stage = Stage::recording();
+        stage.hold(A);
+        stage
+    };
+    let stages: [(&str, Begin); 4] =
+        [("idle", Stage::office), ("asking", Stage::asking), ("recording", Stage::recording), ("held", held)];
+    for (state, begun) in stages {
+        for (number, reason) in [
+            (UNION_NUMBER, Reason::Union),
+            (UNION_LINE, Reason::Union),
+            (NEVER, Reason::NeverLine),
+            (ATTORNEY, Reason::Privileged),
+            (STUDENT, Reason::Student),
+        ] {
+            let mut stage = begun();
+            assert_eq!(stage.call.bars(number), Some(reason));
+            assert_eq!(stage.call.bars(STRANGER), None);
+            let epoch = stage.raise();
+            let did = stage.event(Event::Barred { leg: B, epoch, reason });
+            assert_eq!(did.last(), Some(&Did::Decided(SHUT, reason)), "{state}");
+            let revoked = did.contains(&Did::Revoke(0, reason)) || did.contains(&Did::Revoke(1, reason));
+            assert_eq!(revoked, matches!(state, "recording" | "held"), "{state}: {did:?}");
+            assert_eq!(did.contains(&Did::Wipe(reason)), state == "asking", "{state}: {did:?}");
+            let opened = opens(&stage);
+            stage.change(B);
+            stage.answer();
+            stage.request(B);
+            assert_eq!(opens(&stage), opened, "{state}");
+        }
+    }
+}
+
+#[test]
+fn nobody_speaks_into_an_emergency_call() {
+    let mut stage = Stage::recording();
+    let epoch = stage.raise();
+    let did = stage.event(Event::Barred { leg: B, epoch, reason: Reason::Emergency });
+    assert_eq!(did, [Did::Revoke(0, Reason::Emergency), Did::Decided(SHUT, Reason::Emergency)]);
+    assert_eq!(stage.call.recording_outcome(), RecordingOutcome::PartlyRecorded);
 }

@@ -206,3 +206,16 @@ fn no_notice_is_played_on_a_dispatch_line() {
     assert_eq!(stage.decisions[1].reason, Reason::LeftLine);
     assert!(stage.call.line().is_some_and(|line| line.class == LineClass::Dispatch));
 }
+
+#[test]
+fn only_another_lines_class_ends_a_dispatch_recording() {
+    let mut stage = Stage::new(&inbound(DISPATCH));
+    for number in [UNION_NUMBER, ATTORNEY, STUDENT, STRANGER, DISPATCH] {
+        assert_eq!(stage.call.bars(number), None, "{number}");
+    }
+    assert_eq!(stage.call.bars(NEVER), Some(Reason::NeverLine));
+    let epoch = stage.raise();
+    let did = stage.event(Event::Barred { leg: Leg::A, epoch, reason: Reason::NeverLine });
+    assert_eq!(did, [Did::Close(0), Did::Decided(GateState::Shut, Reason::NeverLine)]);
+    assert_eq!(stage.call.recording_outcome(), RecordingOutcome::PartlyRecorded);
+}

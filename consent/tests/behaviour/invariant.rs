@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use consent::{
     Action, Basis, Call, CallFacts, CallId, Direction, Epoch, EpochCounter, Event, GateState, Leg, Mono,
-    Notice, Now, Permit, PermitId, RecordingOutcome, RuleSet, SignalSource, Wall,
+    Notice, Now, Permit, PermitId, Reason, RecordingOutcome, RuleSet, SignalSource, Wall,
 };
 use proptest::prelude::*;
 
@@ -28,6 +28,8 @@ type Company = [Person; 2];
 enum Step {
     Answer,
     PartyChanges(Leg),
+    /// Somebody comes with whom nothing may be stored.
+    BarredComes(Leg),
     Hold(Leg),
     Resume(Leg),
     LeaveLine,
@@ -120,6 +122,14 @@ impl World {
                 let epoch = self.replace(leg);
                 self.tell(Event::PartyChanged { leg, epoch });
             }
+            Step::BarredComes(leg) => {
+                self.left_line = true;
+                let epoch = self.counter.leave_line();
+                self.enter(epoch);
+                self.seat(leg, epoch);
+                self.over |= !self.ended;
+                self.tell(Event::Barred { leg, epoch, reason: Reason::Union });
+            }
             Step::Hold(leg) => {
                 self.holding[leg.index()] = true;
                 let epoch = self.raise();
@@ -187,9 +197,14 @@ impl World {
 
     fn replace(&mut self, leg: Leg) -> Epoch {
         let epoch = self.raise();
+        self.seat(leg, epoch);
+        epoch
+    }
+
+    /// Somebody new sits at a leg from this epoch on.
+    fn seat(&mut self, leg: Leg, epoch: Epoch) {
         self.epochs.get_mut(&epoch).unwrap().company[leg.index()] = self.newcomers;
         self.newcomers += 1;
-        epoch
     }
 
     /// A yes counts for whoever pressed it while, as far as that person heard, a question was put to it.
@@ -330,6 +345,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => Just(Step::Answer),
         3 => leg().prop_map(Step::PartyChanges),
+        1 => leg().prop_map(Step::BarredComes),
         4 => leg().prop_map(Step::Hold),
         5 => leg().prop_map(Step::Resume),
         1 => Just(Step::LeaveLine),
@@ -415,6 +431,7 @@ fn raw_event(kind: u8, leg: Leg, digit: char, epoch: Epoch) -> Event {
         7 => Event::Digit { leg, digit: '1', source: SignalSource::Info, epoch },
         8 => Event::PreambleStarted { epoch },
         9 => Event::Played { leg, notice, complete: epoch.0 > 0 },
+        12 => Event::Barred { leg, epoch, reason: Reason::NeverLine },
         10 => Event::RecorderFailed { permit: PermitId(epoch.0) },
         11 => Event::Playing { leg, notice, epoch },
         _ => Event::CannotAsk { leg },
@@ -430,7 +447,7 @@ fn beginning(recorded: bool) -> Vec<Step> {
 
 /// What the exhaustive exploration chooses from. The relay's word arrives at once or, after
 /// `SourceChanges`, when something delivers it.
-const ALPHABET: [Step; 15] = [
+const ALPHABET: [Step; 16] = [
     Step::Press(Leg::A, '1'),
     Step::Press(Leg::B, '1'),
     Step::Press(Leg::B, '2'),
@@ -447,6 +464,7 @@ const ALPHABET: [Step; 15] = [
     // From here on only where the call is recorded already.
     Step::Hold(Leg::B),
     Step::Resume(Leg::B),
+    Step::BarredComes(Leg::B),
 ];
 
 /// Every order of five steps while the parties are asked, and of four while the call is recorded or held.
@@ -457,7 +475,7 @@ fn i1_holds_in_every_order_of_steps() {
     let held = [&recording[..], &[Step::Hold(Leg::A)]].concat();
     let mut opened = 0;
     let mut outcomes = Vec::new();
-    for (beginning, letters, depth) in [(&asking, 13, 5), (&recording, 15, 4), (&held, 15, 4)] {
+    for (beginning, letters, depth) in [(&asking, 13, 5), (&recording, 16, 4), (&held, 16, 4)] {
         for order in 0..usize::pow(letters, depth) {
             let mut world = World::new(&inbound(OFFICE), Basis::AllPartyConsent);
             beginning.iter().for_each(|&step| world.step(step));

@@ -15,6 +15,7 @@
 //! | held | a better fit than the held one | accepted, and held from now on |
 //! | held | anything else | refused |
 //! | described anew, change announced | - | nothing held |
+//! | described anew, for somebody else | whoever was there before | refused, unless it is the address described |
 //!
 //! A source that the description does not explain is learned only where the description cannot be right
 //! for us: it names an address that does not exist outside its owner's network (a client behind NAT: its
@@ -47,6 +48,8 @@ pub(super) struct Latch {
     described: Option<Described>,
     held: Option<(SocketAddr, Fit)>,
     candidates: [Option<Candidate>; CANDIDATES],
+    /// The source of whoever was there before, and is no party any more.
+    former: Option<SocketAddr>,
 }
 
 /// Where a leg is, as far as signalling knows.
@@ -107,6 +110,11 @@ impl Latch {
         }
     }
 
+    /// Somebody else takes the leg's place: who was heard last, or was to be, is heard no more.
+    pub(super) fn bar_former(&mut self) {
+        self.former = self.held.map(|(held, _)| held).or(self.described.map(|described| described.address));
+    }
+
     /// How well the source of a packet fits, if the packet is the leg's at all. `sibling` is the IP from
     /// which the leg is known to send on its other port, and how well that fits.
     pub(super) fn admit(
@@ -117,6 +125,9 @@ impl Latch {
         sibling: Option<(IpAddr, Fit)>,
     ) -> Option<Fit> {
         let described = self.described?;
+        if self.former == Some(source) && source != described.address {
+            return None;
+        }
         if let Some((_, fit)) = self.held.filter(|(held, _)| *held == source) {
             return Some(fit);
         }
@@ -269,6 +280,21 @@ mod tests {
     #[test]
     fn nobody_is_heard_before_the_description() {
         assert!(!send(&mut Latch::default(), 0, "10.0.0.1:4000", 1));
+    }
+
+    #[test]
+    fn who_was_there_before_is_not_heard_after_somebody_else_has_come() {
+        let [before, after] = ["10.0.0.1:4000", "10.0.0.1:5000"].map(address);
+        let mut latch = described("10.0.0.1:4000");
+        assert_eq!(latch.admit(Mono(0), before, Learning::Never, None), Some(Fit::Exact));
+        latch.bar_former();
+        latch.describe(Some(at("10.0.0.1:5000")), true);
+        assert_eq!(latch.admit(Mono(1), before, Learning::Never, None), None);
+        assert_eq!(latch.admit(Mono(2), after, Learning::Never, None), Some(Fit::Exact));
+        // A relay in between may have one address for both.
+        latch.bar_former();
+        latch.describe(Some(at("10.0.0.1:5000")), true);
+        assert_eq!(latch.admit(Mono(3), after, Learning::Never, None), Some(Fit::Exact));
     }
 
     #[test]

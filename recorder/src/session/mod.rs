@@ -201,7 +201,10 @@ impl Session {
     ) {
         for (index, stream) in self.streams.iter_mut().enumerate() {
             let description = descriptions.get(index).cloned().flatten();
-            stream.describe(leg, signalled_from, description, change == SourceChange::Announced);
+            if change == SourceChange::Replaced {
+                stream.bar_former(leg);
+            }
+            stream.describe(leg, signalled_from, description, change != SourceChange::Same);
         }
         // The first that both legs take; while only one is described, its first.
         let conversation = |stream: &Stream| stream.is_audio() && stream.is_shared();

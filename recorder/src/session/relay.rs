@@ -94,6 +94,13 @@ impl Stream {
         b.payload_types = PayloadTypes::new(b.description.as_ref(), a.description.as_ref());
     }
 
+    /// Somebody else takes a leg's place with its next description.
+    pub(super) fn bar_former(&mut self, leg: Leg) {
+        let end = &mut self.ends[leg.index()];
+        end.rtp.bar_former();
+        end.rtcp.bar_former();
+    }
+
     /// The call was answered: on each leg the speaker may change once.
     pub(super) fn expect_change_of_speakers(&mut self) {
         for end in &mut self.ends {

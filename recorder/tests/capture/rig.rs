@@ -111,7 +111,7 @@ fn open_call(line: &str) -> (Call, Vec<Action>) {
     };
     let mut actions = Vec::new();
     let mut call = Call::new(CALL, rules(), &facts, now(0), Epoch(0), &mut actions);
-    call.set_parties_signalled(true);
+    call.set_parties_signalled(consent::Leg::B, true);
     (call, actions)
 }
 

@@ -3,6 +3,7 @@
 use consent::Leg;
 
 use super::offering::own_ip;
+use super::redirect::{self, policy};
 use super::session;
 use super::{
     Acceptance, Acked, Attempt, Call, CallTimer, Event, MAX_ACKED, MAX_FORKS, Owner, Phase, TIMER_C_MS,
@@ -13,7 +14,7 @@ use crate::dialog::{sequence_of, tag_of};
 use crate::standing::Sign;
 use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS};
 use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
-use crate::{Change, EndedBy, LegMedia};
+use crate::{Change, EndedBy, LegMedia, Redirects};
 
 /// What became of a body on its way to the other leg.
 pub(super) enum Passed {
@@ -37,6 +38,9 @@ impl Call {
             attempt.path.stream = origin.stream;
         }
         env.judge(Way::of(&attempt.path), sign_of(&response));
+        if self.is_target(index) {
+            return self.on_target_response(env, index, response);
+        }
         match response.status {
             100..=199 => self.on_provisional(env, index, response),
             200..=299 => self.on_answer(env, index, response),
@@ -204,7 +208,7 @@ impl Call {
     }
 
     /// Sends an ACK and keeps it for repeated 2xx.
-    fn acknowledge(
+    pub(super) fn acknowledge(
         &mut self,
         env: &mut Environment,
         client: crate::transaction::TxId,
@@ -246,19 +250,19 @@ impl Call {
         known: Option<usize>,
         response: &Response,
     ) {
-        let Some((client, invite_sequence)) = self
-            .attempts
-            .get(index)
-            .map(|attempt| (attempt.client, sequence_of(&attempt.invite.headers).unwrap_or_default()))
-        else {
+        let Some((leg, client, invite_sequence)) = self.attempts.get(index).map(|attempt| {
+            (attempt.leg, attempt.client, sequence_of(&attempt.invite.headers).unwrap_or_default())
+        }) else {
             return;
         };
         if self.acked.iter().any(|acked| acked.client == client && Some(acked.fork) == known) {
             return self.acknowledge_again(env, client, known);
         }
         let Some(fork) = known.or_else(|| self.add_fork(env, index, response)) else { return };
-        self.confirm(env, fork, &response.headers);
-        let Some(dialog) = self.dialog(fork, Leg::B) else { return };
+        if let Some(dialog) = self.dialog(fork, leg) {
+            dialog.confirm(env, &response.headers);
+        }
+        let Some(dialog) = self.dialog(fork, leg) else { return };
         let (mut ack, mut bye, path) =
             (dialog.ack(invite_sequence), dialog.request(Method::BYE), dialog.path);
         ack.headers.push(name::MAX_FORWARDS, "70");
@@ -276,6 +280,17 @@ impl Call {
             return;
         }
         let failover = self.is_emergency() || (matches!(response.status, 408 | 503) && !ringing);
+        let from = self.attempts.get(index).map_or(self.peer, |attempt| attempt.path.peer);
+        if self.redirects(env, from, response) {
+            return;
+        }
+        if (300..400).contains(&response.status)
+            && !self.is_emergency()
+            && policy(env, from) == Redirects::Pass
+        {
+            let passed = redirect::passed(response, &env.host(self.back.listener));
+            return self.fail_with(env, EndedBy::Callee, &passed);
+        }
         self.end_attempt(env, response, failover);
     }
 
@@ -290,6 +305,9 @@ impl Call {
             Report::TimedOut => env.judge(Way::of(&attempt.path), Sign::Silent),
             Report::Unreachable => env.judge(Way::of(&attempt.path), Sign::Unreachable),
         }
+        if self.is_target(index) {
+            return self.on_target_failed(env, index, report);
+        }
         self.linger(env);
         if unwanted || self.phase != Phase::Calling {
             return;
@@ -303,6 +321,9 @@ impl Call {
         if failover {
             self.last_failure = Some(failure.clone());
             return self.try_next_way(env);
+        }
+        if self.try_next_diversion(env, failure) {
+            return;
         }
         self.fail(env, EndedBy::Callee, failure);
     }
@@ -319,18 +340,21 @@ impl Call {
     pub(super) fn on_silence(&mut self, env: &mut Environment) {
         let Some(attempt) = self.attempts.last().filter(|attempt| !attempt.heard) else { return };
         env.judge(Way::of(&attempt.path), Sign::Silent);
-        self.give_up_attempt(env);
+        self.try_another_way(env);
     }
 
     /// A way is known to be dead: whoever waits for it waits no longer.
     pub(crate) fn on_unreachable(&mut self, env: &mut Environment, way: Way) {
         let waits = |attempt: &&Attempt| !attempt.heard && Way::of(&attempt.path) == way;
         if self.attempts.last().filter(waits).is_some() {
-            self.give_up_attempt(env);
+            self.try_another_way(env);
         }
     }
 
-    fn give_up_attempt(&mut self, env: &mut Environment) {
+    fn try_another_way(&mut self, env: &mut Environment) {
+        if self.waits_for_target() {
+            return self.try_another_target(env);
+        }
         if self.phase == Phase::Calling && !self.ways_left.is_empty() {
             self.cancel_attempts(env, None, None);
             self.try_next_way(env);
@@ -354,6 +378,14 @@ impl Call {
             }
             self.cancel_attempt(env, index);
         }
+    }
+
+    /// Gives one INVITE up.
+    pub(super) fn give_up_attempt(&mut self, env: &mut Environment, index: usize) {
+        if let Some(attempt) = self.attempts.get_mut(index) {
+            attempt.unwanted = true;
+        }
+        self.cancel_attempt(env, index);
     }
 
     /// CANCEL goes out once, and not before anything was heard (§9.1).
@@ -402,10 +434,7 @@ impl Call {
         headers: &Headers,
         body: &bytes::Bytes,
     ) -> Passed {
-        let path = match from {
-            Leg::B => self.back,
-            Leg::A => self.attempts.last().map_or(self.back, |attempt: &Attempt| attempt.path),
-        };
+        let path = self.way_to(from.other()).unwrap_or(self.back);
         match session::find(headers, body) {
             Ok(Some(found)) => {
                 let body = self.session.rewrite(from, &found, body, own_ip(env, &path));
@@ -426,16 +455,11 @@ impl Call {
 
     /// A new party at a leg, as its message shows.
     pub(super) fn observe(&mut self, env: &mut Environment, leg: Leg, headers: &Headers, from: Option<&str>) {
-        let far_end = &mut self.far_ends[leg.index()];
-        if !far_end.observe(headers, from) {
+        if !self.far_ends[leg.index()].observe(headers, from) {
             return;
         }
-        let peer = match leg {
-            Leg::A => Some(self.peer),
-            Leg::B => self.attempts.last().map(|attempt| attempt.path.peer),
-        };
-        let trusted = peer.is_some_and(|peer| !Self::is_public(env, peer));
-        let identity = far_end.identity(headers, trusted);
+        let trusted = self.far_peer(leg).is_some_and(|peer| !Self::is_public(env, peer));
+        let identity = self.far_ends[leg.index()].identity(headers, trusted);
         env.emit(Event::Changed { call: self.id, leg, change: Change::NewParty { identity } });
     }
 }

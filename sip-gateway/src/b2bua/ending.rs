@@ -22,7 +22,8 @@ impl Call {
                 self.finish(env, end, Some(&terminated), reason.as_deref());
             }
             Role::Relay(number) => self.cancel_relay(env, number, server, reason.as_deref()),
-            Role::Invite | Role::Attempt(_) => {}
+            Role::Replacing => self.cancel_replacing(env, server),
+            Role::Invite | Role::Attempt(_) | Role::Join(_) => {}
         }
     }
 
@@ -42,9 +43,13 @@ impl Call {
 
     /// The call fails before an answer.
     pub(super) fn fail(&mut self, env: &mut Environment, by: EndedBy, failure: &Response) {
-        let mapped = map_failure(failure);
-        let end = End { by: Some(by), final_status: Some(mapped.status), cancelled: false };
-        self.finish(env, end, Some(&mapped), None);
+        self.fail_with(env, by, &map_failure(failure));
+    }
+
+    /// The same, with exactly this response.
+    pub(super) fn fail_with(&mut self, env: &mut Environment, by: EndedBy, failure: &Response) {
+        let end = End { by: Some(by), final_status: Some(failure.status), cancelled: false };
+        self.finish(env, end, Some(failure), None);
     }
 
     /// A BYE of a leg, not answered yet.
@@ -103,7 +108,7 @@ impl Call {
     }
 
     /// A leg that has hung up sends no ACK any more; the other still needs its own.
-    fn drop_acceptance_of(&mut self, env: &mut Environment, leg: Leg) {
+    pub(super) fn drop_acceptance_of(&mut self, env: &mut Environment, leg: Leg) {
         let Some(acceptance) = self.acceptance.take_if(|acceptance| acceptance.from == leg) else { return };
         self.disarm(env, CallTimer::RepeatAnswer);
         self.disarm(env, CallTimer::GiveUpAnswer);
@@ -113,7 +118,7 @@ impl Call {
     }
 
     /// Ends the call on both legs, whichever way each needs, and says so once.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         env: &mut Environment,
         end: End,
@@ -130,6 +135,7 @@ impl Call {
             self.disarm(env, timer);
         }
         tracing::debug!(call = %self.id, answered, "ended");
+        self.abandon_transfer(env);
         env.emit(Event::Ended { call: self.id, end });
         self.end_relays(env);
         if answered {

@@ -19,7 +19,7 @@
 use crate::wire::{Field, Headers, Response, name};
 
 /// The methods that we answer or pass on.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, MESSAGE, NOTIFY";
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, MESSAGE, NOTIFY, REFER";
 
 /// Extensions that need nothing of what is between the two ends but their header fields.
 pub(crate) const PASSED_OPTIONS: [&str; 7] = [
@@ -108,6 +108,19 @@ fn copy_field(field: Field<'_>, to: &mut Headers) {
     if !kept.is_empty() {
         to.push(field.name, kept.join(", "));
     }
+}
+
+/// Says to a peer whose transfers we carry out that we do (RFC 3515, RFC 3891 §6, RFC 4488): in Allow, where
+/// the other side has one, and in Supported.
+pub(crate) fn offer_refer(headers: &mut Headers, may_refer: bool) {
+    if !may_refer {
+        return;
+    }
+    if let Some(allow) = headers.first(name::ALLOW) {
+        let with = format!("{allow}, REFER");
+        headers.set(name::ALLOW, with);
+    }
+    headers.push(name::SUPPORTED, "replaces, norefersub");
 }
 
 /// What a final failure of one leg becomes on the other.

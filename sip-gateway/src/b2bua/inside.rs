@@ -5,7 +5,8 @@
 //! | CSeq below the last | 500 |
 //! | BYE | 200, and the call ends |
 //! | OPTIONS | 200 |
-//! | REFER | 403 from a public peer, 501 from the district's: transfers are not carried out yet |
+//! | REFER | as [`transfer`](super::transfer) says |
+//! | anything but BYE and ACK while the other far end has gone, or is another call's, in a transfer | 491 |
 //! | SUBSCRIBE, PUBLISH, REGISTER; PRACK where 100rel is not passed on | 405 |
 //! | Max-Forwards 0 | 483 |
 //! | requiring an extension that does not pass | 420 |
@@ -25,6 +26,7 @@ use super::calling::{Passed, cancel_of, from_of};
 use super::digits::digit_of;
 use super::forward::{self, ALLOW, PASSED_OPTIONS, map_failure, passes_option};
 use super::offering::hops_left;
+use super::transfer::is_answered_option;
 use super::{Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role};
 use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::sequence_of;
@@ -52,6 +54,9 @@ impl Call {
             return self.answer(env, server, &request, Response::new(500));
         }
         self.heard_from[place.leg.index()] = origin.source.ip();
+        if request.method == Method::BYE && self.takes_leave(env, place.fork, place.leg) {
+            return self.answer(env, server, &request, Response::new(200));
+        }
         if self.over[place.leg.index()] || self.phase == Phase::Ended {
             let status = if request.method == Method::BYE { 200 } else { 481 };
             if status == 200 {
@@ -62,7 +67,10 @@ impl Call {
         if request.method == Method::BYE {
             return self.on_bye(env, place.leg, place.fork, server, &request);
         }
-        if let Some(refusal) = self.judge(env, place, &request) {
+        if request.method == Method::REFER {
+            return self.on_refer(env, place, server, &request);
+        }
+        if let Some(refusal) = self.judge(place, &request) {
             return self.answer(env, server, &request, refusal);
         }
         if request.method == Method::INFO && self.took_digit(env, place.leg, &request) {
@@ -72,20 +80,18 @@ impl Call {
     }
 
     /// What we answer ourselves.
-    fn judge(&self, env: &Environment, place: DialogPlace, request: &Request) -> Option<Response> {
-        let status = match request.method {
-            Method::OPTIONS => return Some(capabilities()),
-            Method::REFER if Self::is_public(env, place.peer) => 403,
-            Method::REFER => 501,
-            Method::PRACK if self.is_emergency() => return self.judge_passing(place, request),
+    fn judge(&self, place: DialogPlace, request: &Request) -> Option<Response> {
+        match request.method {
+            Method::OPTIONS => Some(capabilities()),
+            Method::PRACK if self.is_emergency() => self.judge_passing(place, request),
             Method::SUBSCRIBE | Method::PUBLISH | Method::REGISTER | Method::PRACK => {
                 let mut refusal = Response::new(405);
                 refusal.headers.push(name::ALLOW, ALLOW);
-                return Some(refusal);
+                Some(refusal)
             }
-            _ => return self.judge_passing(place, request),
-        };
-        Some(Response::new(status))
+            _ if self.lacks_far_end() => Some(Response::new(491)),
+            _ => self.judge_passing(place, request),
+        }
     }
 
     fn judge_passing(&self, place: DialogPlace, request: &Request) -> Option<Response> {
@@ -98,7 +104,7 @@ impl Call {
         let unsupported: Vec<&str> = request
             .headers
             .list(name::REQUIRE)
-            .filter(|option| !self.is_emergency() && !passes_option(option))
+            .filter(|option| !self.is_emergency() && !passes_option(option) && !is_answered_option(option))
             .collect();
         if !unsupported.is_empty() {
             let mut refusal = Response::new(420);
@@ -126,9 +132,12 @@ impl Call {
     }
 
     /// Whose INVITE, or offer in an UPDATE, is not through yet.
-    fn invite_pending(&self) -> Option<Leg> {
+    pub(super) fn invite_pending(&self) -> Option<Leg> {
         if self.answered.is_none() {
             return Some(Leg::A);
+        }
+        if let Some(leg) = self.joining_leg() {
+            return Some(leg);
         }
         let unacknowledged = self.acceptance.as_ref().map(|acceptance| acceptance.from);
         let relayed = self.relays.iter().find(|relay| relay.request.method == Method::INVITE);
@@ -365,7 +374,7 @@ impl Call {
         }
     }
 
-    fn answer(&self, env: &mut Environment, server: TxId, request: &Request, response: Response) {
+    pub(super) fn answer(&self, env: &mut Environment, server: TxId, request: &Request, response: Response) {
         let reply = self.reply(env, request, &self.back, &self.tag, &response);
         env.respond(server, &reply);
     }

@@ -19,6 +19,8 @@
 //! | Answered | BYE of either | 200, BYE to the other | ended |
 //! | any | 2xx of another fork, or after the end | ACK and BYE to it | the same |
 //!
+//! Transfers have a table of their own in [`transfer`], redirection in [`redirect`].
+//!
 //! The ACK is passed on end to end, also when it carries no answer to a delayed offer: so B cannot start a
 //! re-INVITE that A is not ready for, and one rule serves all. `Ended` is told once, when the first message
 //! of the end is on its way; what is left of the call runs out within [`LINGER_MS`].
@@ -30,9 +32,12 @@ mod forward;
 mod identity;
 mod inside;
 mod offering;
+mod redirect;
 mod session;
+mod transfer;
 
 pub(crate) use forward::{ALLOW, PASSED_OPTIONS, passes_option};
+pub(crate) use transfer::{Loan, is_answered_option, judge_replaces};
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -101,6 +106,10 @@ pub(crate) enum Role {
     Attempt(usize),
     /// A request inside the dialogs, on either leg: its number.
     Relay(u32),
+    /// Our re-INVITE for a transfer: its number.
+    Join(u32),
+    /// An INVITE that replaces a far end.
+    Replacing,
 }
 
 /// What a call waits for.
@@ -116,6 +125,10 @@ pub(crate) enum CallTimer {
     RepeatAnswer,
     /// The end of those.
     GiveUpAnswer,
+    /// The next thing that a transfer waits for.
+    Transfer,
+    /// The BYE of whom a transfer has replaced.
+    Farewell,
     /// The end of an ended call.
     Linger,
 }
@@ -128,8 +141,13 @@ enum Phase {
     Ended,
 }
 
+/// The attempt of a dialog that no INVITE of this call made.
+const NO_ATTEMPT: usize = usize::MAX;
+
 /// Our INVITE to one peer.
 struct Attempt {
+    /// The leg on which its answer will be.
+    leg: Leg,
     path: Path,
     client: TxId,
     branch: String,
@@ -216,6 +234,12 @@ pub(crate) struct Call {
     relays_begun: u32,
     far_ends: [FarEnd; 2],
     swallow: [bool; 2],
+    diversions: redirect::Diversions,
+    transfer: Option<Box<transfer::Transfer>>,
+    transfers_begun: usize,
+    leaving: Option<transfer::Leaving>,
+    /// Whether the far end of one leg is another call's for now.
+    lent: bool,
     /// Whether a leg's dialog has ended or never will be.
     over: [bool; 2],
     /// The Reason of the BYE that A gets once it has sent its ACK.
@@ -259,7 +283,10 @@ impl Call {
         }
         for fork in &self.forks {
             for dialog in &fork.dialogs {
-                env.dialogs.remove(&dialog.id);
+                // One that went to another call is that call's.
+                if env.dialogs.get(&dialog.id).is_some_and(|place| place.call == self.id) {
+                    env.dialogs.remove(&dialog.id);
+                }
             }
         }
         let clients = self.attempts.iter().filter(|attempt| !attempt.finished).map(|attempt| attempt.client);
@@ -283,11 +310,14 @@ impl Call {
         origin: Origin,
         response: Response,
     ) {
-        self.heard_from[self.answerer(role).index()] = origin.source.ip();
+        if let Some(leg) = self.answerer(role) {
+            self.heard_from[leg.index()] = origin.source.ip();
+        }
         match role {
             Role::Attempt(index) => self.on_attempt_response(env, index, origin, response),
             Role::Relay(number) => self.on_relay_response(env, number, client, response),
-            Role::Invite => {}
+            Role::Join(number) => self.on_join_response(env, number, client, response),
+            Role::Invite | Role::Replacing => {}
         }
     }
 
@@ -296,19 +326,23 @@ impl Call {
         match role {
             Role::Attempt(index) => self.on_attempt_failed(env, index, report),
             Role::Relay(number) => self.on_relay_failed(env, number, id, report),
+            Role::Join(number) => self.on_join_failed(env, number, report),
             // A never acknowledged our failure, or its transport is gone: its leg is over already.
-            Role::Invite => {}
+            Role::Invite | Role::Replacing => {}
         }
     }
 
     pub(crate) fn on_timer(&mut self, env: &mut Environment, timer: CallTimer) {
         self.timers.retain(|(armed, _)| *armed != timer);
         match timer {
+            CallTimer::Decision if self.phase == Phase::Calling => self.on_no_diversion(env),
             CallTimer::Decision => self.on_no_decision(env),
             CallTimer::Ringing => self.on_ringing_too_long(env),
             CallTimer::Silence => self.on_silence(env),
             CallTimer::RepeatAnswer => self.repeat_answer(env),
             CallTimer::GiveUpAnswer => self.on_no_ack(env),
+            CallTimer::Transfer => self.on_transfer_timer(env),
+            CallTimer::Farewell => self.on_farewell(env),
             CallTimer::Linger => self.done = true,
         }
     }
@@ -341,6 +375,16 @@ impl Call {
     fn add_fork(&mut self, env: &mut Environment, attempt: usize, response: &Response) -> Option<usize> {
         let made = self.attempts.get(attempt).filter(|_| self.forks.len() < MAX_DIALOGS)?;
         let b = Dialog::of_uac(env, &made.invite, &response.headers, made.path);
+        if self.answered.is_some() {
+            // A transfer's: beside a copy of the dialog that stays.
+            let (leg, fork) = (made.leg, self.forks.len());
+            let added = self.add_newcomer(env, leg, b);
+            debug_assert!(added.is_none_or(|added| added == fork));
+            if let Some(fork) = self.forks.get_mut(fork) {
+                fork.attempt = attempt;
+            }
+            return added;
+        }
         let tag = if self.forks.is_empty() { self.tag.clone() } else { env.generator.tag() };
         let a = Dialog::of_uas(env, &self.invite, &tag, self.back);
         let fork = self.forks.len();
@@ -352,15 +396,23 @@ impl Call {
         Some(fork)
     }
 
-    /// The leg that answers a request of ours.
-    fn answerer(&self, role: Role) -> Leg {
-        let relay = self.relays.iter().find(|relay| role == Role::Relay(relay.number));
-        relay.map_or(Leg::B, |relay| relay.from.other())
+    /// The leg that answers a request of ours; nobody's where it is not a party yet.
+    fn answerer(&self, role: Role) -> Option<Leg> {
+        match role {
+            Role::Attempt(_) => self.answered.is_none().then_some(Leg::B),
+            Role::Relay(number) => {
+                let relay = self.relays.iter().find(|relay| relay.number == number);
+                relay.map(|relay| relay.from.other())
+            }
+            Role::Join(number) => self.remaining(number),
+            Role::Invite | Role::Replacing => None,
+        }
     }
 
     fn find_fork(&self, attempt: usize, remote_tag: &str) -> Option<usize> {
         self.forks.iter().position(|fork| {
-            fork.attempt == attempt && fork.dialogs[Leg::B.index()].id.remote_tag == remote_tag
+            let leg = self.attempts.get(attempt).map_or(Leg::B, |attempt| attempt.leg);
+            fork.attempt == attempt && fork.dialogs[leg.index()].id.remote_tag == remote_tag
         })
     }
 
@@ -386,12 +438,33 @@ impl Call {
             reply.headers.push(name::CONTACT, env.contact(path));
         }
         forward::copy_end_to_end(&response.headers, &mut reply.headers, self.is_emergency());
+        if (300..400).contains(&response.status) {
+            // Only one that is passed on comes this far.
+            reply.headers.copy(&response.headers, name::CONTACT);
+        }
+        if method == "INVITE" && response.status < 300 && !self.is_emergency() {
+            forward::offer_refer(&mut reply.headers, env.may_refer(path.peer));
+        }
         reply.body = response.body.clone();
         reply
     }
 
     fn is_public(env: &Environment, peer: PeerId) -> bool {
-        env.config.peers.get(peer.0).is_none_or(|peer| peer.side == Side::Public)
+        env.side(peer) == Side::Public
+    }
+
+    /// The way to a leg's far end, once there is one.
+    fn way_to(&self, leg: Leg) -> Option<Path> {
+        let answered = self.answered.and_then(|fork| self.forks.get(fork));
+        let dialog = answered.map(|fork| fork.dialogs[leg.index()].path);
+        dialog.or_else(|| match leg {
+            Leg::A => Some(self.back),
+            Leg::B => self.attempts.last().map(|attempt| attempt.path),
+        })
+    }
+
+    fn far_peer(&self, leg: Leg) -> Option<PeerId> {
+        self.way_to(leg).map(|path| path.peer)
     }
 }
 

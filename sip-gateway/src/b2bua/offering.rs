@@ -92,6 +92,11 @@ impl Call {
             relays_begun: 0,
             far_ends: [far_end, FarEnd::default()],
             swallow: [false, false],
+            diversions: super::redirect::Diversions::default(),
+            transfer: None,
+            transfers_begun: 0,
+            leaving: None,
+            lent: false,
             over: [false, false],
             bye_after_ack: None,
             last_failure: None,
@@ -183,25 +188,21 @@ impl Call {
             return self.call_peer(env, way.peer, path);
         }
         let failure = self.last_failure.take().unwrap_or_else(|| Response::new(503));
-        self.fail(env, EndedBy::Callee, &failure);
+        if !self.try_next_diversion(env, &failure) {
+            self.fail(env, EndedBy::Callee, &failure);
+        }
     }
 
     fn call_peer(&mut self, env: &mut Environment, peer: PeerId, path: Path) {
         let mut invite = self.invite_for(env, peer, &path);
         let branch = env.stamp_via(&path, &mut invite);
         let index = self.attempts.len();
-        let known = env.config.peers.get(peer.0);
-        env.emit(Event::Routed {
-            call: self.id,
-            peer,
-            side: known.map_or(Side::Public, |peer| peer.side),
-            sip_call_id: invite.headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
-            parties_signalled: known.is_some_and(|peer| peer.parties_signalled),
-        });
+        self.emit_routed(env, peer, &invite);
         self.heard_from[consent::Leg::B.index()] = path.to.ip();
         let owner = Owner::Call(self.id, Role::Attempt(index));
         let client = env.request_with_branch(path, &invite, branch.clone(), owner);
         self.attempts.push(Attempt {
+            leg: consent::Leg::B,
             path,
             client,
             branch,
@@ -217,10 +218,22 @@ impl Call {
         self.arm(env, CallTimer::Silence, silence_ms);
     }
 
+    pub(super) fn emit_routed(&self, env: &mut Environment, peer: PeerId, invite: &Request) {
+        let known = env.config.peers.get(peer.0);
+        env.emit(Event::Routed {
+            call: self.id,
+            peer,
+            side: known.map_or(Side::Public, |peer| peer.side),
+            sip_call_id: invite.headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
+            parties_signalled: known.is_some_and(|peer| peer.parties_signalled),
+        });
+    }
+
     fn invite_for(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Request {
         let host = env.config.peers.get(peer.0).map_or_else(String::new, |peer| peer.host.clone());
         let user = self.dialled_user(env);
-        let uri = uri_at(&self.invite.uri, &host, user.as_deref());
+        let diverted = self.diversions.current.as_ref().map(|target| target.uri.clone());
+        let uri = uri_at(diverted.as_deref().unwrap_or(&self.invite.uri), &host, user.as_deref());
         let own_host = env.host(path.listener);
         let mut invite = Request::new(Method::INVITE, uri);
         let headers = &mut invite.headers;
@@ -234,7 +247,14 @@ impl Call {
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path));
+        if diverted.is_some() {
+            // RFC 5806 §5.1: the newest comes first.
+            let dialled = request_user(&self.invite.uri);
+            headers
+                .push(name::DIVERSION, format!("<sip:{}@{own_host}>;reason=deflection", escaped(&dialled)));
+        }
         forward::copy_end_to_end(&self.invite.headers, headers, self.is_emergency());
+        forward::offer_refer(headers, !self.is_emergency() && env.may_refer(peer));
         invite.body = self.offered_body(own_ip(env, path));
         invite
     }
@@ -242,7 +262,12 @@ impl Call {
     /// The user part to dial, where it is not the one received.
     fn dialled_user(&self, env: &Environment) -> Option<String> {
         let routed = self.route.as_ref().and_then(|route| route.user.clone());
-        routed.or_else(|| if self.is_emergency() { env.emergency_number(&self.invite.uri) } else { None })
+        let diverted = self.diversions.current.as_ref().map(|target| target.uri.as_str());
+        routed.or_else(|| match diverted {
+            Some(uri) => env.emergency_number(uri),
+            None if self.is_emergency() => env.emergency_number(&self.invite.uri),
+            None => None,
+        })
     }
 
     fn offered_body(&mut self, host: IpAddr) -> bytes::Bytes {
@@ -276,7 +301,7 @@ pub(super) fn hops_left(request: &Request) -> u8 {
 }
 
 /// User part, or telephone-subscriber, of a Request-URI.
-fn request_user(uri: &str) -> String {
+pub(super) fn request_user(uri: &str) -> String {
     match Uri::parse(uri) {
         Ok(uri) => uri.user().unwrap_or_default().into_owned(),
         Err(_) => String::new(),
@@ -285,7 +310,7 @@ fn request_user(uri: &str) -> String {
 
 /// The same user and parameters at another host; another user where one is given. A `tel:` becomes the
 /// `sip:` of RFC 3261 §19.1.6.
-fn uri_at(uri: &str, host: &str, user: Option<&str>) -> String {
+pub(super) fn uri_at(uri: &str, host: &str, user: Option<&str>) -> String {
     let at = |user: &str, params: &str| format!("sip:{user}@{host}{params}");
     match (Uri::parse(uri), user) {
         (Ok(Uri::Sip(uri)), None) => match uri.user {
@@ -319,7 +344,7 @@ fn end_to_end_params(uri: &SipUri<'_>) -> String {
 
 /// A From or To with its display name and user at another host, and with this tag. An address without a
 /// host, or one that names nobody (RFC 3323 §4.1.1.3), stays.
-fn address_at(address: &str, host: &str, user: Option<&str>, tag: Option<&str>) -> String {
+pub(super) fn address_at(address: &str, host: &str, user: Option<&str>, tag: Option<&str>) -> String {
     let Ok(parsed) = NameAddr::parse(address) else { return address.to_owned() };
     let uri = match Uri::parse(parsed.uri) {
         Ok(Uri::Sip(uri)) if uri.host.to_ascii_lowercase().ends_with(".invalid") => parsed.uri.to_owned(),

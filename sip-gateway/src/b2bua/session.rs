@@ -28,8 +28,8 @@ pub(crate) enum Told {
 }
 
 /// What is ours in the descriptions sent towards one leg.
-#[derive(Debug)]
-struct Ours {
+#[derive(Clone, Debug)]
+pub(crate) struct Ours {
     session_id: u64,
     version: u64,
     sent: Vec<u8>,
@@ -83,15 +83,23 @@ impl Found {
     }
 }
 
+impl Ours {
+    pub(crate) const fn new(session_id: u64) -> Self {
+        Self { session_id, version: session_id, sent: Vec::new() }
+    }
+
+    /// The description last sent.
+    pub(crate) fn sent(&self) -> &[u8] {
+        &self.sent
+    }
+}
+
 impl Session {
     pub(crate) const fn new(session_ids: [u64; 2]) -> Self {
         let [a, b] = session_ids;
         Self {
             relay: Vec::new(),
-            ours: [
-                Ours { session_id: a, version: a, sent: Vec::new() },
-                Ours { session_id: b, version: b, sent: Vec::new() },
-            ],
+            ours: [Ours::new(a), Ours::new(b)],
             in_force: [None, None],
             held: [false, false],
             pending: None,
@@ -101,6 +109,17 @@ impl Session {
 
     pub(crate) fn set_relay(&mut self, relay: Vec<[SocketAddr; 2]>) {
         self.relay = relay;
+    }
+
+    pub(crate) const fn ours(&self, leg: Leg) -> &Ours {
+        &self.ours[leg.index()]
+    }
+
+    /// Somebody else is at a leg: its description is not known, and ours goes on from what was said to it.
+    /// A hold of its predecessor's is told as over with the next answer.
+    pub(crate) fn replace(&mut self, leg: Leg, ours: Ours) {
+        self.ours[leg.index()] = ours;
+        self.in_force[leg.index()] = None;
     }
 
     /// Whose offer waits for its answer.

@@ -1,16 +1,16 @@
 //! What a call acts through: time, identifiers, timers, transactions, dialogs, the way out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use consent::{CallId, Leg, Now};
+use consent::{CallId, Leg, Now, Side};
 
 use super::generator::Generator;
 use super::peers::peer_of;
 use super::reach::{Reach, Way};
 use super::{Counters, Origin, Output, Path, Ports, Timers, TransportLayer};
-use crate::b2bua::{CallTimer, Owner};
+use crate::b2bua::{CallTimer, Loan, Owner};
 use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
 use crate::emergency::Matcher;
 use crate::locate::{Target, listener_for};
@@ -60,6 +60,8 @@ pub(crate) struct Environment {
     pub(crate) transport: TransportLayer,
     pub(crate) reach: Reach,
     pub(crate) live_calls: usize,
+    /// What calls want of each other, until the core has carried it there.
+    pub(crate) loans: VecDeque<Loan>,
     emergency: Matcher,
 }
 
@@ -75,6 +77,7 @@ impl Environment {
             transport: TransportLayer::new(Arc::clone(&config)),
             reach: Reach::new(&config),
             live_calls: 0,
+            loans: VecDeque::new(),
             emergency: Matcher::new(&config.emergency),
             config,
         };
@@ -216,6 +219,43 @@ impl Environment {
         {
             path.to = address;
         }
+    }
+
+    /// The side of a peer; of an unknown one, the less trusted.
+    pub(crate) fn side(&self, peer: PeerId) -> Side {
+        self.config.peers.get(peer.0).map_or(Side::Public, |peer| peer.side)
+    }
+
+    /// Whether a dialog of one peer's may be named by the other: by the same peer, or within the district.
+    pub(crate) fn same_side(&self, one: PeerId, other: PeerId) -> bool {
+        one == other || [one, other].iter().all(|peer| self.side(*peer) == Side::District)
+    }
+
+    /// Whether a peer may transfer calls.
+    pub(crate) fn may_refer(&self, peer: PeerId) -> bool {
+        self.config.peers.get(peer.0).is_some_and(|peer| peer.may_refer)
+    }
+
+    /// The peer that a URI's host names, by its configured host or address.
+    pub(crate) fn peer_at(&self, host: &str, port: Option<u16>) -> Option<PeerId> {
+        let with_port = format!("{host}:{}", port.unwrap_or(5060));
+        let by_name = |peer: &crate::Peer| {
+            peer.host.eq_ignore_ascii_case(host) || peer.host.eq_ignore_ascii_case(&with_port)
+        };
+        let named = self.config.peers.iter().position(by_name).map(PeerId);
+        named.or_else(|| {
+            let ip = host.trim_matches(['[', ']']).parse().ok()?;
+            self.peer_of(SocketAddr::new(ip, port.unwrap_or(5060)))
+        })
+    }
+
+    /// The ways to a side, in its order; only the named peer's, if it is of that side.
+    pub(crate) fn ways_for(&mut self, side: Side, named: Option<PeerId>) -> Vec<Way> {
+        let mut ways = self.ways(side, false);
+        if let Some(named) = named.filter(|peer| self.side(*peer) == side) {
+            ways.retain(|way| way.peer == named);
+        }
+        ways
     }
 
     /// The path of a way, if we have a listener for it.

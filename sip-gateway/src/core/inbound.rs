@@ -7,6 +7,7 @@
 //! | CANCEL | 200 and on to the INVITE's call, or 481 |
 //! | with a To tag | to its call, or 481; beyond its leg's room 500 with Retry-After |
 //! | BYE, INFO, UPDATE, PRACK, NOTIFY without one | 481 |
+//! | REFER without one | 403 |
 //! | INVITE of an emergency form | offered, whatever the checks below would say |
 //! | INVITE, merged | 482 |
 //! | INVITE or OPTIONS for a scheme but `sip:` and `tel:` | 416 (`sips:` too: no TLS is offered) |
@@ -14,6 +15,7 @@
 //! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
 //! | INVITE of an ordinary call that is sure to be refused, or beyond the hard cap | 503 with Retry-After |
 //! | INVITE whose description cannot be read | 488 with Warning |
+//! | INVITE with Replaces | to the call whose far end it replaces, or refused as `b2bua::transfer` says |
 //! | INVITE | offered |
 //! | OPTIONS | 200 with Allow, Accept, Supported |
 //! | anything else | 405 with Allow |
@@ -24,7 +26,7 @@
 
 use super::{Core, Origin, Path};
 use crate::Offer;
-use crate::b2bua::{ALLOW, Call, Owner, Role, passes_option};
+use crate::b2bua::{ALLOW, Call, Loan, Owner, Role, is_answered_option, judge_replaces, passes_option};
 use crate::dialog::{DialogId, add_tag, tag_of};
 use crate::transaction::{Class, Full, MergeKey, Report, Room, ServerKey, TxId, Within};
 use crate::wire::{Method, Request, Response, Uri, Via, max_forwards, name, stamp_source};
@@ -85,6 +87,7 @@ impl Core {
             &Method::BYE | &Method::INFO | &Method::UPDATE | &Method::PRACK | &Method::NOTIFY => {
                 self.answer(&arrival, 481);
             }
+            &Method::REFER => self.answer(&arrival, 403),
             _ => self.answer(&arrival, 405),
         }
     }
@@ -100,6 +103,30 @@ impl Core {
         if call.is_done() {
             call.release(&mut self.env);
             self.calls.remove(&id);
+        }
+        while let Some(loan) = self.env.loans.pop_front() {
+            self.carry(loan);
+        }
+    }
+
+    /// Carries what one call wants of another there, and the answer back.
+    fn carry(&mut self, loan: Loan) {
+        match loan {
+            Loan::Asked { by, place } => {
+                let lent = match self.calls.get_mut(&place.call) {
+                    Some(call) => call.lend(place),
+                    None => Err(481),
+                };
+                self.with_call(by, |call, env| call.on_loan(env, lent));
+            }
+            Loan::Kept { of } => self.with_call(of, Call::end_lent),
+            Loan::Back(mut lent) => {
+                if self.calls.contains_key(&lent.of) {
+                    self.with_call(lent.of, |call, env| call.take_back(env, lent));
+                } else {
+                    lent.hang_up(&mut self.env);
+                }
+            }
         }
     }
 
@@ -170,6 +197,12 @@ impl Core {
         if self.refused_by_fields(&arrival, emergency) {
             return;
         }
+        if !emergency && arrival.request.headers.contains(name::REPLACES) {
+            return match Call::offered_media(&arrival.request, arrival.origin, emergency) {
+                Ok(_) => self.on_replacing(arrival, merge),
+                Err(response) => self.finish(&arrival, response),
+            };
+        }
         let mut offer = Call::describe_offer(&mut self.env, arrival.origin, &arrival.request, emergency);
         let class = self.class_of(&offer);
         if self.sheds(class, offer.over_limit) {
@@ -215,6 +248,27 @@ impl Core {
         }
     }
 
+    /// An INVITE that replaces the far end of one of our legs (RFC 3891 §3).
+    fn on_replacing(&mut self, arrival: Arrival, merge: MergeKey) {
+        let judged = judge_replaces(&self.env, arrival.origin, &arrival.request.headers);
+        let place = judged.and_then(|(place, early_only)| match self.calls.get(&place.call) {
+            Some(call) => call.judge_replaced(place, early_only).map(|()| place),
+            None => Err(481),
+        });
+        let place = match place {
+            Ok(place) => place,
+            Err(status) => return self.answer(&arrival, status),
+        };
+        let within = Within { class: place.class, call: place.call, leg: place.leg };
+        let Ok(server) = self.take_place(&arrival, Room::InCall(within), Some(merge)) else {
+            self.env.counters().shed_transactions += 1;
+            return self.refuse_for_now(&arrival, 500);
+        };
+        self.env.respond(server, &Response::to(&arrival.request.headers, 100));
+        let Arrival { origin, request, .. } = arrival;
+        self.with_call(place.call, |call, env| call.take_over(env, place, origin, server, request));
+    }
+
     /// The checks that an emergency call is spared, and those that it is not.
     fn refused_by_fields(&mut self, arrival: &Arrival, emergency: bool) -> bool {
         if !emergency && !is_known_scheme(&arrival.request.uri) {
@@ -231,7 +285,7 @@ impl Core {
 
     fn refused_by_require(&mut self, arrival: &Arrival) -> bool {
         let unsupported: Vec<&str> =
-            arrival.request.headers.list(name::REQUIRE).filter(|option| !passes_option(option)).collect();
+            arrival.request.headers.list(name::REQUIRE).filter(|option| !knows(option)).collect();
         if unsupported.is_empty() {
             return false;
         }
@@ -295,6 +349,10 @@ impl Core {
         let key = (arrival.key.clone(), merge);
         self.env.transactions.open_server(key, invite, arrival.path, room, Owner::Nobody)
     }
+}
+
+fn knows(option: &str) -> bool {
+    passes_option(option) || is_answered_option(option)
 }
 
 fn is_known_scheme(uri: &str) -> bool {

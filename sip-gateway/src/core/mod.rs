@@ -86,6 +86,9 @@ impl Core {
             Command::Proceed { call, route, media } => {
                 self.with_call(call, |call, env| call.proceed(env, &route, media));
             }
+            Command::Divert { call, route } => {
+                self.with_call(call, |call, env| call.proceed_diverted(env, &route));
+            }
             Command::Refuse { call, status, text, retry_after_s } => {
                 self.with_call(call, |call, env| call.refuse(env, status, text, retry_after_s));
             }

@@ -105,6 +105,8 @@ mod tests {
                 allow: vec![(net.parse().unwrap(), len.parse().unwrap())],
                 ping_s: None,
                 parties_signalled: false,
+                may_refer: false,
+                redirects: crate::Redirects::Refuse,
             }
         };
         Config {

@@ -79,7 +79,7 @@ fn methods_outside_a_dialog() {
         ("SUBSCRIBE", 405),
         ("MESSAGE", 405),
         ("PUBLISH", 405),
-        ("REFER", 405),
+        ("REFER", 403),
         ("FROBNICATE", 405),
         ("invite", 405),
         ("BYE", 481),

@@ -9,8 +9,8 @@ use consent::{CallId, Mono, Now, Side, Wall};
 use sip_gateway::locate::{Place, Plan, Question};
 use sip_gateway::wire::{Headers, Message, NameAddr, Request, Response, parse_datagram};
 use sip_gateway::{
-    Command, Config, Core, Event, Input, Limits, Listener, ListenerId, Offer, Output, Peer, PeerId, Route,
-    Routes, StreamId, Transport,
+    Command, Config, Core, Event, Input, Limits, Listener, ListenerId, Offer, Output, Peer, PeerId,
+    Redirects, Route, Routes, StreamId, Transport,
 };
 
 pub const GATEWAY: &str = "10.0.0.1:5060";
@@ -69,6 +69,8 @@ pub fn peer(name: &str, side: Side, address: &str, transport: Transport) -> Peer
         allow: vec![(address.ip(), bits)],
         ping_s: None,
         parties_signalled: side == Side::District,
+        may_refer: side == Side::District,
+        redirects: if side == Side::District { Redirects::Follow } else { Redirects::Refuse },
     }
 }
 
@@ -207,12 +209,19 @@ impl World {
         match &event {
             Event::Offered(offer) => assert!(self.open.insert(offer.call)),
             Event::Ended { call, .. } => assert!(self.open.remove(call), "ended twice"),
-            other => assert!(self.open.contains(&call_of(other)), "after the end: {other:?}"),
+            other => assert!(self.open.contains(&other.call()), "after the end: {other:?}"),
         }
         if let (Event::Offered(offer), Hub::Proceeds) = (&event, self.hub) {
             let (call, side) = (offer.call, offer.side);
             self.events.push_back(event);
             return self.proceed(call, if side == Side::District { Side::Public } else { Side::District });
+        }
+        if let (Event::Diverted { call, target, .. }, Hub::Proceeds) = (&event, self.hub) {
+            let other = if target.from == Side::District { Side::Public } else { Side::District };
+            let route = Route { side: target.side.unwrap_or(other), user: None };
+            let call = *call;
+            self.events.push_back(event);
+            return self.command(Command::Divert { call, route });
         }
         self.events.push_back(event);
     }
@@ -315,19 +324,6 @@ impl World {
             _ => true,
         });
         bytes
-    }
-}
-
-fn call_of(event: &Event) -> CallId {
-    match event {
-        Event::Offered(offer) => offer.call,
-        Event::Routed { call, .. }
-        | Event::Progress { call, .. }
-        | Event::Media { call, .. }
-        | Event::Answered { call }
-        | Event::Changed { call, .. }
-        | Event::Digit { call, .. }
-        | Event::Ended { call, .. } => *call,
     }
 }
 

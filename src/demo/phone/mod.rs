@@ -1,7 +1,7 @@
 //! A small real telephone: SIP over UDP (RFC 3261), G.711 µ-law over RTP with telephone events.
 //!
-//! It calls, is called, sends early media, speaks, presses keys, hears, holds, hands its call to another
-//! telephone behind the same address, and hangs up; it retransmits and absorbs retransmissions as RFC 3261
+//! It calls, is called, sends early media, speaks, presses keys, hears, holds, transfers its call, hands it
+//! to another telephone behind the same address, and hangs up; it retransmits and absorbs retransmissions as RFC 3261
 //! §17 says. One [`Phone`] carries many calls at once, as a PBX or a carrier does. It is a peer for the
 //! demonstration, the black-box tests and the bench, and shares no code with the gateway. Leaves out
 //! registration, authentication, TCP, PRACK on its own account, forking, and every codec but µ-law.
@@ -341,6 +341,15 @@ impl Call {
     /// As [`Call::hold`]; the call then stays where it was.
     pub async fn hand_to(&self, user: &str) -> Result<(), PhoneError> {
         self.order(Order::Reinvite { flow: Flow::SendRecv, handed_to: Some(user.to_owned()) }).await
+    }
+
+    /// Asks the far end to call `user` at this telephone's address instead (RFC 3515); returns when it has
+    /// agreed to try. This call is over once it has succeeded.
+    ///
+    /// # Errors
+    /// As [`Call::hold`]; the call then stays where it was.
+    pub async fn refer(&self, user: &str) -> Result<(), PhoneError> {
+        self.order(Order::Refer { to: user.to_owned() }).await
     }
 
     /// Hangs up: BYE, CANCEL or a refusal, whichever applies; returns when the far end knows.

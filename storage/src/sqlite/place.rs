@@ -276,6 +276,16 @@ async fn place_of_call(
             .execute(connection)
             .await?;
         }
+        Entry::CallsLinked { with, .. } => {
+            let with = with.to_string();
+            link(connection, call, &with).await?;
+            let known = sqlx::query_scalar!("SELECT retention FROM call WHERE id = $1", with)
+                .fetch_optional(&mut *connection)
+                .await?;
+            if known.is_some() {
+                link(connection, &with, call).await?;
+            }
+        }
         Entry::Signalled { signal, .. } => hear(connection, call, signal).await?,
         Entry::Decided { decision, .. } => decide(connection, call, retention, decision).await?,
         Entry::PreambleWiped { held_ms, reason, .. } => {
@@ -334,17 +344,21 @@ async fn start(
     }
     add_leg(connection, &call, &started.sip_call_id).await?;
     for linked in &started.linked_calls {
-        let linked = linked.to_string();
-        sqlx::query!(
-            "INSERT INTO call_link (call_id, linked) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-            call,
-            linked
-        )
-        .execute(&mut *connection)
-        .await?;
+        link(connection, &call, &linked.to_string()).await?;
     }
     join(connection, &call, Leg::A, 0, started.from.as_deref(), at).await?;
     Ok(Placed::Yes)
+}
+
+async fn link(connection: &mut SqliteConnection, call: &str, linked: &str) -> Result<(), StoreError> {
+    sqlx::query!(
+        "INSERT INTO call_link (call_id, linked) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        call,
+        linked
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 async fn add_leg(connection: &mut SqliteConnection, call: &str, sip_call_id: &str) -> Result<(), StoreError> {

@@ -53,6 +53,8 @@ struct Watched {
     forwarded: BTreeMap<u32, Time>,
     answered: BTreeMap<u32, Time>,
     reinvites: BTreeSet<(Leg, u32)>,
+    /// The gateway's own re-INVITEs to whom a transfer leaves: Call-ID, CSeq and the leg that changes.
+    joining: Vec<(String, String, Leg)>,
 }
 
 pub(crate) struct Checks {
@@ -85,6 +87,7 @@ impl Checks {
             forwarded: BTreeMap::new(),
             answered: BTreeMap::new(),
             reinvites: BTreeSet::new(),
+            joining: Vec::new(),
         };
         let plan_of = |(index, plan): (usize, &Plan)| (plan.phones[0].call_id.clone(), index);
         let mut counts = Counts::default();
@@ -119,7 +122,7 @@ impl Checks {
     pub(crate) fn arrives(
         &mut self,
         machine: &mut Machine,
-        phones: &[[Phone; 2]],
+        phones: &[Vec<Phone>],
         now: Time,
         from: SocketAddr,
         to: SocketAddr,
@@ -136,7 +139,7 @@ impl Checks {
     fn message_arrives(
         &mut self,
         machine: &mut Machine,
-        phones: &[[Phone; 2]],
+        phones: &[Vec<Phone>],
         now: Time,
         message: &Message,
     ) {
@@ -146,8 +149,20 @@ impl Checks {
         if message.method() != "INVITE" {
             return;
         }
+        if message.status() == Some(200) {
+            let joined = |(call_id, cseq, _): &(String, String, Leg)| {
+                *call_id == phone.call_id && cseq == message.first("CSeq")
+            };
+            if let Some((_, _, leg)) = watched.joining.iter().find(|joining| joined(joining)).cloned() {
+                self.counts.add("transferred by REFER");
+                if let Some((_, end @ None)) = watched.truth.holds.last_mut() {
+                    *end = Some(now);
+                }
+                watched.comes(now, leg, 1);
+            }
+        }
         match message.status() {
-            Some(200) if phone.leg == Leg::B => {
+            Some(200) if phone.leg == Leg::B && !phone.is_newcomer => {
                 watched.truth.answered.get_or_insert(now);
             }
             Some(_) => {}
@@ -173,7 +188,7 @@ impl Checks {
     fn media_arrives(
         &mut self,
         machine: &mut Machine,
-        phones: &[[Phone; 2]],
+        phones: &[Vec<Phone>],
         now: Time,
         from: SocketAddr,
         bytes: &[u8],
@@ -211,7 +226,7 @@ impl Checks {
     }
 
     /// A datagram leaves the gateway.
-    pub(crate) fn leaves(&mut self, phones: &[[Phone; 2]], now: Time, sent: &Sent) {
+    pub(crate) fn leaves(&mut self, phones: &[Vec<Phone>], now: Time, sent: &Sent) {
         if is_media_port(sent.from) {
             if sent.bytes.len() == 172 && sent.bytes[1] & 0x7F == 0 {
                 self.asked(phones, now, sent);
@@ -219,11 +234,11 @@ impl Checks {
         } else if sent.from == GATEWAY
             && let Some(message) = Message::parse(&sent.bytes)
         {
-            self.message_leaves(now, &message);
+            self.message_leaves(phones, now, &message);
         }
     }
 
-    fn asked(&mut self, phones: &[[Phone; 2]], now: Time, sent: &Sent) {
+    fn asked(&mut self, phones: &[Vec<Phone>], now: Time, sent: &Sent) {
         let is_to = |phone: &&Phone| phone.parties.iter().any(|party| party.media == sent.to);
         let Some(phone) = phones.iter().flatten().find(is_to) else { return };
         let samples: Vec<i16> = sent.bytes[12..].iter().map(|octet| mu_law::to_linear(*octet)).collect();
@@ -232,7 +247,7 @@ impl Checks {
         }
     }
 
-    fn message_leaves(&mut self, now: Time, message: &Message) {
+    fn message_leaves(&mut self, phones: &[Vec<Phone>], now: Time, message: &Message) {
         if message.method() != "INVITE" {
             return;
         }
@@ -241,6 +256,14 @@ impl Checks {
             if let Some(index) = self.plans.get(message.first("Call-ID")).filter(|_| initial && status >= 200)
             {
                 self.watched[*index].answered.entry(self.boot).or_insert(now);
+            }
+            return;
+        }
+        // What a telephone asked for carries its plan; what the gateway asks for a transfer does not.
+        if message.first("X-Plan").is_empty() && message.first("To").contains(";tag=") {
+            let (call_id, cseq) = (message.first("Call-ID").to_owned(), message.first("CSeq").to_owned());
+            if let Some(phone) = phones.iter().flatten().find(|phone| phone.call_id == call_id) {
+                self.watched[phone.call].joining.push((call_id, cseq, phone.leg.other()));
             }
             return;
         }
@@ -412,7 +435,7 @@ impl Checks {
     }
 
     /// What must hold at the end, when all has come to rest.
-    pub(crate) fn finish(&mut self, machine: &Machine, phones: &[[Phone; 2]]) -> Result<(), Violation> {
+    pub(crate) fn finish(&mut self, machine: &Machine, phones: &[Vec<Phone>]) -> Result<(), Violation> {
         for (id, (sha256, object)) in &self.sealed {
             let Some(object) = object else {
                 return Err(violation("I5", format!("recording {id} was sealed and never stored")));
@@ -448,9 +471,9 @@ impl Checks {
     }
 
     /// I2: without a crash every call comes out as the callee wanted.
-    fn completed(&mut self, index: usize, call: &[Phone; 2]) -> Result<(), Violation> {
+    fn completed(&mut self, index: usize, call: &[Phone]) -> Result<(), Violation> {
         let watched = &self.watched[index];
-        let [caller, callee] = call;
+        let [caller, callee, newcomer @ ..] = call else { return Ok(()) };
         let crashed = self.crashes.iter().any(|(_, at, _)| *at < 60 * SECOND);
         if crashed {
             return Ok(());
@@ -464,8 +487,9 @@ impl Checks {
                 ),
             ));
         }
-        if caller.state != State::Ended || callee.state != State::Ended {
-            let states = (caller.state, callee.state);
+        let is_over = |phone: &Phone| matches!(phone.state, State::Ended | State::Idle);
+        if caller.state != State::Ended || callee.state != State::Ended || !newcomer.iter().all(is_over) {
+            let states: Vec<State> = call.iter().map(|phone| phone.state).collect();
             return Err(violation(
                 "I2",
                 format!("a {} call never ended: {states:?}, clean network: {}", watched.what, self.clean),
@@ -539,12 +563,18 @@ impl Watched {
             .parties
             .iter()
             .rposition(|party| message.first("Contact").contains(&format!("sip:{}@", party.number)));
-        let Some(party) = present.filter(|party| *party > 0) else { return };
-        if !self.truth.arrivals.iter().any(|(_, leg, _)| *leg == phone.leg) {
-            self.truth.arrivals.push((now, phone.leg, party));
-            if self.truth.ground == Ground::Dispatch && phone.leg == self.line_leg {
-                self.truth.left_line.get_or_insert(now);
-            }
+        if let Some(party) = present.filter(|party| *party > 0) {
+            self.comes(now, phone.leg, party);
+        }
+    }
+
+    fn comes(&mut self, now: Time, leg: Leg, party: usize) {
+        if self.truth.arrivals.iter().any(|(_, known, _)| *known == leg) {
+            return;
+        }
+        self.truth.arrivals.push((now, leg, party));
+        if self.truth.ground == Ground::Dispatch && leg == self.line_leg {
+            self.truth.left_line.get_or_insert(now);
         }
     }
 }

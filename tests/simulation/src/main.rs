@@ -12,7 +12,7 @@ use simulation::{Counts, Failure, run};
 /// From so many seeds on, everything in [`EXPECTED`] must have happened.
 const ENOUGH: u64 = 200;
 const THREADS: u64 = 2;
-const EXPECTED: [&str; 22] = [
+const EXPECTED: [&str; 23] = [
     "Recorded",
     "PartlyRecorded",
     "NotPermitted",
@@ -34,6 +34,7 @@ const EXPECTED: [&str; 22] = [
     "preambles wiped",
     "recordings failed",
     "taken over unannounced",
+    "transferred by REFER",
     "voices heard in recordings",
 ];
 

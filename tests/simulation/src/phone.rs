@@ -44,6 +44,8 @@ pub(crate) enum Act {
     Takeover,
     /// The same party's description comes from another instrument.
     NewOrigin,
+    /// The next party is called instead, by the gateway (RFC 3515), on a telephone of its own.
+    Refer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,8 @@ pub(crate) struct Phone {
     pub(crate) parties: Vec<Party>,
     pub(crate) present: usize,
     pub(crate) state: State,
+    /// Whether it is one that a transfer calls.
+    pub(crate) is_newcomer: bool,
     pub(crate) final_status: Option<u16>,
     pub(crate) answered_at: Option<Time>,
     pub(crate) call_id: String,
@@ -143,6 +147,7 @@ impl Phone {
             parties,
             present: 0,
             state: State::Idle,
+            is_newcomer: false,
             final_status: None,
             answered_at: None,
             call_id: format!("{:016x}@{}", random.next(), peer.ip()),
@@ -179,6 +184,17 @@ impl Phone {
             random,
             sent: Vec::new(),
         }
+    }
+
+    /// The telephone of the second of these parties, to which a transfer may lead.
+    pub(crate) fn newcomer(
+        leg: Leg,
+        peer: SocketAddr,
+        call: usize,
+        parties: Vec<Party>,
+        random: Random,
+    ) -> Self {
+        Self { is_newcomer: true, present: 1, ..Self::new(leg, peer, call, parties, "", random) }
     }
 
     pub(crate) fn at(&mut self, at: Time, act: Act) {
@@ -258,6 +274,7 @@ impl Phone {
                 }
                 self.reinvite(now, act);
             }
+            Act::Refer => self.refer(now),
             Act::Takeover => {
                 let media = self.speaker().media;
                 self.next_party(now);
@@ -342,6 +359,16 @@ impl Phone {
         let more = format!("{}{}", self.contact(), self.identity());
         let bytes = self.request("INVITE", &branch, self.cseq, &more, &self.sdp());
         self.start_client(now, "INVITE", branch, self.cseq, bytes, Some(act));
+    }
+
+    fn refer(&mut self, now: Time) {
+        let Some(next) = self.parties.get(1) else { return };
+        let to = format!("<sip:{}@{};plan={}>", next.number, self.peer, self.call);
+        self.cseq += 1;
+        let branch = self.branch();
+        let more = format!("{}Refer-To: {to}\r\n", self.contact());
+        let bytes = self.request("REFER", &branch, self.cseq, &more, "");
+        self.start_client(now, "REFER", branch, self.cseq, bytes, None);
     }
 
     fn cancel_if_possible(&mut self, now: Time) {
@@ -496,8 +523,19 @@ impl Phone {
             return self.send(bytes.clone());
         }
         match message.method() {
-            "ACK" => self.unacknowledged = None,
-            "INVITE" if self.invite.is_none() && self.leg == Leg::B => self.on_first_invite(now, message),
+            "ACK" => {
+                self.unacknowledged = None;
+                self.take_description(message);
+            }
+            "NOTIFY" => {
+                self.reply(message, message.response(200, &self.tag, "", ""));
+                if message.body.starts_with("SIP/2.0 2") {
+                    self.hang_up(now);
+                }
+            }
+            "INVITE" if self.invite.is_none() && (self.leg == Leg::B || self.is_newcomer) => {
+                self.on_first_invite(now, message)
+            }
             "INVITE" => self.on_reinvite(now, message),
             "CANCEL" => {
                 self.reply(message, message.response(200, &self.tag, "", ""));

@@ -19,6 +19,11 @@ impl Random {
     }
 
     /// A stream of its own.
+    /// Another source that takes nothing from this one.
+    pub(crate) const fn apart(&self) -> Self {
+        Self(self.0 ^ 0x5851_F42D_4C95_7F2D)
+    }
+
     pub(crate) fn split(&mut self) -> Self {
         Self(self.next())
     }

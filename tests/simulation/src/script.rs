@@ -7,7 +7,7 @@ use consent::{
     Settings, Side,
 };
 use sip_gateway::locate::Place;
-use sip_gateway::{Config, Limits, Listener, Peer, Routes, Transport};
+use sip_gateway::{Config, Limits, Listener, Peer, Redirects, Routes, Transport};
 
 use crate::clock::{MS, SECOND, Time};
 use crate::network::{CARRIER, GATEWAY, PBX, address};
@@ -64,6 +64,8 @@ pub(crate) fn config(signalled: [bool; 2]) -> Config {
         allow: vec![(address.ip(), 32)],
         ping_s: None,
         parties_signalled,
+        may_refer: true,
+        redirects: Redirects::Follow,
     };
     Config {
         listeners: vec![Listener { transport: Transport::Udp, address: GATEWAY }],
@@ -79,7 +81,8 @@ pub(crate) fn config(signalled: [bool; 2]) -> Config {
 
 /// A call as it was drawn.
 pub(crate) struct Plan {
-    pub(crate) phones: [Phone; 2],
+    /// Caller, callee, and perhaps whom one of them transfers the call to.
+    pub(crate) phones: Vec<Phone>,
     pub(crate) ground: Ground,
     pub(crate) emergency: bool,
     /// At which leg a transfer takes a dispatch call off its line.
@@ -170,18 +173,21 @@ pub(crate) fn draw(random: &mut Random, index: usize, signalled: [bool; 2]) -> P
     caller.at(random.between(0, 3 * SECOND), Act::Dial);
     let emergency = kind.what.starts_with("emergency");
     let (answers, cancels) = answer(random, &mut caller, &mut callee, emergency);
+    // Drawn apart, so that what a seed meant before there were transfers it means still.
+    let mut apart = random.apart();
     if answers == Some(200) {
         talk(random, [&mut caller, &mut callee], kind.ground);
     }
-    Plan {
-        phones: [caller, callee],
-        ground,
-        emergency,
-        line_leg: kind.line_leg,
-        answers,
-        cancels,
-        what: kind.what,
+    let mut phones = vec![caller, callee];
+    if answers == Some(200) && apart.per_mille(250) {
+        let leg = apart.pick(&Leg::BOTH);
+        let first = if leg == Leg::A { kind.from } else { callee_number };
+        let people = parties(leg.index(), first);
+        let newcomer = Phone::newcomer(leg, kind.peers[leg.index()], index, people, apart.split());
+        refer(&mut apart, &mut phones[leg.index()]);
+        phones.push(receive(&mut apart, newcomer));
     }
+    Plan { phones, ground, emergency, line_leg: kind.line_leg, answers, cancels, what: kind.what }
 }
 
 /// How the callee takes it. The times count from when its telephone rings.
@@ -243,6 +249,26 @@ fn talk(random: &mut Random, mut phones: [&mut Phone; 2], ground: Ground) {
             phones[1 - leg].once_talking(again + random.between(0, 500) * MS, Act::Press('1'));
         }
     }
+}
+
+/// Somebody transfers the call, often after a hold.
+fn refer(random: &mut Random, phone: &mut Phone) {
+    let at = random.between(2_500, 6_000) * MS;
+    if random.per_mille(500) {
+        phone.once_talking(at - 500 * MS, Act::Hold);
+    }
+    phone.once_talking(at, Act::Refer);
+}
+
+/// What whoever is called in a transfer does.
+fn receive(random: &mut Random, mut newcomer: Phone) -> Phone {
+    newcomer.once_invited(random.between(10, 200) * MS, Act::Ring);
+    let answers = if random.per_mille(850) { Act::Answer } else { Act::Reject(486) };
+    newcomer.once_invited(random.between(200, 1_500) * MS, answers);
+    let end = random.between(2, 6) * SECOND;
+    newcomer.once_talking(end, Act::HangUp);
+    press_keys(random, &mut newcomer, end);
+    newcomer
 }
 
 fn press_keys(random: &mut Random, phone: &mut Phone, end: Time) {

@@ -15,7 +15,7 @@ use crate::clock::{MS, Queue, SECOND, Time, WallClock};
 use crate::faults::{Crash, Faults};
 use crate::gateway::{Machine, Process, Setup};
 use crate::media::{Sent, is_media_port};
-use crate::message::{Message, described};
+use crate::message::{Message, described, parameter};
 use crate::network::{CARRIER, GATEWAY, Network, PBX, STRANGER};
 use crate::phone::{Phone, State};
 use crate::random::Random;
@@ -90,7 +90,7 @@ struct World {
     machine: Machine,
     process: Option<Process>,
     setup: Setup,
-    phones: Vec<[Phone; 2]>,
+    phones: Vec<Vec<Phone>>,
     checks: Checks,
     random: Random,
     trace: VecDeque<String>,
@@ -341,13 +341,18 @@ fn first_line(bytes: &[u8]) -> String {
 }
 
 /// The end of a call that a message of the gateway's is for.
-fn addressee<'a>(phones: &'a mut [[Phone; 2]], to: SocketAddr, message: &Message) -> Option<&'a mut Phone> {
+fn addressee<'a>(phones: &'a mut [Vec<Phone>], to: SocketAddr, message: &Message) -> Option<&'a mut Phone> {
     let call_id = message.first("Call-ID");
     let known = phones.iter().flatten().any(|phone| phone.call_id == call_id);
     if known {
         return phones.iter_mut().flatten().find(|phone| phone.call_id == call_id);
     }
-    let index: usize = message.first("X-Plan").parse().ok()?;
-    let callee = &mut phones.get_mut(index)?[Leg::B.index()];
+    let (place, plan) = match message.first("X-Plan") {
+        // Whom a REFER names: the plan is in the address.
+        "" => (2, parameter(message.start.split(' ').nth(1)?, "plan")),
+        plan => (Leg::B.index(), plan),
+    };
+    let index: usize = plan.parse().ok()?;
+    let callee = phones.get_mut(index)?.get_mut(place)?;
     (callee.peer == to && callee.state == State::Idle).then_some(callee)
 }

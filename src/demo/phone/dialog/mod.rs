@@ -10,6 +10,7 @@
 //! | invited | CANCEL | 200, and 487 to the INVITE; over |
 //! | confirmed | re-INVITE, UPDATE | 200 with an answer (or an offer, if it had none); 491 in a glare |
 //! | confirmed | order to re-INVITE | one at a time; the old session stands if it is refused |
+//! | confirmed | order to refer | REFER; once the far end tells of its success (RFC 3515), BYE |
 //! | confirmed | BYE, or an order to hang up | over |
 //! | any | the same request again | the same response again |
 //!
@@ -59,6 +60,7 @@ pub(super) enum Order {
     Answer,
     Refuse { status: u16 },
     Reinvite { flow: Flow, handed_to: Option<String> },
+    Refer { to: String },
     HangUp,
 }
 

@@ -13,6 +13,11 @@ impl Dialog {
             (Order::Reinvite { flow, handed_to }, Phase::Confirmed) if self.former.is_none() => {
                 return self.reinvite(flow, handed_to, reply).await;
             }
+            (Order::Refer { to }, Phase::Confirmed) => {
+                let mut refer = self.request("REFER")?;
+                refer.push("Refer-To", &format!("<sip:{to}@{}>", self.local));
+                return self.send_request("REFER", refer, Some(reply)).await;
+            }
             (Order::Progress { status, describe }, Phase::Invited(_)) => {
                 self.progress(status, describe).await
             }

@@ -21,7 +21,8 @@ impl Dialog {
             "BYE" => self.on_bye(&request).await,
             "CANCEL" => self.on_cancel(&request).await,
             "INVITE" | "UPDATE" => self.on_offer(&request, &method).await,
-            "OPTIONS" | "INFO" | "MESSAGE" | "NOTIFY" | "PRACK" => self.respond(&request, 200, None).await,
+            "NOTIFY" => self.on_notify(&request).await,
+            "OPTIONS" | "INFO" | "MESSAGE" | "PRACK" => self.respond(&request, 200, None).await,
             "REFER" => self.respond(&request, 603, None).await,
             _ => self.respond(&request, 501, None).await,
         }
@@ -31,6 +32,13 @@ impl Dialog {
         self.respond(bye, 200, None).await?;
         self.end(Ending::There);
         Ok(())
+    }
+
+    /// Word of a transfer: whoever is replaced hangs up (RFC 5589 §6.1).
+    async fn on_notify(&mut self, notify: &Message) -> Result<(), PhoneError> {
+        self.respond(notify, 200, None).await?;
+        let done = notify.body.starts_with(b"SIP/2.0 2") && matches!(self.phase, Phase::Confirmed);
+        if done { self.bye(None).await } else { Ok(()) }
     }
 
     async fn on_cancel(&mut self, cancel: &Message) -> Result<(), PhoneError> {

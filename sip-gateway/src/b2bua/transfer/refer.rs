@@ -1,0 +1,225 @@
+//! REFER (RFC 3515, RFC 3892, RFC 4488), and the INVITE to whom it names.
+
+use consent::Leg;
+
+use super::super::forward::passes_option;
+use super::super::identity::user_of;
+use super::super::offering::{address_at, uri_at};
+use super::super::redirect::Diversions;
+use super::super::{Attempt, Call, CallTimer, Event, Owner, Role, SILENCE_MS, TIMER_C_MS};
+use super::{DECISION_MS, MAX_TRANSFERS, Newcomer, Report, Stage, Target, Transfer};
+use crate::core::{DialogPlace, Environment, Path};
+use crate::dialog::sequence_of;
+use crate::transaction::TxId;
+use crate::wire::{Method, NameAddr, Request, Response, name};
+use crate::{PeerId, Route};
+
+impl Call {
+    /// A REFER within one of our dialogs.
+    pub(in super::super) fn on_refer(
+        &mut self,
+        env: &mut Environment,
+        place: DialogPlace,
+        server: TxId,
+        refer: &Request,
+    ) {
+        let target = match self.judge_refer(env, place, refer) {
+            Ok(target) => target,
+            Err(refusal) => return self.answer(env, server, refer, refusal),
+        };
+        let wants_no_report = refer.headers.first("Refer-Sub").is_some_and(|value| value.trim() == "false");
+        let path = self.way_to(place.leg).unwrap_or(self.back);
+        let mut accepted = Response::new(202);
+        accepted.headers.push(name::CONTACT, env.contact(&path));
+        if wants_no_report {
+            accepted.headers.push("Refer-Sub", "false");
+        }
+        let report = Report { id: sequence_of(&refer.headers).unwrap_or_default(), rang: false };
+        let replaces = target.replaces.clone().filter(|replaces| env.dialogs.contains_key(&replaces.dialog));
+        self.transfers_begun += 1;
+        self.diversions = Diversions::default();
+        self.transfer = Some(Box::new(Transfer {
+            leg: place.leg,
+            fork: place.fork,
+            report: Some(report).filter(|_| !wants_no_report),
+            gone: false,
+            referred_by: refer.headers.first(name::REFERRED_BY).map(str::to_owned),
+            retries: 0,
+            stage: replaces.map_or(Stage::Deciding, |replaces| Stage::Borrowing { replaces }),
+            target: Some(target.clone()),
+        }));
+        self.answer_refer(env, server, refer, &accepted);
+        self.report(env, &Response::new(100));
+        tracing::debug!(call = %self.id, "transfer begins");
+        if self.transfer.as_ref().is_some_and(|transfer| matches!(transfer.stage, Stage::Borrowing { .. })) {
+            return self.borrow(env);
+        }
+        self.arm(env, CallTimer::Transfer, DECISION_MS);
+        let from = env.side(place.peer);
+        let target = target.told(env, from);
+        env.emit(Event::Diverted { call: self.id, leg: place.leg, target });
+    }
+
+    fn judge_refer(
+        &self,
+        env: &Environment,
+        place: DialogPlace,
+        refer: &Request,
+    ) -> Result<Target, Response> {
+        let refusal = |status| Err(Response::new(status));
+        if self.is_emergency() || !env.may_refer(place.peer) || self.transfers_begun >= MAX_TRANSFERS {
+            return refusal(403);
+        }
+        if self.answered != Some(place.fork) && self.answered.is_some() {
+            return refusal(481);
+        }
+        if !self.may_transfer() {
+            return refusal(491);
+        }
+        let unknown: Vec<&str> = refer
+            .headers
+            .list(name::REQUIRE)
+            .filter(|option| !passes_option(option) && !is_answered_option(option))
+            .collect();
+        if !unknown.is_empty() {
+            let mut refusal = Response::new(420);
+            refusal.headers.push(name::UNSUPPORTED, unknown.join(", "));
+            return Err(refusal);
+        }
+        let mut addresses = refer.headers.all(name::REFER_TO);
+        let (Some(address), None) = (addresses.next(), addresses.next()) else { return refusal(400) };
+        Target::parse(env, address).map_err(Response::new)
+    }
+
+    fn answer_refer(&self, env: &mut Environment, server: TxId, refer: &Request, response: &Response) {
+        let mut reply = Response::to(&refer.headers, response.status);
+        for field in [name::CONTACT, "Refer-Sub"] {
+            reply.headers.copy(&response.headers, field);
+        }
+        env.respond(server, &reply);
+    }
+
+    /// The hub says where whom L named is.
+    pub(in super::super) fn proceed_to_target(&mut self, env: &mut Environment, route: &Route) {
+        let Some(transfer) =
+            self.transfer.as_mut().filter(|transfer| matches!(transfer.stage, Stage::Deciding))
+        else {
+            return;
+        };
+        let named = transfer.target.as_ref().and_then(|target| target.peer);
+        self.ways_left = env.ways_for(route.side, named);
+        self.route = Some(route.clone());
+        self.invite_next_target(env);
+    }
+
+    pub(super) fn invite_next_target(&mut self, env: &mut Environment) {
+        while let Some(way) = env.take_best(&mut self.ways_left) {
+            let Some(path) = env.path_to(way) else { continue };
+            return self.invite_target(env, way.peer, path);
+        }
+        let failure = self.last_failure.take().unwrap_or_else(|| Response::new(503));
+        if !self.try_next_diversion(env, &failure) {
+            self.fail_transfer(env, &failure);
+        }
+    }
+
+    fn invite_target(&mut self, env: &mut Environment, peer: PeerId, path: Path) {
+        let Some(mut invite) = self.invite_of_target(env, peer, &path) else { return };
+        let branch = env.stamp_via(&path, &mut invite);
+        let attempt = self.attempts.len();
+        self.emit_routed(env, peer, &invite);
+        let client = env.request_with_branch(
+            path,
+            &invite,
+            branch.clone(),
+            Owner::Call(self.id, Role::Attempt(attempt)),
+        );
+        let Some(transfer) = &mut self.transfer else { return };
+        transfer.stage = Stage::Inviting(Newcomer::Called { attempt });
+        let leg = transfer.leg;
+        self.attempts.push(Attempt {
+            leg,
+            path,
+            client,
+            branch,
+            invite,
+            heard: false,
+            ringing: false,
+            finished: false,
+            unwanted: false,
+            cancelled: false,
+            reason: None,
+        });
+        self.arm(env, CallTimer::Transfer, TIMER_C_MS);
+        self.arm(env, CallTimer::Silence, SILENCE_MS);
+    }
+
+    /// Where T's INVITE went nothing answers: the next way is tried, if there is one.
+    pub(in super::super) fn try_another_target(&mut self, env: &mut Environment) {
+        if !self.ways_left.is_empty() {
+            let silent = self.attempts.len().saturating_sub(1);
+            self.give_up_attempt(env, silent);
+            self.invite_next_target(env);
+        }
+    }
+
+    pub(in super::super) fn waits_for_target(&self) -> bool {
+        let stage = self.transfer.as_ref().map(|transfer| &transfer.stage);
+        matches!(stage, Some(Stage::Inviting(Newcomer::Called { .. })))
+    }
+
+    /// An INVITE without an offer (RFC 3725 §4.1): T's is for R.
+    fn invite_of_target(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Option<Request> {
+        let (leg, target, referred_by) = {
+            let transfer = self.transfer.as_ref()?;
+            (transfer.leg, transfer.target.clone()?, transfer.referred_by.clone())
+        };
+        let host = env.config.peers.get(peer.0).map_or_else(String::new, |peer| peer.host.clone());
+        let own_host = env.host(path.listener);
+        let user = self.route.as_ref().and_then(|route| route.user.clone());
+        let user = user.or_else(|| env.emergency_number(&target.uri));
+        let uri = uri_at(&target.uri, &host, user.as_deref());
+        let stays = self.answered.and_then(|fork| self.dialog(fork, leg.other()))?.remote.clone();
+        let leaves = self.answered.and_then(|fork| self.dialog(fork, leg))?.remote.clone();
+        let mut invite = Request::new(Method::INVITE, uri.clone());
+        let headers = &mut invite.headers;
+        headers.push(name::MAX_FORWARDS, "70");
+        headers.push(name::FROM, address_at(&untagged(&stays), &own_host, None, Some(&env.generator.tag())));
+        headers.push(name::TO, format!("<{uri}>"));
+        headers.push(name::CALL_ID, env.generator.call_id());
+        headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
+        headers.push(name::CONTACT, env.contact(path));
+        headers.push(name::ALLOW, super::super::ALLOW);
+        if leg == Leg::B {
+            for field in [name::P_ASSERTED_IDENTITY, name::PRIVACY] {
+                headers.copy(&self.invite.headers, field);
+            }
+        }
+        headers.push(name::REFERRED_BY, referrer(referred_by.as_deref(), &leaves, &own_host));
+        if let Some(replaces) = &target.replaces {
+            headers.push(name::REPLACES, replaces.text());
+            headers.push(name::REQUIRE, "replaces");
+        }
+        Some(invite)
+    }
+}
+
+/// Options that we answer ourselves and that go no further.
+pub(crate) fn is_answered_option(option: &str) -> bool {
+    ["replaces", "norefersub"].iter().any(|own| option.eq_ignore_ascii_case(own))
+}
+
+fn untagged(address: &str) -> String {
+    NameAddr::parse(address).map_or_else(|_| address.to_owned(), |address| address.with_tag(None))
+}
+
+/// Referred-By (RFC 3892 §2.1) at our host, as the REFER says or else whoever sent it. The token that a
+/// `cid` would point to is left out: our host makes its signature void.
+fn referrer(said: Option<&str>, leaves: &str, own_host: &str) -> String {
+    let address = said.unwrap_or(leaves);
+    let Ok(parsed) = NameAddr::parse(address) else {
+        return format!("<sip:{}@{own_host}>", user_of(leaves));
+    };
+    let moved = address_at(&format!("{} <{}>", parsed.display, parsed.uri), own_host, None, None);
+    moved.trim().to_owned()
+}

@@ -1,0 +1,198 @@
+//! Replaces (RFC 3891): which dialog an INVITE takes over, and which it may.
+//!
+//! | § | the dialog named | answer |
+//! |---|---|---|
+//! | 3 | none, or two of them; with Join | 400 |
+//! | 3 | no dialog of ours; an early one that we did not begin | 481 |
+//! | 3 | ended | 603 |
+//! | 3 | confirmed, with `early-only` | 486 |
+//! | 3 | early, begun by us (a pick-up) | 501: not carried out here |
+//! | 5 | another side's; a public peer's that may not refer; an emergency call's | 403 |
+//! | | being transferred already | 491 |
+//! | 3 | confirmed | taken over |
+
+use consent::{CallId, Leg};
+
+use super::super::identity::identity;
+use super::super::offering::request_user;
+use super::super::{Call, Event, Owner, Phase, Role};
+use super::{MAX_TRANSFERS, Newcomer, Said, Stage, Transfer};
+use crate::Replacement;
+use crate::core::{DialogPlace, Environment, Origin};
+use crate::dialog::{Dialog, DialogId};
+use crate::transaction::TxId;
+use crate::wire::{Headers, Request, Response, name};
+
+/// The dialog that a Replaces names, as its recipient knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Replaces {
+    pub(crate) dialog: DialogId,
+    pub(crate) early_only: bool,
+}
+
+impl Replaces {
+    /// Reads one; `None` unless it has a Call-ID and each tag once.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.trim().split(';').map(str::trim);
+        let call_id = parts.next().filter(|call_id| !call_id.is_empty())?.to_owned();
+        let (mut to, mut from, mut early_only) = (None, None, false);
+        for part in parts {
+            match part.split_once('=') {
+                Some((param, tag)) if param.eq_ignore_ascii_case("to-tag") && to.is_none() => to = Some(tag),
+                Some((param, tag)) if param.eq_ignore_ascii_case("from-tag") && from.is_none() => {
+                    from = Some(tag);
+                }
+                Some((param, _))
+                    if param.eq_ignore_ascii_case("to-tag") || param.eq_ignore_ascii_case("from-tag") =>
+                {
+                    return None;
+                }
+                None if part.eq_ignore_ascii_case("early-only") => early_only = true,
+                _ => {}
+            }
+        }
+        let dialog = DialogId { call_id, local_tag: to?.to_owned(), remote_tag: from?.to_owned() };
+        Some(Self { dialog, early_only })
+    }
+
+    /// Its text on the wire.
+    pub(crate) fn text(&self) -> String {
+        let DialogId { call_id, local_tag, remote_tag } = &self.dialog;
+        let early = if self.early_only { ";early-only" } else { "" };
+        format!("{call_id};to-tag={local_tag};from-tag={remote_tag}{early}")
+    }
+}
+
+/// The dialog that an INVITE replaces, and whether only if it is early.
+///
+/// # Errors
+/// The status that refuses it.
+pub(crate) fn judge_replaces(
+    env: &Environment,
+    origin: Origin,
+    headers: &Headers,
+) -> Result<(DialogPlace, bool), u16> {
+    let mut fields = headers.all(name::REPLACES);
+    let (Some(field), None, false) = (fields.next(), fields.next(), headers.contains("Join")) else {
+        return Err(400);
+    };
+    let replaces = Replaces::parse(field).ok_or(400_u16)?;
+    let place = env.dialogs.get(&replaces.dialog).copied().ok_or(481_u16)?;
+    if !env.may_refer(origin.peer) || !env.same_side(origin.peer, place.peer) {
+        return Err(403);
+    }
+    Ok((place, replaces.early_only))
+}
+
+impl Call {
+    /// Whether a dialog of this call may be taken over.
+    ///
+    /// # Errors
+    /// The status that refuses it.
+    pub(crate) fn judge_replaced(&self, place: DialogPlace, early_only: bool) -> Result<(), u16> {
+        if self.is_emergency() {
+            return Err(403);
+        }
+        match self.phase {
+            Phase::Ended => Err(603),
+            Phase::Waiting => Err(481),
+            Phase::Calling if place.leg == Leg::A => Err(481),
+            Phase::Calling => Err(501),
+            Phase::Answered if self.answered != Some(place.fork) || self.over[place.leg.index()] => Err(603),
+            Phase::Answered if early_only => Err(486),
+            Phase::Answered if !self.may_transfer() => Err(491),
+            Phase::Answered => Ok(()),
+        }
+    }
+
+    /// An INVITE replaces the far end of one of our legs (RFC 3891 §3); judged already.
+    pub(crate) fn take_over(
+        &mut self,
+        env: &mut Environment,
+        place: DialogPlace,
+        origin: Origin,
+        server: TxId,
+        invite: Request,
+    ) {
+        let leg = place.leg;
+        let record = env.generator.call(env.now.wall);
+        let tag = env.generator.tag();
+        let dialog = Dialog::of_uas(env, &invite, &tag, env.path_back(origin));
+        self.transfers_begun += 1;
+        env.transactions.set_owner(server, Owner::Call(self.id, Role::Replacing));
+        let replacement = self.describe_replacement(env, place, record, &invite);
+        env.emit(Event::Replacing(Box::new(replacement)));
+        let Some(fork) =
+            self.add_newcomer(env, leg, dialog).filter(|_| self.transfers_begun <= MAX_TRANSFERS)
+        else {
+            env.emit(Event::Replaced { call: self.id, record, status: 503 });
+            let reply = Response::to(&invite.headers, 503);
+            return env.respond(server, &reply);
+        };
+        let said = Said { fork, headers: invite.headers.clone(), body: invite.body.clone() };
+        self.transfer = Some(Box::new(Transfer {
+            leg,
+            fork: place.fork,
+            report: None,
+            gone: false,
+            target: None,
+            referred_by: None,
+            retries: 0,
+            stage: Stage::Deciding,
+        }));
+        self.begin_joining(env, Newcomer::Calling { server, record, invite: Box::new(invite), fork }, said);
+    }
+
+    /// Whoever wants to replace L gives up.
+    pub(in super::super) fn cancel_replacing(&mut self, env: &mut Environment, server: TxId) {
+        let ours = self.transfer.as_ref().is_some_and(|transfer| {
+            matches!(&transfer.stage, Stage::Joining { newcomer: Newcomer::Calling { server: own, .. }, .. } if *own == server)
+        });
+        if ours {
+            self.lose_newcomer(env);
+        }
+    }
+
+    fn describe_replacement(
+        &self,
+        env: &Environment,
+        place: DialogPlace,
+        record: CallId,
+        invite: &Request,
+    ) -> Replacement {
+        let trusted = !Self::is_public(env, place.peer);
+        Replacement {
+            call: self.id,
+            leg: place.leg,
+            record,
+            caller: identity(&invite.headers, name::FROM, trusted),
+            request_user: request_user(&invite.uri),
+            sip_call_id: invite.headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_replaces_is_read_and_written() {
+        let text = "425928@bobster.example.org;to-tag=7743;from-tag=6472;early-only";
+        let read = Replaces::parse(text).unwrap();
+        assert_eq!(read.dialog.local_tag, "7743");
+        assert!(read.early_only);
+        assert_eq!(read.text(), text);
+        let swapped = Replaces::parse("a@b ; From-Tag=6472 ;to-tag=7743;x=y").unwrap();
+        assert_eq!((swapped.dialog.remote_tag.as_str(), swapped.early_only), ("6472", false));
+    }
+
+    #[test]
+    fn tags_missing_or_twice_are_no_dialog() {
+        for text in ["", "a@b", "a@b;to-tag=1", ";to-tag=1;from-tag=2", "a;to-tag=1;from-tag=2;to-tag=3"] {
+            assert_eq!(Replaces::parse(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Transfers and redirections through the built program: who is a party when, and what the gate does.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::consent_line::both_agree;
+use crate::gateway::{CITIZEN, CONSENT, DISPATCH, NEVER, Site, text};
+
+/// An extension of the PBX that is on no list.
+const EXTENSION: &str = "+18607427355";
+
+/// The gate after each decision and why, as `explain --json` tells it.
+fn gate(site: &Site, call: &Value) -> Vec<(String, String)> {
+    let explained = site.json(&["explain", text(&call["id"])]);
+    let decisions = explained["decisions"].as_array().expect("decisions");
+    let told = |decision: &Value| (text(&decision["gate"]).to_owned(), text(&decision["reason"]).to_owned());
+    decisions.iter().map(told).collect()
+}
+
+#[track_caller]
+fn assert_gate(site: &Site, call: &Value, expected: &[(&str, &str)]) {
+    let told = gate(site, call);
+    let told: Vec<(&str, &str)> = told.iter().map(|(gate, why)| (gate.as_str(), why.as_str())).collect();
+    assert_eq!(told, expected);
+}
+
+/// Who was on the line, in order of joining; whether they left before the last one came is checked too.
+fn parties(call: &Value) -> Vec<(&str, &str)> {
+    let parties = call["parties"].as_array().expect("parties");
+    for party in parties {
+        let (joined, left) = (text(&party["joined_at"]), text(&party["left_at"]));
+        assert!(joined <= left, "{party}");
+    }
+    parties.iter().map(|party| (text(&party["role"]), text(&party["identity"]))).collect()
+}
+
+#[test]
+fn blind_transfer() {
+    let site = Site::new();
+    let _gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let outgoing = carrier.call(CONSENT, CITIZEN);
+    let office = pbx.incoming();
+    office.answer();
+    outgoing.answered();
+    both_agree(&outgoing, &office);
+    outgoing.media().say(&[8_000; 16_000]);
+    std::thread::sleep(Duration::from_secs(3));
+    // Silent again, so that the questions can be told from it.
+    outgoing.media().say(&[0; 160]);
+
+    office.hold();
+    office.refer(&format!("<sip:{EXTENSION}@{}>", site.pbx()));
+    let extension = pbx.incoming();
+    assert!(extension.invite().header("Referred-By").is_some());
+    extension.ring();
+    office.told("SIP/2.0 180");
+    extension.answer();
+    office.told("SIP/2.0 200");
+    office.bye();
+    // Both are asked again; the newcomer says no, and nothing more is kept.
+    both_agree_or_not(&outgoing, &extension);
+    outgoing.bye();
+    extension.ended();
+
+    let call = site.closed_call();
+    assert_eq!(call["recording_outcome"], "partly-recorded", "{call}");
+    assert_eq!(call["transfers"], 1);
+    assert_eq!(parties(&call), [("caller", CITIZEN), ("callee", CONSENT), ("callee", EXTENSION)]);
+    let [_, left, joined] = call["parties"].as_array().expect("parties").as_slice() else { panic!("{call}") };
+    assert_eq!(left["left_at"], joined["joined_at"]);
+    assert_eq!(left["consent"]["state"], "given");
+    assert_eq!(joined["consent"]["state"], "declined");
+    assert_gate(
+        &site,
+        &call,
+        &[
+            ("shut", "asking"),
+            ("open", "all-agreed"),
+            ("shut", "held"),
+            ("shut", "party-changed"),
+            ("shut", "declined"),
+        ],
+    );
+}
+
+fn both_agree_or_not(outgoing: &crate::phone::Call, newcomer: &crate::phone::Call) {
+    let since = newcomer.media().first_sent();
+    for call in [outgoing, newcomer] {
+        call.media().prompt(since, Duration::from_secs(40), &[]);
+    }
+    outgoing.media().press("1");
+    newcomer.media().press("2");
+    std::thread::sleep(Duration::from_secs(4));
+}
+
+#[test]
+fn attended_transfer() {
+    let site = Site::new();
+    let _gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let first = carrier.call(DISPATCH, CITIZEN);
+    let officer = pbx.incoming();
+    officer.answer();
+    first.answered();
+    let second = carrier.call(NEVER, "+18605550177");
+    let also = pbx.incoming();
+    also.answer();
+    second.answered();
+
+    let named = also.replaced().replace('@', "%40").replace(';', "%3B").replace('=', "%3D");
+    officer.refer(&format!("<sip:{}?Replaces={named}>", site.gateway()));
+    officer.told("SIP/2.0 200");
+    also.ended();
+    officer.bye();
+    // The two callers hear each other.
+    second.media().say(&crate::sound::ladder(crate::sound::LADDER_A_HZ, crate::sound::LADDER_S));
+    std::thread::sleep(Duration::from_secs(3));
+    let heard = crate::sound::find_ladder(&first.media().heard(None), crate::sound::LADDER_A_HZ);
+    assert!(heard.seconds() > 1.5, "{heard:?}");
+    second.bye();
+    first.ended();
+
+    let calls = site.closed_calls(2);
+    let of = |line: &str| calls.iter().find(|call| call["line"] == line).expect("a call of the line");
+    let (joined, given) = (of(DISPATCH), of(NEVER));
+    assert_eq!(joined["linked_calls"], serde_json::json!([given["id"]]));
+    assert_eq!(given["linked_calls"], serde_json::json!([joined["id"]]));
+    assert_eq!(joined["transfers"], 1);
+    assert_eq!(parties(joined), [("caller", CITIZEN), ("callee", DISPATCH), ("callee", "+18605550177")]);
+    assert_eq!(parties(given), [("caller", "+18605550177"), ("callee", NEVER)]);
+    assert_gate(&site, joined, &[("open", "dispatch-line"), ("shut", "left-line")]);
+    assert_gate(&site, given, &[("shut", "never-line")]);
+}
+
+#[test]
+fn redirection_to_another_line() {
+    let site = Site::new();
+    let _gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let outgoing = carrier.call(DISPATCH, CITIZEN);
+    pbx.incoming().redirect(&format!("<sip:{EXTENSION}@{}>", site.pbx()));
+    let extension = pbx.incoming();
+    assert!(extension.invite().header("Diversion").is_some());
+    extension.answer();
+    outgoing.answered();
+    std::thread::sleep(Duration::from_secs(1));
+    outgoing.bye();
+    extension.ended();
+
+    let call = site.closed_call();
+    assert_eq!(parties(&call), [("caller", CITIZEN), ("callee", EXTENSION)]);
+    assert_gate(&site, &call, &[("open", "dispatch-line"), ("shut", "left-line")]);
+    assert!(site.recordings().iter().all(|recording| crate::gateway::number(&recording["duration_s"]) < 0.5));
+}
+
+#[test]
+fn replaces() {
+    let site = Site::new();
+    let _gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let outgoing = carrier.call(DISPATCH, CITIZEN);
+    let officer = pbx.incoming();
+    officer.answer();
+    outgoing.answered();
+    std::thread::sleep(Duration::from_secs(1));
+    // Another telephone of the dispatch line takes the call over.
+    let colleague = pbx.invite(
+        &crate::phone::Invite::new("line", DISPATCH)
+            .header("Replaces", &officer.replaced())
+            .header("Require", "replaces"),
+    );
+    colleague.answered();
+    officer.ended();
+    std::thread::sleep(Duration::from_secs(1));
+    // And then one that is not.
+    let outsider =
+        pbx.invite(&crate::phone::Invite::new("line", EXTENSION).header("Replaces", &colleague.replaced()));
+    outsider.answered();
+    colleague.ended();
+    std::thread::sleep(Duration::from_secs(1));
+    outgoing.bye();
+    outsider.ended();
+
+    let calls = site.closed_calls(3);
+    let call = calls.iter().find(|call| call["direction"] == "inbound").expect("the call");
+    assert_eq!(call["linked_calls"].as_array().map(Vec::len), Some(2), "{call}");
+    assert_eq!(call["transfers"], 2);
+    assert_eq!(
+        parties(call),
+        [("caller", CITIZEN), ("callee", DISPATCH), ("callee", DISPATCH), ("callee", EXTENSION)]
+    );
+    for other in calls.iter().filter(|other| other["id"] != call["id"]) {
+        assert_eq!(other["linked_calls"], serde_json::json!([call["id"]]));
+        assert_eq!(other["outcome"], "answered");
+    }
+    assert_gate(&site, call, &[("open", "dispatch-line"), ("shut", "left-line")]);
+}
