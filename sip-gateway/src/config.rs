@@ -13,11 +13,13 @@ pub enum Transport {
     Udp,
     /// A stream.
     Tcp,
+    /// A stream under TLS.
+    Tls,
 }
 
 impl Transport {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
 
     /// Its name in URIs and configuration.
     #[must_use]
@@ -25,6 +27,20 @@ impl Transport {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+
+    /// Whether what is sent arrives or the failure is told, so that nothing is sent again (RFC 3261 §17).
+    pub(crate) const fn is_reliable(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+
+    /// The port where none is given (RFC 3261 §19.1.2).
+    pub(crate) const fn usual_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 5060,
+            Self::Tls => 5061,
         }
     }
 }
@@ -69,6 +85,9 @@ pub struct Peer {
     pub may_refer: bool,
     /// What is done with its 3xx.
     pub redirects: Redirects,
+    /// A name that the certificate of every stream from it must carry. Then nothing that comes without it,
+    /// a datagram least of all, is taken for this peer's.
+    pub certificate: Option<String>,
 }
 
 /// What is done with a peer's 3xx (RFC 3261 §21.3).

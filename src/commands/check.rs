@@ -2,13 +2,17 @@
 
 use std::fmt::Write;
 
-use consent::{Ask, Line, LineClass, Side};
+use consent::{Ask, Line, LineClass, Side, Wall};
 use serde::Serialize;
 use sip_gateway::locate::Host;
 use sip_gateway::{Peer, Transport};
 
 use super::{Configured, Failure, Outcome, print_json, print_text};
 use crate::config::Config;
+use crate::wall_now;
+
+/// Certificates are renewed in weeks, not in days, where a public authority or an office must be asked.
+const EXPIRY_WARNING_DAYS: i64 = 30;
 
 #[derive(Serialize)]
 struct Report {
@@ -35,11 +39,13 @@ struct PeerReport {
 
 pub(super) fn run(configured: &Configured) -> Result<Outcome, Failure> {
     let config = Config::load(&configured.config)?;
+    let mut remarks = config.remarks.clone();
+    remarks.extend(config.read_tls()?.and_then(|read| expiry(read.expires_s, wall_now())));
     let hidden = config.gateway.peers.iter().any(|peer| peer.side == Side::Public && !peer.parties_signalled);
     let report = Report {
         lines: config.rules.lines().iter().map(|line| describe(line, hidden)).collect(),
         peers: config.gateway.peers.iter().map(describe_peer).collect(),
-        remarks: config.remarks.clone(),
+        remarks,
     };
     if configured.json {
         print_json(&report)?;
@@ -47,6 +53,22 @@ pub(super) fn run(configured: &Configured) -> Result<Outcome, Failure> {
         print_text(&for_people(&config, &report));
     }
     Ok(Outcome::Done)
+}
+
+/// What there is to say of a certificate that ends soon.
+fn expiry(expires_s: u64, now: Wall) -> Option<String> {
+    let expires_s = i64::try_from(expires_s).unwrap_or(i64::MAX);
+    let left_days = (expires_s - now.0.div_euclid(1_000_000)).div_euclid(86_400);
+    let date = jiff::Timestamp::from_second(expires_s).map_or_else(|_| "?".to_owned(), |end| end.to_string());
+    match left_days {
+        ..0 => {
+            Some(format!("sip.tls.certificate: expired at {date}: peers refuse it; renew it and send SIGHUP"))
+        }
+        0..EXPIRY_WARNING_DAYS => Some(format!(
+            "sip.tls.certificate: expires at {date}, in {left_days} days; renew it and send SIGHUP"
+        )),
+        EXPIRY_WARNING_DAYS.. => None,
+    }
 }
 
 fn describe(line: &Line, hidden: bool) -> LineReport {
@@ -73,6 +95,7 @@ fn describe_peer(peer: &Peer) -> PeerReport {
     let by = place.transport.map_or("", |transport| match transport {
         Transport::Udp => " by udp",
         Transport::Tcp => " by tcp",
+        Transport::Tls => " by tls",
     });
     let found = match (&place.host, place.port) {
         (Host::Address(_), _) => match place.target() {
@@ -110,4 +133,21 @@ fn for_people(config: &Config, report: &Report) -> String {
         let _ = writeln!(text, "note: {remark}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_spoken_of_in_its_last_month() {
+        const DAY_S: u64 = 86_400;
+        let now = Wall(1_900_000_000_500_000);
+        let said = |left_s: i64| expiry(1_900_000_000_u64.saturating_add_signed(left_s), now);
+        assert_eq!(said(30 * DAY_S as i64), None);
+        assert_eq!(expiry(u64::MAX, now), None);
+        assert!(said(30 * DAY_S as i64 - 1).is_some_and(|text| text.contains("in 29 days")));
+        assert!(said(0).is_some_and(|text| text.contains("in 0 days")));
+        assert!(said(-1).is_some_and(|text| text.contains("expired at 2030-03-17T17:46:39Z")));
+    }
 }

@@ -11,13 +11,20 @@ use consent::{
 };
 use sip_gateway::{Limits, Listener, Transport};
 
-use super::{Config, KeySource, Storage, peers, raw};
+use super::{Config, ConfigError, KeySource, Storage, peers, raw, tls};
 
 /// What is wrong with a value.
 pub(super) struct Fault {
     pub(super) key: String,
     pub(super) problem: String,
     pub(super) mend: String,
+}
+
+impl Fault {
+    pub(super) fn of(self, file: &Path) -> ConfigError {
+        let Self { key, problem, mend } = self;
+        ConfigError::Value { file: file.to_owned(), key, problem, mend }
+    }
 }
 
 pub(super) fn fault<T>(
@@ -44,6 +51,7 @@ pub(super) fn judge(file: raw::File, path: &Path, folder: &Path) -> Result<Confi
     let mut remarks = Vec::new();
     unavailable(&file, &mut remarks)?;
     let gateway = gateway(&file, &mut remarks)?;
+    let tls = tls::judge(&file, &gateway, folder, &mut remarks)?;
     let rules = rules(&file, &mut remarks)?;
     let data_dir = folder.join(&file.node.data_dir);
     let storage = storage(&file.storage, folder, &data_dir, &mut remarks)?;
@@ -60,6 +68,7 @@ pub(super) fn judge(file: raw::File, path: &Path, folder: &Path) -> Result<Confi
         data_dir,
         drain: Duration::from_secs(file.node.drain_s),
         gateway,
+        tls,
         dns: peers::dns(&file.sip.dns)?,
         media_address,
         media_ports,
@@ -111,10 +120,6 @@ fn unavailable(file: &raw::File, remarks: &mut Vec<String>) -> Result<(), Fault>
         remarks
             .push("consent.preamble_memory_mb = 0: nobody is asked, so no consent line records".to_owned());
     }
-    if file.sip.tls.is_some() {
-        remarks
-            .push("[sip.tls]: there are no tls: listeners in this version; the table is not used".to_owned());
-    }
     if file.portal.is_some() {
         remarks.push("[portal]: there are no pages in this version; nothing listens there".to_owned());
     }
@@ -144,7 +149,8 @@ fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::C
     if file.peers.is_empty() {
         return fault("peers", "nobody may talk to the gateway", "add [[peers]] for the PBX and the carrier");
     }
-    let peers = peers::judge(&file.peers)?;
+    let asked = file.sip.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    let peers = peers::judge(&file.peers, asked)?;
     for side in [Side::District, Side::Public] {
         if !peers.iter().any(|peer| peer.side == side) {
             remarks.push(format!(
@@ -182,14 +188,14 @@ pub(super) const fn side_name(side: Side) -> &'static str {
 }
 
 fn listener(key: &str, text: &str) -> Result<Listener, Fault> {
-    let mend = "write it as \"udp:127.0.0.1:5060\" or \"tcp:[::1]:5060\"";
+    let mend = "write it as \"udp:127.0.0.1:5060\", \"tcp:[::1]:5060\" or \"tls:127.0.0.1:5061\"";
     let Some((scheme, rest)) = text.split_once(':') else {
         return fault(key, format!("\"{text}\" is not a listener"), mend);
     };
     let transport = match scheme {
         "udp" => Transport::Udp,
         "tcp" => Transport::Tcp,
-        "tls" => return fault(key, "this version cannot do TLS yet", "use udp: or tcp:"),
+        "tls" => Transport::Tls,
         _ => return fault(key, format!("unknown transport \"{scheme}\""), mend),
     };
     let address = address(key, rest)?;

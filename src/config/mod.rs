@@ -3,6 +3,7 @@
 mod judge;
 mod peers;
 mod raw;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use consent::RuleSet;
+
+pub use tls::{TlsFiles, TlsRead};
 
 /// A configuration that can be served.
 #[derive(Clone, Debug)]
@@ -24,6 +27,8 @@ pub struct Config {
     pub drain: Duration,
     /// What the SIP core is told.
     pub gateway: sip_gateway::Config,
+    /// Certificates and keys, if there is a `tls:` listener.
+    pub tls: Option<TlsFiles>,
     /// DNS servers for the peers' names; none: the system's.
     pub dns: Vec<SocketAddr>,
     /// Where media is bound and advertised.
@@ -140,12 +145,15 @@ impl Config {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        judge::judge(raw, file, &folder).map_err(|fault| ConfigError::Value {
-            file: file.to_owned(),
-            key: fault.key,
-            problem: fault.problem,
-            mend: fault.mend,
-        })
+        judge::judge(raw, file, &folder).map_err(|fault| fault.of(file))
+    }
+
+    /// Reads and checks certificates and keys as their files are now, if there is a `tls:` listener.
+    ///
+    /// # Errors
+    /// The first that cannot be used, with key, file and mend.
+    pub fn read_tls(&self) -> Result<Option<TlsRead>, ConfigError> {
+        self.tls.as_ref().map(TlsFiles::read).transpose().map_err(|fault| fault.of(&self.file))
     }
 
     /// What `key` names cannot be used.

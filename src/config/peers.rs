@@ -17,9 +17,9 @@ const PING_S: u32 = 30;
 const MAX_PING_S: u64 = 3_600;
 const DNS_PORT: u16 = 53;
 
-/// Judges all of them.
-pub(super) fn judge(raw: &[raw::Peer]) -> Result<Vec<Peer>, Fault> {
-    let peers = raw.iter().enumerate().map(|(index, raw)| peer(&format!("peers[{index}]"), raw));
+/// Judges all of them; `asked`: whoever comes by TLS is asked for a certificate.
+pub(super) fn judge(raw: &[raw::Peer], asked: bool) -> Result<Vec<Peer>, Fault> {
+    let peers = raw.iter().enumerate().map(|(index, raw)| peer(&format!("peers[{index}]"), raw, asked));
     let mut peers = peers.collect::<Result<Vec<_>, _>>()?;
     check(&peers)?;
     for (index, raw) in raw.iter().enumerate() {
@@ -49,7 +49,7 @@ fn ping(key: &str, seconds: Option<u64>, default: Option<u32>) -> Result<Option<
     }
 }
 
-fn peer(key: &str, raw: &raw::Peer) -> Result<Peer, Fault> {
+fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
     if raw.name.is_empty() || !raw.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     {
         return fault(format!("{key}.name"), "not a name", "use letters, digits, - and _");
@@ -106,6 +106,9 @@ fn peer(key: &str, raw: &raw::Peer) -> Result<Peer, Fault> {
             .map(|(index, text)| network(&format!("{key}.allow[{index}]"), text))
             .collect::<Result<_, _>>()?,
     };
+    check_secure(key, raw, place.transport)?;
+    // Where nobody is asked for a certificate, the name is for the streams that we open.
+    let certificate = raw.certificate_name.clone().filter(|_| asked);
     Ok(Peer {
         name: raw.name.clone(),
         side,
@@ -116,7 +119,21 @@ fn peer(key: &str, raw: &raw::Peer) -> Result<Peer, Fault> {
         parties_signalled,
         may_refer: raw.allow_refer.unwrap_or(side == Side::District),
         redirects,
+        certificate,
     })
+}
+
+/// What belongs to a peer by TLS only.
+fn check_secure(key: &str, raw: &raw::Peer, transport: Option<Transport>) -> Result<(), Fault> {
+    let keys = [("ca_file", raw.ca_file.is_some()), ("certificate_name", raw.certificate_name.is_some())];
+    match keys.iter().find(|(_, present)| *present && transport != Some(Transport::Tls)) {
+        Some((name, _)) => fault(
+            format!("{key}.{name}"),
+            "its uri is not by TLS",
+            "write the uri as \"sip:192.0.2.10:5061;transport=tls\", or remove the key",
+        ),
+        None => Ok(()),
+    }
 }
 
 const fn only(ip: IpAddr) -> (IpAddr, u8) {
@@ -125,14 +142,17 @@ const fn only(ip: IpAddr) -> (IpAddr, u8) {
 
 fn peer_uri(key: &str, uri: &str) -> Result<(String, Place), Fault> {
     let mend = "write it as \"sip:192.0.2.10:5060;transport=udp\" or \"sip:trunk.example.net\"";
-    let Some(rest) = uri.strip_prefix("sip:") else {
-        return fault(key, format!("\"{uri}\" is not a sip: URI"), mend);
+    let (rest, secure) = match (uri.strip_prefix("sip:"), uri.strip_prefix("sips:")) {
+        (Some(rest), _) => (rest, false),
+        (None, Some(rest)) => (rest, true),
+        (None, None) => return fault(key, format!("\"{uri}\" is not a sip: or sips: URI"), mend),
     };
     let (host, parameters) = rest.split_once(';').unwrap_or((rest, ""));
     let transport = match parameters {
-        "" => None,
-        "transport=udp" => Some(Transport::Udp),
-        "transport=tcp" => Some(Transport::Tcp),
+        "" => secure.then_some(Transport::Tls),
+        "transport=tls" => Some(Transport::Tls),
+        "transport=udp" if !secure => Some(Transport::Udp),
+        "transport=tcp" if !secure => Some(Transport::Tcp),
         other => return fault(key, format!("unsupported parameter or transport \"{other}\""), mend),
     };
     match host_and_port(host) {
@@ -224,8 +244,8 @@ fn network(key: &str, text: &str) -> Result<(IpAddr, u8), Fault> {
     }
 }
 
-/// Two peers whose networks overlap must be told apart by the source port of their URIs. Where a name leads is
-/// not known here; an answer that would make two peers one is nobody's (`sip-gateway/src/core/peers.rs`).
+/// Two peers whose networks overlap must be told apart by certificate, or by the source port of their URIs. Where
+/// a name leads is not known here; an answer that would make two peers one is nobody's (`sip-gateway/src/core/peers.rs`).
 fn check(peers: &[Peer]) -> Result<(), Fault> {
     for (index, peer) in peers.iter().enumerate() {
         for other in &peers[..index] {
@@ -238,11 +258,11 @@ fn check(peers: &[Peer]) -> Result<(), Fault> {
                 );
             }
             let overlap = peer.allow.iter().any(|a| other.allow.iter().any(|b| networks_overlap(*a, *b)));
-            if overlap && port(peer) == port(other) {
+            if overlap && peer.certificate == other.certificate && port(peer) == port(other) {
                 return fault(
                     format!("{key}.allow"),
                     format!("overlaps that of peer \"{}\", and their ports are the same", other.name),
-                    "give them distinct networks, or distinct ports in their uri",
+                    "give them distinct networks, distinct ports in their uri, or by mutual TLS distinct certificate_name",
                 );
             }
         }
@@ -253,7 +273,8 @@ fn check(peers: &[Peer]) -> Result<(), Fault> {
 /// The port at which a peer takes calls, as far as its URI tells.
 fn port(peer: &Peer) -> u16 {
     let target = peer.place.target().map(|target| target.address.port());
-    target.or(peer.place.port).unwrap_or(5060)
+    let usual = if peer.place.transport == Some(Transport::Tls) { 5061 } else { 5060 };
+    target.or(peer.place.port).unwrap_or(usual)
 }
 
 fn networks_overlap(a: (IpAddr, u8), b: (IpAddr, u8)) -> bool {

@@ -71,7 +71,7 @@ pub(super) struct Sip {
     pub(super) dns: Vec<String>,
     #[serde(default)]
     pub(super) routes: Routes,
-    pub(super) tls: Option<toml::Value>,
+    pub(super) tls: Option<Tls>,
 }
 
 /// Names of peers, the first to be tried first.
@@ -85,6 +85,14 @@ pub(super) struct Routes {
 
 const fn max_calls() -> usize {
     2000
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: String,
+    pub(super) private_key: String,
+    pub(super) client_ca: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,6 +137,8 @@ pub(super) struct Peer {
     pub(super) register: Option<bool>,
     pub(super) options_ping_s: Option<u64>,
     pub(super) srtp: Option<String>,
+    pub(super) ca_file: Option<String>,
+    pub(super) certificate_name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

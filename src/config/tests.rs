@@ -1,8 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use sip_gateway::locate::{Host, Place};
+use rcgen::{CertificateParams, KeyPair};
+use sip_gateway::locate::{Host, Place, Target};
 use sip_gateway::{PeerId, Transport};
 
 use super::{Config, ConfigError};
@@ -44,7 +47,19 @@ fn each_fault_names_file_key_and_mend() {
         ("timezone = \"America/New_York\"", "timezone = \"Mars/Olympus\"", "node.timezone"),
         ("retention = \"RT-CONSENT-REC\"", "", "lines[1].retention: missing"),
         ("database = \"sqlite:data/earmark.db\"", "database = \"postgres://db\"", "storage.database"),
-        ("udp:127.0.0.1:5060", "tls:127.0.0.1:5061", "sip.listen[0]"),
+        ("udp:127.0.0.1:5060", "sctp:127.0.0.1:5060", "sip.listen[0]: unknown transport"),
+        ("private_key = \"tls/key.pem\"", "key = \"tls/key.pem\"", "sip.tls.key"),
+        (
+            "sip:127.0.0.3:5060",
+            "sip:127.0.0.3;transport=tls",
+            "peers[1].uri: a peer by TLS, and no tls: listener",
+        ),
+        ("sip:127.0.0.3:5060", "sips:127.0.0.3;transport=udp", "peers[1].uri"),
+        (
+            "uri = \"sip:127.0.0.3:5060\"",
+            "uri = \"sip:127.0.0.3:5060\"\nca_file = \"ca.pem\"",
+            "peers[1].ca_file: its uri is not by TLS",
+        ),
         ("accept = \"1\"", "accept = \"2\"", "consent.decline: decline (\"2\") begins with accept"),
         ("withdraw = \"*80\"", "withdraw = \"*8e\"", "consent.withdraw: withdraw has 'e'"),
         ("attempts = 2", "attempts = 0", "consent.attempts: 0 attempts"),
@@ -140,4 +155,151 @@ fn routes_and_dns_servers_are_taken() {
     assert_eq!(config.gateway.routes.emergency, [PeerId(1)]);
     let servers = ["192.0.2.53:53", "[2001:db8::53]:5353"].map(|text| text.parse().unwrap());
     assert_eq!(config.dns, servers);
+}
+
+/// The example with a TLS listener, its certificates in a folder of the test's.
+struct Tls {
+    folder: tempfile::TempDir,
+}
+
+impl Tls {
+    fn new() -> Self {
+        let tls = Self { folder: tempfile::tempdir().unwrap() };
+        let (certificate, key) = issue();
+        tls.write("cert.pem", &certificate, 0o644);
+        tls.write("ca.pem", &certificate, 0o644);
+        tls.write("key.pem", &key, 0o600);
+        tls
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) {
+        let path = self.folder.path().join("tls").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn load(&self, change: impl FnOnce(String) -> String) -> Result<Config, ConfigError> {
+        let text = CONTRACT.replace("\"tcp:127.0.0.1:5060\"", "\"tls:127.0.0.1:5061\"");
+        Config::parse(&self.folder.path().join("earmark.toml"), &change(text))
+    }
+
+    fn refused(&self) -> String {
+        self.load(|text| text).unwrap().read_tls().unwrap_err().to_string()
+    }
+}
+
+fn issue() -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(["gw.example.org".to_owned()]).unwrap().self_signed(&key).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+#[test]
+fn certificates_are_read_and_their_end_is_known() {
+    let tls = Tls::new();
+    let read = tls.load(|text| text).unwrap().read_tls().unwrap().unwrap();
+    assert_eq!(read.expires_s, 67_090_118_400, "4096-01-01");
+    // Without a listener nothing is read, so nothing need be there.
+    let config = load(CONTRACT).unwrap();
+    assert!(config.read_tls().unwrap().is_none());
+    assert!(config.remarks.iter().any(|remark| remark.starts_with("[sip.tls]: there is no tls: listener")));
+}
+
+#[test]
+fn each_file_that_cannot_be_used_is_named_with_its_mend() {
+    let (other_certificate, other_key) = issue();
+    let cases = [
+        ("key.pem", other_key.as_str(), 0o600, "sip.tls.private_key", "does not belong to the certificate"),
+        ("key.pem", &other_key, 0o640, "sip.tls.private_key", "chmod 600"),
+        ("key.pem", "", 0o600, "sip.tls.private_key", "no private key in PEM form"),
+        ("cert.pem", &other_key, 0o644, "sip.tls.certificate", "no readable certificate"),
+        ("ca.pem", "not PEM", 0o644, "sip.tls.client_ca", "no readable certificate"),
+        ("cert.pem", &other_certificate, 0o644, "sip.tls.private_key", "does not belong"),
+    ];
+    for (name, text, mode, key, problem) in cases {
+        let tls = Tls::new();
+        tls.write(name, text, mode);
+        let message = tls.refused();
+        assert!(message.contains(&format!("earmark.toml: {key}: ")), "{message}");
+        assert!(message.contains(problem) && message.contains("; "), "{message}");
+        assert!(message.contains(name) || key == "sip.tls.private_key", "{message}");
+        let secret: String = other_key.lines().nth(1).unwrap().chars().take(16).collect();
+        assert!(!message.contains(&secret), "no key in {message}");
+    }
+    let tls = Tls::new();
+    fs::remove_file(tls.folder.path().join("tls/cert.pem")).unwrap();
+    assert!(tls.refused().contains("tls/cert.pem cannot be read"));
+}
+
+#[test]
+fn a_tls_listener_needs_its_table() {
+    let without = |text: String| {
+        let (start, end) = (text.find("[sip.tls]").unwrap(), text.find("[media]").unwrap());
+        format!("{}{}", &text[..start], &text[end..])
+    };
+    let message = Tls::new().load(without).unwrap_err().to_string();
+    assert!(message.contains("sip.tls: missing"), "{message}");
+}
+
+fn at(address: &str) -> Target {
+    Target { transport: Transport::Tls, address: address.parse().unwrap() }
+}
+
+#[test]
+fn peers_by_tls_have_their_port_their_name_and_their_authorities() {
+    let carrier =
+        |lines: &'static str| move |text: String| text.replace("uri = \"sip:127.0.0.3:5060\"", lines);
+    let tls = Tls::new();
+    let by_uri =
+        tls.load(carrier("uri = \"sip:127.0.0.3;transport=tls\"\nca_file = \"tls/ca.pem\"")).unwrap();
+    let peer = &by_uri.gateway.peers[1];
+    assert_eq!(peer.place.target(), Some(at("127.0.0.3:5061")));
+    assert_eq!(peer.certificate, None, "an address tells it as before");
+    by_uri.read_tls().unwrap().unwrap();
+    let named = "uri = \"sips:127.0.0.3:5070\"\ncertificate_name = \"sbc.example.net\"";
+    let named = tls.load(carrier(named)).unwrap();
+    let peer = &named.gateway.peers[1];
+    assert_eq!(peer.place.target(), Some(at("127.0.0.3:5070")));
+    assert_eq!(peer.certificate.as_deref(), Some("sbc.example.net"));
+    // Nobody is asked for a certificate where there is no CA for it.
+    let no_ca = |text: String| {
+        carrier("uri = \"sips:127.0.0.3\"\ncertificate_name = \"sbc.example.net\"")(text)
+            .replace("client_ca = \"tls/ca.pem\"", "")
+    };
+    assert_eq!(tls.load(no_ca).unwrap().gateway.peers[1].certificate, None);
+    let no_file = tls.load(carrier("uri = \"sips:127.0.0.3\"\nca_file = \"tls/gone.pem\"")).unwrap();
+    let message = no_file.read_tls().unwrap_err().to_string();
+    assert!(message.contains("peers[1].ca_file: ") && message.contains("tls/gone.pem"), "{message}");
+}
+
+#[test]
+fn peers_at_one_address_are_told_apart_by_certificate() {
+    let peers = |pbx: &str, carrier: &str| {
+        let line = |name: &str| match name {
+            "" => String::new(),
+            name => format!("\ncertificate_name = \"{name}\""),
+        };
+        let (pbx, carrier) = (line(pbx), line(carrier));
+        Tls::new().load(move |text| {
+            text.replace(
+                "uri = \"sip:127.0.0.2:5060;transport=udp\"",
+                &format!("uri = \"sip:127.0.0.2:5061;transport=tls\"{pbx}"),
+            )
+            .replace(
+                "uri = \"sip:127.0.0.3:5060\"",
+                &format!("uri = \"sip:127.0.0.2:5061;transport=tls\"{carrier}"),
+            )
+        })
+    };
+    assert!(peers("pbx.example.org", "sbc.example.net").is_ok());
+    assert!(peers("pbx.example.org", "").is_ok());
+    for same in ["", "pbx.example.org"] {
+        let message = peers(same, same).unwrap_err().to_string();
+        assert!(
+            message.contains("peers[1].allow: overlaps") && message.contains("certificate_name"),
+            "{message}"
+        );
+    }
 }

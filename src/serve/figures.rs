@@ -214,7 +214,8 @@ fn messages(out: &mut Figures<'_>, counters: &sip_gateway::Counters) -> fmt::Res
     out.counter("sip_malformed_refused", help, refused_malformed)?;
     let shed = [("requests", shed_transactions), ("calls", shed_calls)];
     out.counters("sip_shed", "Requests refused or dropped for want of room", "room", &shed)?;
-    let help = "Streams that the gateway closed: too many, no peer's, unreadable, or idle within a message";
+    let help =
+        "Streams that the gateway closed: too many, no peer's, unreadable, idle within a message, or mute";
     out.counter("sip_streams_closed", help, closed_streams)?;
     let absorbed = [("request", absorbed_requests), ("response", absorbed_responses)];
     out.counters("sip_repeats_absorbed", "Repetitions that went no further", "kind", &absorbed)?;
@@ -240,6 +241,7 @@ fn transports(out: &mut Figures<'_>, counters: &ShellCounters) -> fmt::Result {
         streams_refused,
         streams_connected,
         connects_failed,
+        handshakes_failed,
         streams_overflowed,
         streams_idle,
         stream_messages_out,
@@ -254,6 +256,8 @@ fn transports(out: &mut Figures<'_>, counters: &ShellCounters) -> fmt::Result {
     out.counters("sip_streams_opened", "Streams accepted, and streams asked for", "by", &opened)?;
     out.counter("sip_streams_refused", "Streams closed at once because too many were open", streams_refused)?;
     out.counter("sip_connects_failed", "Streams asked for that failed or took too long", connects_failed)?;
+    let help = "Streams from peers that did not come to be secure";
+    out.counter("sip_tls_handshakes_failed", help, handshakes_failed)?;
     let given_up = [("unread", streams_overflowed), ("idle", streams_idle)];
     let help = "Streams given up because their peer did not read, or nothing went either way";
     out.counters("sip_streams_given_up", help, "reason", &given_up)?;

@@ -126,6 +126,7 @@ mod tests {
             parties_signalled: false,
             may_refer: false,
             redirects: sip_gateway::Redirects::Refuse,
+            certificate: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! `earmark serve`: opens what the configuration names, in an order in which nothing can be lost, and
 //! runs until SIGTERM.
 
+mod certificates;
 mod clock;
 mod figures;
 mod found;
@@ -30,6 +31,7 @@ use tracing_subscriber::EnvFilter;
 use crate::commands::Failure;
 use crate::config::{Config, KeySource};
 use crate::hub::{self, Hub};
+use certificates::Certificates;
 use clock::Clock;
 use figures::{SignallingHealth, Sources};
 use found::Found;
@@ -65,6 +67,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     for remark in &config.remarks {
         tracing::info!("configuration: {remark}");
     }
+    let tls = config.read_tls()?;
     let spools: Vec<PathBuf> = [Some(config.data_dir.join("spool")), config.storage.second_spool.clone()]
         .into_iter()
         .flatten()
@@ -125,7 +128,10 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let ops_address = ops::start(config.ops, Arc::clone(&ops))
         .await
         .map_err(|source| Failure::Io { what: format!("ops.listen {}", config.ops), source })?;
-    let terminated = terminated().map_err(|source| Failure::Io { what: "signals".to_owned(), source })?;
+    let certificates = Certificates::new(&config, sockets.tls(), Arc::clone(&ops));
+    certificates.put(tls);
+    let terminated =
+        terminated(certificates).map_err(|source| Failure::Io { what: "signals".to_owned(), source })?;
     let parts = Parts {
         clock,
         core,
@@ -247,8 +253,9 @@ fn bind(config: &Config) -> Result<Bound, Failure> {
         .map_err(|source| Failure::Io { what: "sip.listen cannot be bound".to_owned(), source })
 }
 
-/// Resolves at SIGTERM or SIGINT. SIGHUP is noted: rules are changed by a restart in this version.
-fn terminated() -> io::Result<impl Future<Output = ()>> {
+/// Resolves at SIGTERM or SIGINT. SIGHUP reads the certificates again; all else is changed by a restart in
+/// this version.
+fn terminated(certificates: Certificates) -> io::Result<impl Future<Output = ()>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup: Signal = signal(SignalKind::hangup())?;
@@ -258,7 +265,10 @@ fn terminated() -> io::Result<impl Future<Output = ()>> {
                 _ = term.recv() => return,
                 _ = interrupt.recv() => return,
                 _ = hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version reads its configuration at start only; restart to apply a change");
+                    tracing::warn!("SIGHUP: certificates are read again; restart to apply any other change");
+                    let certificates = certificates.clone();
+                    // Not waited for: whoever waits for the end of the service has calls to attend to.
+                    drop(tokio::task::spawn_blocking(move || certificates.reload()));
                 }
             }
         }

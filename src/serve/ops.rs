@@ -37,7 +37,12 @@ pub(super) struct Ops {
     /// By [`PeerId`].
     peers: Vec<PeerLabels>,
     pub(super) media_refused: Counter,
+    certificate_expiry: Family<NoLabels, Gauge>,
 }
+
+/// A figure that is there or not, and has no parts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoLabels {}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
@@ -89,6 +94,7 @@ impl Ops {
             peer_up: Family::default(),
             peers: peers.into_iter().map(|peer| PeerLabels { peer }).collect(),
             media_refused: Counter::default(),
+            certificate_expiry: Family::default(),
         };
         let registry = &mut ops.registry;
         registry.register("calls", "Calls ended, by direction and outcome", ops.calls.clone());
@@ -106,8 +112,18 @@ impl Ops {
             ops.peer_up.clone(),
         );
         registry.register("rtp_refused", "Media packets refused in ended calls", ops.media_refused.clone());
+        registry.register(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate of the tls: listeners, or one of its chain, expires, in Unix time",
+            ops.certificate_expiry.clone(),
+        );
         registry.register_collector(Box::new(ops.sources.clone()));
         ops
+    }
+
+    /// Another certificate is in force. Without one there is no figure, so that no alarm goes off.
+    pub(super) fn certificate_expires(&self, expires_s: u64) {
+        self.certificate_expiry.get_or_create(&NoLabels {}).set(i64::try_from(expires_s).unwrap_or(i64::MAX));
     }
 
     /// How many recordings the store has refused so far.
@@ -238,6 +254,7 @@ mod tests {
         ops.peer_is_up(PeerId(0), true);
         ops.count_call(Some(Direction::Inbound), Outcome::Answered);
         ops.count_decision(GateState::Shut, Reason::NeverLine);
+        ops.certificate_expires(1);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &ops.registry).unwrap();
         let is_part = |c: char| c.is_ascii_lowercase() || c == '_';

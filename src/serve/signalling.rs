@@ -255,7 +255,8 @@ impl Signalling {
                 }
             }
             Sip::Stream { stream, bytes } => self.sockets.send_stream(stream, bytes),
-            Sip::Connect { stream, listener, to } => self.sockets.connect(stream, listener, to),
+            Sip::Connect { stream, listener, to, peer } => self.sockets.connect(stream, listener, peer, to),
+            Sip::Secure { stream } => self.sockets.secure(stream),
             Sip::CloseStream { stream } => self.sockets.close_stream(stream),
             Sip::Resolve { peer, question } => self.resolver.resolve(peer, question),
             Sip::Found { peer, plan } => self.found.put(peer, plan),

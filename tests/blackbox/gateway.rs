@@ -335,11 +335,20 @@ impl Gateway<'_> {
         killed
     }
 
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([name, &pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
     /// SIGTERM, and its exit code.
     pub(crate) fn terminate(mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
-        assert!(sent.success());
+        self.signal("-TERM");
         eventually("an end after SIGTERM", Duration::from_secs(45), || self.child.try_wait().ok().flatten())
             .code()
     }

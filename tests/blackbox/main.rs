@@ -26,4 +26,6 @@ mod operations;
 mod phone;
 mod sound;
 mod stock_clients;
+mod tls;
 mod transfer;
+mod wire;

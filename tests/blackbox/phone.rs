@@ -2,7 +2,7 @@
 //! script: ACKs, re-INVITEs, UPDATE, OPTIONS, INFO, BYE, CANCEL and retransmissions.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::media::{Media, Threads};
 use crate::message::{Message, describe};
+use crate::wire::{Authority, Issued, Wire};
 
 /// How long anything in a call may take before the test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,7 +40,7 @@ pub(crate) struct Invite {
 }
 
 struct Shared {
-    socket: UdpSocket,
+    wire: Wire,
     address: SocketAddr,
     gateway: SocketAddr,
     state: Mutex<State>,
@@ -98,10 +99,17 @@ impl Invite {
 impl Phone {
     /// Binds `address`; everything goes to `gateway`.
     pub(crate) fn new(address: SocketAddr, gateway: SocketAddr) -> Self {
-        let socket = UdpSocket::bind(address).expect("a free address");
-        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a read timeout");
+        Self::on(Wire::datagrams(address), address, gateway)
+    }
+
+    /// The same by TLS, with a certificate of `ca`, which must have signed the gateway's too.
+    pub(crate) fn by_tls(address: SocketAddr, gateway: SocketAddr, ca: &Authority, own: &Issued) -> Self {
+        Self::on(Wire::streams(address, gateway, ca, own), address, gateway)
+    }
+
+    fn on(wire: Wire, address: SocketAddr, gateway: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
-            socket,
+            wire,
             address,
             gateway,
             state: Mutex::default(),
@@ -143,7 +151,12 @@ impl Phone {
 
     /// Sends a datagram as it is.
     pub(crate) fn send_raw(&self, datagram: &[u8]) {
-        self.shared.socket.send_to(datagram, self.shared.gateway).expect("a datagram leaves");
+        self.shared.wire.send(datagram, self.shared.gateway);
+    }
+
+    /// Streams that the gateway has opened to it.
+    pub(crate) fn accepted_streams(&self) -> usize {
+        self.shared.wire.accepted()
     }
 
     /// Sends OPTIONS and returns the status of its answer.
@@ -191,7 +204,7 @@ impl Call {
         let mut state = self.shared.state();
         let branch = state.branch();
         let dialog = &state.dialogs[&self.id];
-        dialog.request(method, dialog.cseq + 1, &branch, self.shared.address)
+        dialog.request(method, dialog.cseq + 1, &self.shared.via(&branch))
     }
 
     /// Callee: 180.
@@ -311,7 +324,7 @@ impl Call {
             let branch = state.branch();
             let dialog = state.dialogs.get_mut(&self.id).expect("a dialog");
             dialog.cseq += 1;
-            let mut message = dialog.request(method, dialog.cseq, &branch, self.shared.address);
+            let mut message = dialog.request(method, dialog.cseq, &self.shared.via(&branch));
             if let Some((name, value)) = field {
                 message = message.with(name, value);
             }
@@ -356,9 +369,9 @@ impl Call {
 }
 
 impl Dialog {
-    fn request(&self, method: &str, cseq: u32, branch: &str, address: SocketAddr) -> Message {
+    fn request(&self, method: &str, cseq: u32, via: &str) -> Message {
         Message { start: format!("{method} {} SIP/2.0", self.target), ..Message::default() }
-            .with("Via", format!("SIP/2.0/UDP {address};branch={branch};rport"))
+            .with("Via", via)
             .with("From", self.local.clone())
             .with("To", self.remote.clone())
             .with("Call-ID", self.invite.call_id())
@@ -400,7 +413,15 @@ impl Shared {
     }
 
     fn send(&self, message: &Message) {
-        self.socket.send_to(&message.to_bytes(), self.gateway).expect("a datagram leaves");
+        self.wire.send(&message.to_bytes(), self.gateway);
+    }
+
+    fn via(&self, branch: &str) -> String {
+        format!("SIP/2.0/{} {};branch={branch};rport", self.wire.name(), self.address)
+    }
+
+    fn contact(&self, user: &str) -> String {
+        format!("<sip:{user}@{}{}>", self.address, self.wire.parameter())
     }
 
     /// A new dialog with its INVITE, not yet sent.
@@ -411,9 +432,9 @@ impl Shared {
         let (content_type, body) = (invite.body)(&describe(media.address(), 1, "sendrecv"));
         let target = format!("sip:{}@{}", invite.to, self.gateway);
         let local = format!("<sip:{}@{}>;tag=t{}", invite.from, self.address, state.serial);
-        let contact = format!("<sip:{}@{}>", invite.from, self.address);
+        let contact = self.contact(&invite.from);
         let mut message = Message { start: format!("INVITE {target} SIP/2.0"), body, ..Message::default() }
-            .with("Via", format!("SIP/2.0/UDP {};branch={branch};rport", self.address))
+            .with("Via", self.via(&branch))
             .with("From", local.clone())
             .with("To", format!("<{target}>"))
             .with("Call-ID", id.clone())
@@ -468,12 +489,10 @@ impl Shared {
     }
 
     fn listen(&self) {
-        let mut buffer = vec![0_u8; 65_536];
         while !self.closing.load(Ordering::Relaxed) {
-            let Ok((length, from)) = self.socket.recv_from(&mut buffer) else { continue };
-            assert_eq!(from, self.gateway, "only the gateway talks to us");
-            let Some(message) = Message::parse(&buffer[..length]) else {
-                panic!("not SIP: {}", String::from_utf8_lossy(&buffer[..length]));
+            let Some(received) = self.wire.receive(self.gateway) else { continue };
+            let Some(message) = Message::parse(&received) else {
+                panic!("not SIP: {}", String::from_utf8_lossy(&received));
             };
             let mut state = self.state();
             if message.status().is_some() {
@@ -498,12 +517,12 @@ impl Shared {
             if (200..300).contains(&status) {
                 dialog.remote = message.header("To").unwrap_or_default().to_owned();
                 dialog.target = message.contact().expect("a Contact in a 2xx");
-                self.send(&dialog.request("ACK", number, &branch, self.address));
+                self.send(&dialog.request("ACK", number, &self.via(&branch)));
             } else if status >= 300 {
                 // RFC 3261 §17.1.1.3: the ACK belongs to the INVITE's own transaction.
                 let via = message.header("Via").unwrap_or_default();
                 let own = via.split("branch=").nth(1).and_then(|rest| rest.split(';').next());
-                let mut ack = dialog.request("ACK", number, own.unwrap_or_default(), self.address);
+                let mut ack = dialog.request("ACK", number, &self.via(own.unwrap_or_default()));
                 ack.start = dialog.invite.start.replace("INVITE", "ACK");
                 ack.headers.retain(|(name, _)| name != "To");
                 self.send(&ack.with("To", message.header("To").unwrap_or_default()));
@@ -563,7 +582,7 @@ impl Shared {
         state.serial += 1;
         let dialog = Dialog {
             outgoing: false,
-            contact: format!("<sip:phone@{}>", self.address),
+            contact: self.contact("phone"),
             local: format!("{};tag=t{}", invite.header("To").unwrap_or_default(), state.serial),
             remote: invite.header("From").unwrap_or_default().to_owned(),
             target: invite.contact().expect("a Contact in an INVITE"),

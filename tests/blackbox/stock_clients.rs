@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::gateway::{Site, eventually};
 use crate::sound::{self, LADDER_A_HZ, LADDER_B_HZ};
+use crate::wire::{Authority, Issued};
 
 /// A program that ends with the test.
 struct Running(Child);
@@ -136,7 +137,7 @@ fn two_baresips_hear_each_other() {
 }
 
 /// Debian's baresip without a sound card, speaking a ladder and writing down what it hears.
-struct Baresip<'a> {
+pub(crate) struct Baresip<'a> {
     site: &'a Site,
     name: &'static str,
     control: SocketAddr,
@@ -145,15 +146,45 @@ struct Baresip<'a> {
 
 impl<'a> Baresip<'a> {
     fn start(site: &'a Site, name: &'static str, address: SocketAddr, base_hz: f64) -> Self {
+        Self::start_with(site, name, address, base_hz, "", "")
+    }
+
+    /// By TLS, at the port after that of `address`, with a certificate of a CA that it also believes.
+    pub(crate) fn start_by_tls(
+        site: &'a Site,
+        name: &'static str,
+        address: SocketAddr,
+        base_hz: f64,
+        ca: &Authority,
+        own: &Issued,
+    ) -> Self {
+        let write = |kind: &str, text: &str| {
+            let path = site.folder().join(format!("{name}-{kind}.pem"));
+            std::fs::write(&path, text).expect("a file");
+            path.display().to_string()
+        };
+        let (own, ca) = (write("own", &format!("{}{}", own.certificate, own.key)), write("ca", &ca.pem));
+        let more = format!("sip_certificate {own}\nsip_cafile {ca}\n");
+        Self::start_with(site, name, address, base_hz, &more, ";transport=tls")
+    }
+
+    fn start_with(
+        site: &'a Site,
+        name: &'static str,
+        address: SocketAddr,
+        base_hz: f64,
+        more: &str,
+        transport: &str,
+    ) -> Self {
         let folder = site.folder().join(name);
         std::fs::create_dir_all(folder.join("heard")).expect("a folder");
         sound::write_wav(&folder.join("voice.wav"), &sound::ladder(base_hz, 30.0));
         let control = SocketAddr::new(address.ip(), 4_444);
         let write = |file: &str, text: String| std::fs::write(folder.join(file), text).expect("a file");
-        write("config", baresip_config(&folder, address, control));
+        write("config", baresip_config(&folder, address, control) + more);
         write("contacts", String::new());
-        let account = format!("<sip:{name}@{address}>;regint=0;answermode=auto;audio_codecs=PCMU/8000/1\n");
-        write("accounts", account);
+        let account = format!("<sip:{name}@{address}{transport}>");
+        write("accounts", format!("{account};regint=0;answermode=auto;audio_codecs=PCMU/8000/1\n"));
         let log = std::fs::File::create(folder.join("log")).expect("a log");
         let process = Command::new("baresip")
             .arg("-f")
@@ -169,7 +200,7 @@ impl<'a> Baresip<'a> {
     }
 
     /// A command over baresip's `ctrl_tcp`: a netstring with JSON.
-    fn command(&self, command: &str, parameters: &str) {
+    pub(crate) fn command(&self, command: &str, parameters: &str) {
         let json =
             serde_json::json!({ "command": command, "params": parameters, "token": "test" }).to_string();
         let mut stream = TcpStream::connect(self.control).expect("baresip's control port");
@@ -179,7 +210,7 @@ impl<'a> Baresip<'a> {
     }
 
     /// The ladder in what it decoded.
-    fn heard(&self, base_hz: f64) -> sound::LadderFound {
+    pub(crate) fn heard(&self, base_hz: f64) -> sound::LadderFound {
         let folder = self.site.folder().join(self.name).join("heard");
         let decoded = |path: &std::path::PathBuf| path.to_string_lossy().ends_with("-dec.wav");
         let path = eventually("a dump of what was heard", Duration::from_secs(5), || {

@@ -34,9 +34,7 @@ impl Call {
     ) {
         let Some(attempt) = self.attempts.get_mut(index) else { return };
         attempt.heard = true;
-        if origin.stream.is_some() {
-            attempt.path.stream = origin.stream;
-        }
+        attempt.path.follow(origin);
         env.judge(Way::of(&attempt.path), sign_of(&response));
         if self.is_target(index) {
             return self.on_target_response(env, index, response);
@@ -214,11 +212,9 @@ impl Call {
         client: crate::transaction::TxId,
         fork: usize,
         mut path: crate::core::Path,
-        mut ack: Request,
+        ack: Request,
     ) {
-        env.stamp_via(&path, &mut ack);
-        let bytes = ack.to_bytes();
-        env.transport.send(&mut path, bytes.clone());
+        let bytes = env.acknowledge(&mut path, ack);
         if self.acked.len() >= MAX_ACKED {
             self.acked.pop_front();
         }
@@ -399,7 +395,7 @@ impl Call {
         if let Some(reason) = &attempt.reason {
             cancel.headers.push(name::REASON, reason.clone());
         }
-        env.request_with_branch(attempt.path, &cancel, attempt.branch.clone(), Owner::Nobody);
+        env.cancel(attempt.client, attempt.path, cancel, attempt.branch.clone());
         self.linger(env);
     }
 
@@ -464,12 +460,9 @@ impl Call {
     }
 }
 
-/// The CANCEL of a request of ours (§9.1), with its Via.
+/// The CANCEL of a request of ours (§9.1), without its Via.
 pub(super) fn cancel_of(sent: &Request) -> Request {
     let mut cancel = Request::new(Method::CANCEL, sent.uri.clone());
-    if let Some(via) = sent.headers.first(name::VIA) {
-        cancel.headers.push(name::VIA, via);
-    }
     cancel.headers.push(name::MAX_FORWARDS, "70");
     for field in [name::ROUTE, name::FROM, name::TO, name::CALL_ID] {
         cancel.headers.copy(&sent.headers, field);

@@ -27,7 +27,7 @@ use super::digits::digit_of;
 use super::forward::{self, ALLOW, PASSED_OPTIONS, map_failure, passes_option};
 use super::offering::hops_left;
 use super::transfer::is_answered_option;
-use super::{Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role};
+use super::{Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, sips};
 use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::sequence_of;
 use crate::transaction::{Report, T1_MS, TxId};
@@ -47,9 +47,7 @@ impl Call {
         request: Request,
     ) {
         let Some(dialog) = self.dialog(place.fork, place.leg) else { return };
-        if origin.stream.is_some() {
-            dialog.path.stream = origin.stream;
-        }
+        dialog.path.follow(origin);
         if !dialog.accepts_sequence(&request.headers) {
             return self.answer(env, server, &request, Response::new(500));
         }
@@ -168,7 +166,7 @@ impl Call {
         if matches!(request.method, Method::INVITE | Method::UPDATE)
             || request.headers.contains(name::CONTACT)
         {
-            sent.headers.push(name::CONTACT, env.contact(&path));
+            sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
         }
         forward::copy_end_to_end(&request.headers, &mut sent.headers, emergency);
         map_rack(&mut sent, invite_sequence);
@@ -239,8 +237,8 @@ impl Call {
         let Some(relay) = self.relays.get_mut(index) else { return };
         let first = !std::mem::replace(&mut relay.heard, true);
         if first && relay.unwanted {
-            let (cancel, path, branch) = (cancel_of(&relay.sent), relay.path, relay.branch.clone());
-            env.request_with_branch(path, &cancel, branch, Owner::Nobody);
+            let (client, path, branch) = (relay.client, relay.path, relay.branch.clone());
+            env.cancel(client, path, cancel_of(&relay.sent), branch);
         }
         let Some(relay) = self.relays.get(index) else { return };
         if response.status > 100 && relay.request.method == Method::INVITE {
@@ -343,7 +341,7 @@ impl Call {
         if let Some(reason) = reason {
             cancel.headers.push(name::REASON, reason);
         }
-        env.request_with_branch(relay.path, &cancel, relay.branch.clone(), Owner::Nobody);
+        env.cancel(relay.client, relay.path, cancel, relay.branch.clone());
     }
 
     /// Every request that still waits gets its answer when the call ends (§15.1.2).
@@ -360,8 +358,7 @@ impl Call {
     /// A re-INVITE of ours that the call did not outlive: its transaction waits for no failure any more.
     fn abandon_invite(&mut self, env: &mut Environment, relay: &Relay) {
         if relay.heard {
-            let cancel = cancel_of(&relay.sent);
-            env.request_with_branch(relay.path, &cancel, relay.branch.clone(), Owner::Nobody);
+            env.cancel(relay.client, relay.path, cancel_of(&relay.sent), relay.branch.clone());
         }
         self.orphans.push(relay.client);
     }

@@ -34,6 +34,7 @@ mod inside;
 mod offering;
 mod redirect;
 mod session;
+mod sips;
 mod transfer;
 
 pub(crate) use forward::{ALLOW, PASSED_OPTIONS, passes_option};
@@ -435,7 +436,7 @@ impl Call {
         let method = request.method.as_str();
         if matches!(method, "INVITE" | "UPDATE") && response.status < 300 {
             reply.headers.copy(&request.headers, name::RECORD_ROUTE);
-            reply.headers.push(name::CONTACT, env.contact(path));
+            reply.headers.push(name::CONTACT, env.contact(path, sips::is_asked_by(request)));
         }
         forward::copy_end_to_end(&response.headers, &mut reply.headers, self.is_emergency());
         if (300..400).contains(&response.status) {

@@ -8,12 +8,12 @@ use super::identity::{FarEnd, diverted_from, identity, user_of};
 use super::session::{self, Session};
 use super::{
     Attempt, Call, CallTimer, DECISION_MS, EMERGENCY_DECISION_MS, EMERGENCY_SILENCE_MS, Owner, Phase,
-    RelayAddresses, Role, SILENCE_MS, forward,
+    RelayAddresses, Role, SILENCE_MS, forward, sips,
 };
 use crate::core::{Environment, Origin, Path};
 use crate::transaction::{Class, TxId};
 use crate::wire::{Method, NameAddr, Request, Response, SipUri, Uri, max_forwards, name};
-use crate::{EndedBy, Event, Offer, PeerId, Route};
+use crate::{EndedBy, Event, Offer, PeerId, Route, Transport};
 
 /// RFC 3261 §8.1.1.6.
 const MAX_FORWARDS: u8 = 70;
@@ -183,14 +183,27 @@ impl Call {
 
     /// Sends the INVITE on the best way that is left; without any the call fails.
     pub(super) fn try_next_way(&mut self, env: &mut Environment) {
-        while let Some(way) = env.take_best(&mut self.ways_left) {
-            let Some(path) = env.path_to(way) else { continue };
-            return self.call_peer(env, way.peer, path);
+        let called = self.diversions.current.as_ref().map_or(&self.invite.uri, |target| &target.uri);
+        let secure = !self.is_emergency() && sips::is_sips(called);
+        if let Some((peer, path)) = self.next_path(env, secure) {
+            return self.call_peer(env, peer, path);
         }
-        let failure = self.last_failure.take().unwrap_or_else(|| Response::new(503));
+        let nowhere = || if secure { sips::refusal() } else { Response::new(503) };
+        let failure = self.last_failure.take().unwrap_or_else(nowhere);
         if !self.try_next_diversion(env, &failure) {
             self.fail(env, EndedBy::Callee, &failure);
         }
+    }
+
+    /// The best way that is left: for a `sips:` only by TLS.
+    pub(super) fn next_path(&mut self, env: &mut Environment, secure: bool) -> Option<(PeerId, Path)> {
+        while let Some(way) = env.take_best(&mut self.ways_left) {
+            let path = env.path_to(way).filter(|path| !secure || path.transport == Transport::Tls);
+            if let Some(path) = path {
+                return Some((way.peer, path));
+            }
+        }
+        None
     }
 
     fn call_peer(&mut self, env: &mut Environment, peer: PeerId, path: Path) {
@@ -232,21 +245,24 @@ impl Call {
     fn invite_for(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Request {
         let host = env.config.peers.get(peer.0).map_or_else(String::new, |peer| peer.host.clone());
         let user = self.dialled_user(env);
+        let secure = path.transport == Transport::Tls;
+        let theirs = Place { host: &host, secure };
         let diverted = self.diversions.current.as_ref().map(|target| target.uri.clone());
-        let uri = uri_at(diverted.as_deref().unwrap_or(&self.invite.uri), &host, user.as_deref());
+        let uri = uri_at(diverted.as_deref().unwrap_or(&self.invite.uri), theirs, user.as_deref());
         let own_host = env.host(path.listener);
+        let ours = Place { host: &own_host, secure };
         let mut invite = Request::new(Method::INVITE, uri);
         let headers = &mut invite.headers;
         headers.push(name::MAX_FORWARDS, hops_left(&self.invite).to_string());
         let from = self.invite.headers.first(name::FROM).unwrap_or_default();
-        headers.push(name::FROM, address_at(from, &own_host, None, Some(&env.generator.tag())));
+        headers.push(name::FROM, address_at(from, ours, None, Some(&env.generator.tag())));
         let to = self.invite.headers.first(name::TO).unwrap_or_default();
         let to_user =
             user.as_deref().filter(|_| self.is_emergency() || user_of(to) == request_user(&self.invite.uri));
-        headers.push(name::TO, address_at(to, &host, to_user, None));
+        headers.push(name::TO, address_at(to, theirs, to_user, None));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
-        headers.push(name::CONTACT, env.contact(path));
+        headers.push(name::CONTACT, env.contact(path, sips::is_sips(&invite.uri)));
         if diverted.is_some() {
             // RFC 5806 §5.1: the newest comes first.
             let dialled = request_user(&self.invite.uri);
@@ -308,14 +324,24 @@ pub(super) fn request_user(uri: &str) -> String {
     }
 }
 
+/// Where an address is moved to.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) host: &'a str,
+    /// Whether a `sips:` may stay one there.
+    pub(super) secure: bool,
+}
+
 /// The same user and parameters at another host; another user where one is given. A `tel:` becomes the
 /// `sip:` of RFC 3261 §19.1.6.
-pub(super) fn uri_at(uri: &str, host: &str, user: Option<&str>) -> String {
-    let at = |user: &str, params: &str| format!("sip:{user}@{host}{params}");
+pub(super) fn uri_at(uri: &str, place: Place<'_>, user: Option<&str>) -> String {
+    let scheme = if place.secure && sips::is_sips(uri) { "sips" } else { "sip" };
+    let host = place.host;
+    let at = |user: &str, params: &str| format!("{scheme}:{user}@{host}{params}");
     match (Uri::parse(uri), user) {
         (Ok(Uri::Sip(uri)), None) => match uri.user {
             Some(user) => at(user, &end_to_end_params(&uri)),
-            None => format!("sip:{host}{}", end_to_end_params(&uri)),
+            None => format!("{scheme}:{host}{}", end_to_end_params(&uri)),
         },
         (Ok(Uri::Sip(uri)), Some(user)) => at(&escaped(user), &end_to_end_params(&uri)),
         (Ok(Uri::Tel(tel)), None) => at(&format!("{}{}", tel.number, tel.params.as_str()), ";user=phone"),
@@ -344,12 +370,12 @@ fn end_to_end_params(uri: &SipUri<'_>) -> String {
 
 /// A From or To with its display name and user at another host, and with this tag. An address without a
 /// host, or one that names nobody (RFC 3323 §4.1.1.3), stays.
-pub(super) fn address_at(address: &str, host: &str, user: Option<&str>, tag: Option<&str>) -> String {
+pub(super) fn address_at(address: &str, place: Place<'_>, user: Option<&str>, tag: Option<&str>) -> String {
     let Ok(parsed) = NameAddr::parse(address) else { return address.to_owned() };
     let uri = match Uri::parse(parsed.uri) {
         Ok(Uri::Sip(uri)) if uri.host.to_ascii_lowercase().ends_with(".invalid") => parsed.uri.to_owned(),
-        Ok(Uri::Sip(_)) => uri_at(parsed.uri, host, user),
-        _ if user.is_some() => uri_at(parsed.uri, host, user),
+        Ok(Uri::Sip(_)) => uri_at(parsed.uri, place, user),
+        _ if user.is_some() => uri_at(parsed.uri, place, user),
         _ => parsed.uri.to_owned(),
     };
     parsed.rebuilt(&uri, tag)
@@ -385,7 +411,10 @@ mod tests {
             ("sip:x@gw", Some("a#b"), "sip:a%23b@pbx"),
         ];
         for (received, user, sent) in cases {
-            assert_eq!(uri_at(received, "pbx", user), sent);
+            assert_eq!(uri_at(received, Place { host: "pbx", secure: true }, user), sent);
+        }
+        for (secure, sent) in [(true, "sips:1@pbx;cpc=x"), (false, "sip:1@pbx;cpc=x")] {
+            assert_eq!(uri_at("sips:1@gw;transport=tls;cpc=x", Place { host: "pbx", secure }, None), sent);
         }
     }
 
@@ -398,7 +427,7 @@ mod tests {
             ("<tel:+1860>;tag=1", "<tel:+1860>;tag=t"),
         ];
         for (received, sent) in cases {
-            assert_eq!(address_at(received, "gw", None, Some("t")), sent);
+            assert_eq!(address_at(received, Place { host: "gw", secure: false }, None, Some("t")), sent);
         }
     }
 }

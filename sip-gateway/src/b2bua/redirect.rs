@@ -127,7 +127,15 @@ pub(super) fn passed(response: &Response, own_host: &str) -> Response {
     for contact in response.headers.list(name::CONTACT).take(MAX_CONTACTS) {
         let Ok(parsed) = NameAddr::parse(contact) else { continue };
         if matches!(parsed.parsed_uri(), Ok(Uri::Sip(_) | Uri::Tel(_))) {
-            passed.headers.push(name::CONTACT, super::offering::address_at(contact, own_host, None, None));
+            passed.headers.push(
+                name::CONTACT,
+                super::offering::address_at(
+                    contact,
+                    super::offering::Place { host: own_host, secure: false },
+                    None,
+                    None,
+                ),
+            );
         }
     }
     passed

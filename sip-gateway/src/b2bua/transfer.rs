@@ -200,9 +200,10 @@ impl Call {
         let state = if response.status < 200 { "active;expires=180" } else { "terminated;reason=noresource" };
         let Some(dialog) = self.dialog(fork, leg) else { return };
         let (mut notify, path) = (dialog.request(Method::NOTIFY), dialog.path);
+        let contact = env.contact(&path, super::sips::is_sent_to(&notify));
         let headers = &mut notify.headers;
         headers.push(name::MAX_FORWARDS, "70");
-        headers.push(name::CONTACT, env.contact(&path));
+        headers.push(name::CONTACT, contact);
         headers.push(name::EVENT, format!("refer;id={id}"));
         headers.push("Subscription-State", state);
         headers.push(name::CONTENT_TYPE, "message/sipfrag;version=2.0");

@@ -23,7 +23,7 @@ pub struct Counters {
     pub shed_transactions: u64,
     /// Initial INVITEs refused without asking the hub: while draining, or ordinary ones beyond the limits.
     pub shed_calls: u64,
-    /// Streams closed: beyond the limit, from no peer, unframeable, or idle within a message.
+    /// Streams closed: beyond a limit, from no peer, unframeable, idle within a message, or without a pong.
     pub closed_streams: u64,
     /// Repetitions of requests, absorbed.
     pub absorbed_requests: u64,

@@ -4,10 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use consent::{CallId, Leg, Now, Side};
 
 use super::generator::Generator;
-use super::peers::peer_of;
+use super::peers::{is_possible, peer_of};
 use super::reach::{Reach, Way};
 use super::{Counters, Origin, Output, Path, Ports, Timers, TransportLayer};
 use crate::b2bua::{CallTimer, Loan, Owner};
@@ -15,7 +16,7 @@ use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
 use crate::emergency::Matcher;
 use crate::locate::{Target, listener_for};
 use crate::transaction::{Class, NewClient, Room, Transactions, TxId, TxTimer};
-use crate::wire::{Headers, Method, Request, Response, Via, name};
+use crate::wire::{Headers, Request, Response, Via, name};
 use crate::{Config, Event, ListenerId, PeerId, StreamId, Transport};
 
 /// Transactions per permitted call: two INVITEs and two BYEs are alive at once in a short call, each for
@@ -32,6 +33,10 @@ pub(crate) enum Deadline {
     Call(CallId, CallTimer),
     /// A stream has stayed inside a message for too long.
     StreamIdle(StreamId),
+    /// A stream that stands in for a datagram has not been connected in time.
+    StreamInstead(StreamId),
+    /// The next step of a stream's keep-alive.
+    KeepAlive(StreamId),
     /// DNS is to be asked about a peer.
     Find(PeerId),
     /// A ping is due, or silent for too long.
@@ -85,9 +90,20 @@ impl Environment {
         environment
     }
 
-    /// Whose source address it is.
-    pub(crate) fn peer_of(&self, source: SocketAddr) -> Option<PeerId> {
-        peer_of(&self.config, &self.reach, self.now.mono, source)
+    /// Whose source address it is, where a certificate of these names has been shown.
+    pub(crate) fn peer_of(&self, source: SocketAddr, certified: &[String]) -> Option<PeerId> {
+        peer_of(&self.config, &self.reach, self.now.mono, source, certified)
+    }
+
+    /// Whether it could be anybody's, before a certificate is shown.
+    pub(crate) fn may_be_a_peers(&self, source: SocketAddr) -> bool {
+        is_possible(&self.config, &self.reach, self.now.mono, source)
+    }
+
+    /// Whether an address is a peer's, as long as it shows the certificate that it should.
+    pub(crate) fn is_of(&self, peer: PeerId, address: SocketAddr) -> bool {
+        let certified = self.config.peers.get(peer.0).map_or(&[][..], |peer| peer.certificate.as_slice());
+        self.peer_of(address, certified) == Some(peer)
     }
 
     pub(crate) fn split(&mut self) -> (&mut Transactions<Owner>, Ports<'_>) {
@@ -137,7 +153,7 @@ impl Environment {
         self.request_with_branch(path, &request, branch, owner)
     }
 
-    /// Sends a request that has its Via: a CANCEL carries that of its INVITE (RFC 3261 §9.1).
+    /// Sends a request that has its Via, with this branch.
     pub(crate) fn request_with_branch(
         &mut self,
         path: Path,
@@ -145,29 +161,53 @@ impl Environment {
         branch: String,
         owner: Owner,
     ) -> TxId {
-        let ack_head = (request.method == Method::INVITE).then(|| ack_head(request));
-        let new = NewClient {
-            method: request.method.clone(),
-            branch,
-            bytes: request.to_bytes(),
-            ack_head,
-            path,
-            owner,
-        };
+        let mut new = NewClient::new(path, request, branch.clone(), owner);
+        let (now, bytes) = (self.now.mono, new.bytes.len());
+        if let Some(stream) = self.transport.instead_of_datagram(&path, bytes, now, &mut self.timers) {
+            let mut request = request.clone();
+            request.headers.set(name::VIA, self.via(&stream, &branch));
+            new = NewClient::new(stream, &request, branch, owner).or_else(new);
+        }
         let (transactions, mut ports) = self.split();
         transactions.open_client(&mut ports, new)
+    }
+
+    /// Sends the CANCEL of a request of ours, for which only Via is still wanting: the same way, with the
+    /// same Via (RFC 3261 §9.1).
+    pub(crate) fn cancel(&mut self, client: TxId, path: Path, mut cancel: Request, branch: String) {
+        let path = self.transactions.path(client).unwrap_or(path);
+        cancel.headers.prepend(name::VIA, self.via(&path, &branch));
+        self.request_with_branch(path, &cancel, branch, Owner::Nobody);
+    }
+
+    /// Sends the ACK of a 2xx, for which only Via is still wanting, and returns it for its repetition.
+    pub(crate) fn acknowledge(&mut self, path: &mut Path, mut ack: Request) -> Bytes {
+        let branch = self.stamp_via(path, &mut ack);
+        let mut bytes = ack.to_bytes();
+        if let Some(stream) = self.transport.instead_of_last_datagram(path, bytes.len()) {
+            *path = stream;
+            ack.headers.set(name::VIA, self.via(path, &branch));
+            bytes = ack.to_bytes();
+        }
+        self.transport.send(path, bytes.clone());
+        bytes
     }
 
     /// Puts our Via on a request and returns its branch.
     pub(crate) fn stamp_via(&mut self, path: &Path, request: &mut Request) -> String {
         let branch = self.generator.branch();
-        let transport = match path.transport {
-            Transport::Udp => "UDP",
-            Transport::Tcp => "TCP",
-        };
-        let sent_by = self.sent_by(path.listener);
-        request.headers.prepend(name::VIA, format!("SIP/2.0/{transport} {sent_by};branch={branch};rport"));
+        request.headers.prepend(name::VIA, self.via(path, &branch));
         branch
+    }
+
+    /// Our Via. By TLS it offers the stream for the peer's own requests (RFC 5923 §4).
+    fn via(&self, path: &Path, branch: &str) -> String {
+        let (transport, alias) = match path.transport {
+            Transport::Udp => ("UDP", ""),
+            Transport::Tcp => ("TCP", ""),
+            Transport::Tls => ("TLS", ";alias"),
+        };
+        format!("SIP/2.0/{transport} {};branch={branch};rport{alias}", self.sent_by(path.listener))
     }
 
     /// Our `host:port` on a listener.
@@ -183,11 +223,17 @@ impl Environment {
         })
     }
 
-    /// Our Contact towards a path (RFC 3261 §8.1.1.8). It has no user: whom we stand for is in From and
-    /// P-Asserted-Identity, and a user of the other side would be topology.
-    pub(crate) fn contact(&self, path: &Path) -> String {
-        let transport = if path.is_reliable() { ";transport=tcp" } else { "" };
-        format!("<sip:{}{transport}>", self.sent_by(path.listener))
+    /// Our Contact towards a path (RFC 3261 §8.1.1.8), `sips:` where the message asks for it and the path is
+    /// secure. It has no user: whom we stand for is in From and P-Asserted-Identity, and a user of the other
+    /// side would be topology.
+    pub(crate) fn contact(&self, path: &Path, secure: bool) -> String {
+        let own = self.sent_by(path.listener);
+        match path.transport {
+            Transport::Udp => format!("<sip:{own}>"),
+            Transport::Tcp => format!("<sip:{own};transport=tcp>"),
+            Transport::Tls if secure => format!("<sips:{own}>"),
+            Transport::Tls => format!("<sip:{own};transport=tls>"),
+        }
     }
 
     /// Gives the To of a response a tag, if it has none (RFC 3261 §8.2.6.2): the same one whenever the
@@ -209,13 +255,13 @@ impl Environment {
     }
 
     /// Where a request inside a dialog goes: to the address that its next hop names, if that is the same
-    /// peer's; otherwise the way stays as it is. Names are not resolved, and no peer's Contact or
-    /// Record-Route can aim us at anybody else.
+    /// peer's, and TLS is what goes there; otherwise the way stays as it is. Names are not resolved, and no
+    /// peer's Contact or Record-Route can aim us at anybody else.
     pub(crate) fn aim(&self, path: &mut Path, next_hop: &str) {
-        let address = next_hop_address(next_hop);
-        if let Some(address) = address
-            && address.is_ipv4() == path.to.is_ipv4()
-            && self.peer_of(address) == Some(path.peer)
+        let Some((address, secure)) = next_hop_address(next_hop) else { return };
+        if address.is_ipv4() == path.to.is_ipv4()
+            && secure == (path.transport == Transport::Tls)
+            && self.is_of(path.peer, address)
         {
             path.to = address;
         }
@@ -245,7 +291,8 @@ impl Environment {
         let named = self.config.peers.iter().position(by_name).map(PeerId);
         named.or_else(|| {
             let ip = host.trim_matches(['[', ']']).parse().ok()?;
-            self.peer_of(SocketAddr::new(ip, port.unwrap_or(5060)))
+            let address = SocketAddr::new(ip, port.unwrap_or(5060));
+            (0..self.config.peers.len()).map(PeerId).find(|peer| self.is_of(*peer, address))
         })
     }
 
@@ -266,34 +313,24 @@ impl Environment {
     }
 
     /// The way back to where a message came from: on a stream as long as it lasts, then to where the peer
-    /// takes calls at that address, because a stream's source port takes none.
+    /// takes calls at that address by that transport, or to the usual port, because a stream's source port
+    /// takes none.
     pub(crate) fn path_back(&self, origin: Origin) -> Path {
-        let takes_calls = self.reach.target_at(origin.peer, origin.source.ip());
-        origin.path(takes_calls.filter(|_| origin.stream.is_some()).unwrap_or(origin.source))
+        let mut to = origin.source;
+        if origin.stream.is_some() {
+            let takes_calls = self.reach.target_at(origin.peer, origin.source.ip(), origin.transport);
+            to.set_port(takes_calls.map_or(origin.transport.usual_port(), |address| address.port()));
+        }
+        origin.path(to)
     }
 }
 
-fn next_hop_address(uri: &str) -> Option<std::net::SocketAddr> {
+/// The address that a URI names, and whether it asks for TLS.
+fn next_hop_address(uri: &str) -> Option<(std::net::SocketAddr, bool)> {
     let crate::wire::Uri::Sip(uri) = crate::wire::Uri::parse(uri).ok()? else { return None };
     let ip: std::net::IpAddr = uri.host.trim_matches(['[', ']']).parse().ok()?;
-    Some(std::net::SocketAddr::new(ip, uri.port.unwrap_or(5060)))
-}
-
-/// The ACK of an INVITE's failure, without To (RFC 3261 §17.1.1.3).
-fn ack_head(invite: &Request) -> String {
-    let mut head = format!("ACK {} SIP/2.0\r\n", invite.uri);
-    let mut put = |name: &str, value: &str| {
-        for part in [name, ": ", value, "\r\n"] {
-            head.push_str(part);
-        }
-    };
-    for field in [name::VIA, name::ROUTE, name::FROM, name::CALL_ID] {
-        for value in invite.headers.all(field) {
-            put(field, value);
-        }
-    }
-    let sequence = invite.headers.first(name::CSEQ).and_then(|cseq| cseq.split(' ').next());
-    put(name::CSEQ, &format!("{} ACK", sequence.unwrap_or_default()));
-    put(name::MAX_FORWARDS, "70");
-    head
+    let tls =
+        uri.secure || uri.params.get("transport").is_some_and(|value| value.eq_ignore_ascii_case("tls"));
+    let usual = if tls { Transport::Tls } else { Transport::Udp };
+    Some((std::net::SocketAddr::new(ip, uri.port.unwrap_or(usual.usual_port())), tls))
 }

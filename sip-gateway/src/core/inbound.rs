@@ -10,7 +10,7 @@
 //! | REFER without one | 403 |
 //! | INVITE of an emergency form | offered, whatever the checks below would say |
 //! | INVITE, merged | 482 |
-//! | INVITE or OPTIONS for a scheme but `sip:` and `tel:` | 416 (`sips:` too: no TLS is offered) |
+//! | INVITE or OPTIONS for a scheme but `sip:`, `tel:` and, by TLS, `sips:` | 416 |
 //! | INVITE with Max-Forwards 0 | 483 |
 //! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
 //! | INVITE of an ordinary call that is sure to be refused, or beyond the hard cap | 503 with Retry-After |
@@ -25,11 +25,11 @@
 //! the room kept for refusals lasts.
 
 use super::{Core, Origin, Path};
-use crate::Offer;
 use crate::b2bua::{ALLOW, Call, Loan, Owner, Role, is_answered_option, judge_replaces, passes_option};
 use crate::dialog::{DialogId, add_tag, tag_of};
 use crate::transaction::{Class, Full, MergeKey, Report, Room, ServerKey, TxId, Within};
 use crate::wire::{Method, Request, Response, Uri, Via, max_forwards, name, stamp_source};
+use crate::{Offer, Transport};
 
 /// Retry-After of our own 500 and 503 (RFC 3261 §20.33).
 const RETRY_AFTER_S: u32 = 5;
@@ -64,6 +64,15 @@ impl Arrival {
 
     fn has_to_tag(&self) -> bool {
         tag_of(&self.request.headers, name::TO).is_some()
+    }
+
+    /// `sips:` asks for TLS on every hop, so it is not known where it came without (RFC 5630 §3.1).
+    fn has_known_scheme(&self) -> bool {
+        match Uri::parse(&self.request.uri) {
+            Ok(Uri::Sip(uri)) => !uri.secure || self.origin.transport == Transport::Tls,
+            Ok(Uri::Tel(_)) => true,
+            Ok(Uri::Other { .. }) | Err(_) => false,
+        }
     }
 }
 
@@ -271,7 +280,7 @@ impl Core {
 
     /// The checks that an emergency call is spared, and those that it is not.
     fn refused_by_fields(&mut self, arrival: &Arrival, emergency: bool) -> bool {
-        if !emergency && !is_known_scheme(&arrival.request.uri) {
+        if !emergency && !arrival.has_known_scheme() {
             self.answer(arrival, 416);
             return true;
         }
@@ -296,7 +305,7 @@ impl Core {
     }
 
     fn on_options(&mut self, arrival: &Arrival) {
-        if !is_known_scheme(&arrival.request.uri) {
+        if !arrival.has_known_scheme() {
             return self.answer(arrival, 416);
         }
         if self.refused_by_require(arrival) {
@@ -353,14 +362,6 @@ impl Core {
 
 fn knows(option: &str) -> bool {
     passes_option(option) || is_answered_option(option)
-}
-
-fn is_known_scheme(uri: &str) -> bool {
-    match Uri::parse(uri) {
-        Ok(Uri::Sip(uri)) => !uri.secure,
-        Ok(Uri::Tel(_)) => true,
-        Ok(Uri::Other { .. }) | Err(_) => false,
-    }
 }
 
 impl Report {

@@ -24,8 +24,8 @@ pub enum Input {
         /// The whole datagram.
         bytes: Bytes,
     },
-    /// A stream was accepted. (One that the core asked for is open as soon as it is asked for: what is
-    /// sent on it meanwhile waits in the shell.)
+    /// A stream was accepted. One on a TLS listener waits for [`Output::Secure`]. (One that the core asked
+    /// for is open as soon as it is asked for: what is sent on it meanwhile waits in the shell.)
     StreamOpened {
         /// Its name, even.
         stream: StreamId,
@@ -33,6 +33,14 @@ pub enum Input {
         listener: ListenerId,
         /// From this address.
         from: SocketAddr,
+    },
+    /// A stream that the core asked for is connected, or one that it let in has shaken hands.
+    StreamReady {
+        /// Its name.
+        stream: StreamId,
+        /// The names in the certificate that its client has shown and that has been verified (RFC 5922
+        /// §7.1); none without one.
+        certified: Vec<String>,
     },
     /// Bytes came on a stream, cut anywhere.
     StreamBytes {
@@ -91,6 +99,13 @@ pub enum Output {
         listener: ListenerId,
         /// To this address.
         to: SocketAddr,
+        /// Of this peer, whose certificate a TLS stream must show.
+        peer: PeerId,
+    },
+    /// Shake hands on an accepted TLS stream. Ends in [`Input::StreamReady`] or [`Input::StreamClosed`].
+    Secure {
+        /// Its name.
+        stream: StreamId,
     },
     /// Close a stream, after what was sent on it.
     CloseStream {

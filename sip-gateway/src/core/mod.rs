@@ -9,6 +9,7 @@ mod environment;
 mod generator;
 mod inbound;
 mod io;
+mod keep_alive;
 mod peers;
 mod reach;
 mod timers;
@@ -23,7 +24,7 @@ pub(crate) use generator::Generator;
 pub(crate) use generator::MAGIC_COOKIE;
 pub(crate) use reach::{Reach, Way, sign_of};
 pub(crate) use timers::{TimerKey, Timers};
-pub(crate) use transport::{Origin, Path, Ports, TransportLayer};
+pub(crate) use transport::{Lost, Origin, Path, Ports, TransportLayer};
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -36,7 +37,7 @@ use crate::b2bua::{Call, Owner};
 use crate::locate::Plan;
 use crate::transaction::{Report, TxId};
 use crate::wire::{Frame, Message, ParseError, Request, Response, Via, name, parse_datagram, stamp_source};
-use crate::{Command, Config, ListenerId, Offer, PeerId};
+use crate::{Command, Config, ListenerId, Offer, PeerId, Transport};
 
 /// Tells the calls of dispatch lines from others by what is offered.
 type IsDispatch = Box<dyn Fn(&Offer) -> bool + Send>;
@@ -72,6 +73,7 @@ impl Core {
         match input {
             Input::Datagram { listener, from, bytes } => self.on_datagram(listener, from, &bytes),
             Input::StreamOpened { stream, listener, from } => self.on_stream_opened(stream, listener, from),
+            Input::StreamReady { stream, certified } => self.on_stream_ready(stream, &certified),
             Input::StreamBytes { stream, bytes } => self.on_stream_bytes(stream, &bytes),
             Input::StreamClosed { stream } => self.on_stream_closed(stream),
             Input::Undeliverable { to } => self.on_undeliverable(to),
@@ -114,10 +116,8 @@ impl Core {
                 Deadline::Find(peer) => self.env.find(peer),
                 Deadline::Ping(way) => self.env.on_ping_timer(way),
                 Deadline::Call(call, timer) => self.with_call(call, |call, env| call.on_timer(env, timer)),
-                Deadline::StreamIdle(stream) => {
-                    self.env.transport.close(stream, &mut self.env.timers);
-                    self.on_stream_lost(stream);
-                }
+                Deadline::StreamIdle(stream) | Deadline::StreamInstead(stream) => self.close_stream(stream),
+                Deadline::KeepAlive(stream) => self.on_keep_alive(stream),
             }
         }
     }
@@ -167,11 +167,11 @@ impl Core {
     }
 
     fn on_datagram(&mut self, listener: ListenerId, from: SocketAddr, bytes: &Bytes) {
-        let Some(peer) = self.env.peer_of(from) else {
+        let Some(peer) = self.env.peer_of(from, &[]) else {
             self.env.counters().dropped_unknown_source += 1;
             return;
         };
-        let origin = Origin { peer, listener, source: from, stream: None };
+        let origin = Origin { peer, listener, source: from, transport: Transport::Udp, stream: None };
         match parse_datagram(bytes, &self.env.config.limits) {
             Ok(message) => self.on_message(origin, message),
             Err(error) => self.on_parse_error(origin, error),
@@ -179,47 +179,102 @@ impl Core {
     }
 
     fn on_stream_opened(&mut self, stream: StreamId, listener: ListenerId, from: SocketAddr) {
-        let Some(peer) = self.env.peer_of(from) else {
-            self.env.counters().dropped_unknown_source += 1;
-            self.env.counters().closed_streams += 1;
-            self.env.transport.push(Output::CloseStream { stream });
-            return;
+        let secure =
+            self.env.config.listeners.get(listener.0).is_some_and(|own| own.transport == Transport::Tls);
+        if !secure {
+            return self.take_stream(stream, listener, from, Transport::Tcp, &[]);
+        }
+        if self.env.may_be_a_peers(from) {
+            self.env.transport.shake(stream, listener, from);
+        } else {
+            self.refuse_stream(stream);
+        }
+    }
+
+    fn on_stream_ready(&mut self, stream: StreamId, certified: &[String]) {
+        if let Some((listener, from)) = self.env.transport.shaken(stream) {
+            return self.take_stream(stream, listener, from, Transport::Tls, certified);
+        }
+        let interval_ms = self.keep_alive_interval_ms();
+        self.env.transport.connected(stream, interval_ms, self.env.now.mono, &mut self.env.timers);
+    }
+
+    /// An accepted stream becomes its peer's.
+    fn take_stream(
+        &mut self,
+        stream: StreamId,
+        listener: ListenerId,
+        source: SocketAddr,
+        transport: Transport,
+        certified: &[String],
+    ) {
+        let Some(peer) = self.env.peer_of(source, certified) else {
+            return self.refuse_stream(stream);
         };
-        let origin = Origin { peer, listener, source: from, stream: Some(stream) };
-        self.env.transport.open(stream, origin, self.env.now.mono, &mut self.env.timers);
+        let origin = Origin { peer, listener, source, transport, stream: Some(stream) };
+        let (now, timers) = (self.env.now.mono, &mut self.env.timers);
+        self.env.transport.open(stream, origin, !certified.is_empty(), now, timers);
+    }
+
+    fn refuse_stream(&mut self, stream: StreamId) {
+        self.env.counters().dropped_unknown_source += 1;
+        self.env.counters().closed_streams += 1;
+        self.env.transport.push(Output::CloseStream { stream });
+    }
+
+    fn on_keep_alive(&mut self, stream: StreamId) {
+        let interval_ms = self.keep_alive_interval_ms();
+        let (now, timers) = (self.env.now.mono, &mut self.env.timers);
+        if !self.env.transport.keep_alive(stream, interval_ms, now, timers) {
+            self.close_stream(stream);
+        }
+    }
+
+    fn keep_alive_interval_ms(&mut self) -> u64 {
+        keep_alive::INTERVAL_MS + u64::from(self.env.generator.up_to(keep_alive::SPREAD_MS))
     }
 
     fn on_stream_bytes(&mut self, stream: StreamId, bytes: &Bytes) {
-        self.env.transport.feed(stream, bytes);
         let now = self.env.now.mono;
+        if self.env.transport.feed(stream, bytes) {
+            let interval_ms = self.keep_alive_interval_ms();
+            self.env.transport.put_off_keep_alive(stream, interval_ms, now, &mut self.env.timers);
+        }
         while let Some((origin, frame)) = self.env.transport.next_frame(stream, now, &mut self.env.timers) {
             match frame {
                 Frame::Message(message) => self.on_message(origin, message),
                 Frame::Ping => {
-                    self.env.transport.push(Output::Stream { stream, bytes: Bytes::from_static(b"\r\n") });
+                    let bytes = Bytes::from_static(keep_alive::PONG);
+                    self.env.transport.push(Output::Stream { stream, bytes });
                 }
                 Frame::Refused(error) => self.on_parse_error(origin, error),
                 Frame::Broken(error) => {
                     self.on_parse_error(origin, error);
-                    self.env.transport.close(stream, &mut self.env.timers);
-                    self.on_stream_lost(stream);
+                    self.close_stream(stream);
                 }
             }
         }
+    }
+
+    fn close_stream(&mut self, stream: StreamId) {
+        let lost = self.env.transport.close(stream, self.env.now.mono, &mut self.env.timers);
+        self.on_stream_lost(stream, lost);
     }
 
     fn on_stream_closed(&mut self, stream: StreamId) {
         if self.env.transport.is_inside(stream) {
             self.env.counters().dropped_malformed += 1;
         }
-        if self.env.transport.forget(stream, &mut self.env.timers) {
-            self.on_stream_lost(stream);
-        }
+        let lost = self.env.transport.forget(stream, self.env.now.mono, &mut self.env.timers);
+        self.on_stream_lost(stream, lost);
     }
 
-    fn on_stream_lost(&mut self, stream: StreamId) {
+    fn on_stream_lost(&mut self, stream: StreamId, lost: Lost) {
+        if lost == Lost::Unknown {
+            return;
+        }
         let (transactions, mut ports) = self.env.split();
-        for (id, owner, report) in transactions.on_stream_closed(&mut ports, stream) {
+        for (id, owner, report) in transactions.on_stream_closed(&mut ports, stream, lost) {
             self.on_report(owner, id, report);
         }
     }
@@ -289,10 +344,20 @@ impl Core {
     }
 
     fn on_request(&mut self, origin: Origin, request: Request) {
+        let offered = origin.stream.filter(|_| offers_stream(&request));
         let Some(arrival) = inbound::Arrival::new(origin, request) else {
             self.env.counters().dropped_malformed += 1;
             return;
         };
+        if let Some(stream) = offered {
+            self.env.transport.alias(stream);
+        }
         self.on_arrival(arrival);
     }
+}
+
+/// Whether a request's sender takes requests on the stream on which it came (RFC 5923 §5).
+fn offers_stream(request: &Request) -> bool {
+    let via = request.headers.first(name::VIA).and_then(|via| Via::first(via).ok());
+    via.is_some_and(|via| via.params.contains("alias"))
 }

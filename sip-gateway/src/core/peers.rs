@@ -11,41 +11,56 @@ use crate::{Config, PeerId};
 /// A peer that a source address may be.
 struct Candidate {
     peer: PeerId,
+    /// Whether a certificate names it.
+    named: bool,
     prefix_len: u8,
     port_matches: bool,
 }
 
-/// Finds the peer of a source address.
+/// Finds the peer of a source address, where a certificate of these names has been shown.
 ///
-/// The longest prefix wins. Among equally long ones the peer whose own address has the source's port wins;
+/// A peer whose certificate is asked for must have been named by it, and then comes before all others. Next
+/// the longest prefix wins. Among equally long ones the peer whose own address has the source's port wins;
 /// if none has, and they are all of one side, the first listed; otherwise nobody, because guessing could
 /// make a public source a district one. Addresses found by name count only where nobody's networks are: no
 /// answer of DNS can take a source away from its peer.
-pub(crate) fn peer_of(config: &Config, reach: &Reach, now: Mono, source: SocketAddr) -> Option<PeerId> {
+pub(crate) fn peer_of(
+    config: &Config,
+    reach: &Reach,
+    now: Mono,
+    source: SocketAddr,
+    certified: &[String],
+) -> Option<PeerId> {
     let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-    let configured = config.peers.iter().enumerate().filter_map(|(index, peer)| {
-        let covering = peer.allow.iter().filter(|(net, len)| covers(*net, *len, source.ip()));
-        let prefix_len = covering.map(|(_, len)| *len).max()?;
-        Some(Candidate {
-            peer: PeerId(index),
-            prefix_len,
-            port_matches: reach.has_port(PeerId(index), source),
-        })
+    let possible = possible(config, reach, now, source.ip());
+    let candidates = possible.into_iter().filter_map(|(peer, prefix_len)| {
+        let certificate = config.peers.get(peer.0)?.certificate.as_deref();
+        let shown = |name: &str| certified.iter().any(|shown| shown.eq_ignore_ascii_case(name));
+        let port_matches = reach.has_port(peer, source);
+        let candidate = Candidate { peer, named: certificate.is_some(), prefix_len, port_matches };
+        certificate.is_none_or(shown).then_some(candidate)
     });
-    let mut configured = configured.peekable();
-    if configured.peek().is_some() {
-        return choose(config, configured);
+    choose(config, candidates)
+}
+
+/// Whether a source could be any peer's, before its certificate is known.
+pub(crate) fn is_possible(config: &Config, reach: &Reach, now: Mono, source: SocketAddr) -> bool {
+    !possible(config, reach, now, source.ip().to_canonical()).is_empty()
+}
+
+/// The peers in whose networks an address is, with the longest prefix of each; without any, those found there.
+fn possible(config: &Config, reach: &Reach, now: Mono, ip: IpAddr) -> Vec<(PeerId, u8)> {
+    let peers = || config.peers.iter().enumerate().map(|(index, peer)| (PeerId(index), peer));
+    let configured = peers().filter_map(|(id, peer)| {
+        let covering = peer.allow.iter().filter(|(net, len)| covers(*net, *len, ip));
+        Some((id, covering.map(|(_, len)| *len).max()?))
+    });
+    let configured: Vec<_> = configured.collect();
+    if !configured.is_empty() {
+        return configured;
     }
-    let named =
-        config.peers.iter().enumerate().filter(|(index, peer)| {
-            peer.allow.is_empty() && reach.is_source(PeerId(*index), now, source.ip())
-        });
-    let named = named.map(|(index, _)| PeerId(index)).map(|peer| Candidate {
-        peer,
-        prefix_len: u8::MAX,
-        port_matches: reach.has_port(peer, source),
-    });
-    choose(config, named)
+    let found = peers().filter(|(id, peer)| peer.allow.is_empty() && reach.is_source(*id, now, ip));
+    found.map(|(id, _)| (id, u8::MAX)).collect()
 }
 
 fn choose(config: &Config, candidates: impl IntoIterator<Item = Candidate>) -> Option<PeerId> {
@@ -57,15 +72,19 @@ fn choose(config: &Config, candidates: impl IntoIterator<Item = Candidate>) -> O
             best = Some(candidate);
             continue;
         };
-        let order =
-            (candidate.prefix_len, candidate.port_matches).cmp(&(first.prefix_len, first.port_matches));
-        match order {
+        match candidate.rank().cmp(&first.rank()) {
             Ordering::Greater => (best, ambiguous) = (Some(candidate), false),
             Ordering::Equal => ambiguous |= side(candidate.peer) != side(first.peer),
             Ordering::Less => {}
         }
     }
     best.filter(|_| !ambiguous).map(|found| found.peer)
+}
+
+impl Candidate {
+    const fn rank(&self) -> (bool, u8, bool) {
+        (self.named, self.prefix_len, self.port_matches)
+    }
 }
 
 fn covers(net: IpAddr, prefix_len: u8, ip: IpAddr) -> bool {
@@ -107,6 +126,7 @@ mod tests {
                 parties_signalled: false,
                 may_refer: false,
                 redirects: crate::Redirects::Refuse,
+                certificate: None,
             }
         };
         Config {
@@ -120,7 +140,7 @@ mod tests {
 
     fn find(config: &Config, source: &str) -> Option<usize> {
         let reach = Reach::new(config);
-        peer_of(config, &reach, Mono(0), source.parse().unwrap()).map(|id| id.0)
+        peer_of(config, &reach, Mono(0), source.parse().unwrap(), &[]).map(|id| id.0)
     }
 
     #[test]
@@ -162,6 +182,31 @@ mod tests {
             ("127.0.0.1:5080", Side::Public, "127.0.0.1/32"),
         ]);
         assert_eq!(find(&one_side, "127.0.0.1:6000"), Some(0));
+    }
+
+    #[test]
+    fn overlapping_peers_are_told_apart_by_certificate() {
+        let mut config = config(&[
+            ("127.0.0.1:5061", Side::District, "127.0.0.1/32"),
+            ("127.0.0.1:5061", Side::Public, "127.0.0.0/8"),
+            ("127.0.0.1:5060", Side::Public, "127.0.0.1/32"),
+        ]);
+        config.peers[0].certificate = Some("pbx.example.org".to_owned());
+        config.peers[1].certificate = Some("sbc.example.net".to_owned());
+        let reach = Reach::new(&config);
+        let shown = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let source = "127.0.0.1:40000".parse().unwrap();
+            peer_of(&config, &reach, Mono(0), source, &names).map(|id| id.0)
+        };
+        assert_eq!(shown(&["PBX.example.org"]), Some(0));
+        assert_eq!(shown(&["other", "sbc.example.net"]), Some(1), "the name before the longer prefix");
+        assert_eq!(shown(&["sbc.example.net.evil"]), Some(2));
+        assert_eq!(shown(&[]), Some(2));
+        assert_eq!(find(&config, "127.0.0.2:5061"), None, "a named peer shows its certificate");
+        let possible = |source: &str| is_possible(&config, &reach, Mono(0), source.parse().unwrap());
+        assert!(possible("127.0.0.2:1"));
+        assert!(!possible("128.0.0.2:1"));
     }
 
     #[test]

@@ -89,9 +89,11 @@ impl Reach {
         reached.directory.plan().targets().any(|target| target.address.port() == source.port())
     }
 
-    /// Where a peer takes calls at this address.
-    pub(crate) fn target_at(&self, peer: PeerId, ip: IpAddr) -> Option<SocketAddr> {
-        Some(self.peers.get(peer.0)?.directory.target_at(ip)?.address)
+    /// Where a peer takes calls at this address by this transport.
+    pub(crate) fn target_at(&self, peer: PeerId, ip: IpAddr, transport: Transport) -> Option<SocketAddr> {
+        let mut targets = self.peers.get(peer.0)?.directory.plan().targets();
+        let found = targets.find(|target| target.address.ip() == ip && target.transport == transport);
+        found.map(|target| target.address)
     }
 
     pub(crate) fn has_found_all(&self) -> bool {
@@ -246,7 +248,7 @@ impl Environment {
         headers.push(name::TO, format!("<sip:{host}>"));
         headers.push(name::CALL_ID, self.generator.call_id());
         headers.push(name::CSEQ, format!("{} OPTIONS", self.generator.sequence()));
-        headers.push(name::CONTACT, self.contact(path));
+        headers.push(name::CONTACT, self.contact(path, false));
         headers.push(name::ACCEPT, "application/sdp");
         request
     }
@@ -324,7 +326,7 @@ impl Environment {
             let targets = reached.directory.plan().order(|most| self.generator.up_to(most));
             for target in targets {
                 // Where another peer talks from an address, that peer's answers could not be told from ours.
-                let is_its_own = !named || self.peer_of(target.address) == Some(peer);
+                let is_its_own = !named || self.is_of(peer, target.address);
                 if is_its_own && ways.len() < MAX_WAYS {
                     ways.push(Way { peer, target });
                 }

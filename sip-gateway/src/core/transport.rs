@@ -2,17 +2,26 @@
 //!
 //! A response goes to the address that its request came from, at the source port where `rport` was asked
 //! for, else at the port of Via's sent-by (RFC 3581 §4); `maddr` is ignored, so that no peer can aim us at
-//! a third address. What goes to a TCP peer takes the stream on which the peer was last heard, or opens
-//! one. Left out: the change to TCP for requests near the path MTU (§18.1.1); peers are configured with
-//! their transport.
+//! a third address. What belongs to a dialog takes the stream on which the dialog was last heard. What else
+//! goes to a peer by a stream takes:
+//!
+//! | transport | stream |
+//! |---|---|
+//! | TCP | that on which the peer was last heard at that address, or a new one |
+//! | TLS | that which we opened to that address, or which the peer opened, showed its certificate on, and offered with `alias` in a Via (RFC 5923 §5); or a new one |
+//!
+//! A request of more than 1300 bytes to a peer by UDP goes by TCP (§18.1.1), where we listen for TCP at the
+//! same address; if TCP cannot be connected within a second, by UDP after all, and so do the next ones for
+//! ten minutes. Its dialog stays on UDP. Accepted TLS streams are nobody's until they have shaken hands.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use consent::Mono;
 
+use super::keep_alive::{self, Due, KeepAlive};
 use super::timers::{TimerKey, Timers};
 use super::{Counters, Deadline, Output, StreamId};
 use crate::wire::{Frame, Framer, Via};
@@ -22,6 +31,20 @@ use crate::{Config, ListenerId, PeerId, Transport};
 /// times what an honest peer needs.
 const STREAM_IDLE_MS: u64 = 30_000;
 
+/// The largest request that goes in a datagram where the path's MTU is not known (RFC 3261 §18.1.1).
+const MAX_DATAGRAM_REQUEST_BYTES: usize = 1_300;
+
+/// The share of all streams that may shake hands at once from one source: a quarter, which is 128 in service,
+/// where a handshake takes milliseconds.
+const SHAKING_SHARE: usize = 4;
+
+/// How long a connection that only stands in for a datagram may take to come about: the call waits for it.
+/// One SYN, and an honest answer from anywhere.
+const INSTEAD_MS: u64 = 1_000;
+
+/// How long a peer that takes no connection is spared the next attempt.
+const NO_TCP_MS: u64 = 600_000;
+
 /// Where a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
@@ -29,13 +52,20 @@ pub(crate) struct Path {
     pub(crate) listener: ListenerId,
     pub(crate) transport: Transport,
     pub(crate) to: SocketAddr,
-    /// The stream last used, for TCP.
+    /// The stream last used, unless by UDP.
     pub(crate) stream: Option<StreamId>,
 }
 
 impl Path {
-    pub(crate) fn is_reliable(&self) -> bool {
-        self.transport == Transport::Tcp
+    pub(crate) const fn is_reliable(&self) -> bool {
+        self.transport.is_reliable()
+    }
+
+    /// Takes the stream on which the far end was heard, unless that only stood in for a datagram.
+    pub(crate) fn follow(&mut self, origin: Origin) {
+        if self.transport == origin.transport && origin.stream.is_some() {
+            self.stream = origin.stream;
+        }
     }
 }
 
@@ -45,6 +75,7 @@ pub(crate) struct Origin {
     pub(crate) peer: PeerId,
     pub(crate) listener: ListenerId,
     pub(crate) source: SocketAddr,
+    pub(crate) transport: Transport,
     pub(crate) stream: Option<StreamId>,
 }
 
@@ -54,7 +85,7 @@ impl Origin {
         let port = if self.stream.is_none() && via.params.contains("rport") {
             self.source.port()
         } else {
-            via.port.unwrap_or(5060)
+            via.port.unwrap_or(self.transport.usual_port())
         };
         let mut to = self.source;
         to.set_port(port);
@@ -63,8 +94,8 @@ impl Origin {
 
     /// The way back to the source itself.
     pub(crate) fn path(&self, to: SocketAddr) -> Path {
-        let transport = if self.stream.is_some() { Transport::Tcp } else { Transport::Udp };
-        Path { peer: self.peer, listener: self.listener, transport, to, stream: self.stream }
+        let Self { peer, listener, transport, stream, .. } = *self;
+        Path { peer, listener, transport, to, stream }
     }
 }
 
@@ -79,20 +110,42 @@ struct Stream {
     peer: PeerId,
     listener: ListenerId,
     remote: SocketAddr,
+    transport: Transport,
     framer: Framer,
-    /// Whether bytes came that have completed no frame yet.
-    inside: bool,
+    /// Until when what it has begun, a first message to begin with, must be complete.
     idle: Option<TimerKey>,
+    side: Opened,
+}
+
+/// Which end opened a stream.
+enum Opened {
+    /// The peer; whether it has shown a certificate.
+    There { certified: bool },
+    /// We.
+    Here {
+        connected: bool,
+        keep_alive: KeepAlive,
+        /// The next step of the keep-alive.
+        next: Option<TimerKey>,
+        /// Until when it must be connected to stand in for a datagram.
+        instead: Option<TimerKey>,
+    },
 }
 
 /// Everything on its way out, and the streams. Inbound streams are bounded by `limits.max_streams`; the
-/// core opens at most one per peer and host.
+/// core opens at most one per peer, transport and host.
 pub(crate) struct TransportLayer {
     config: Arc<Config>,
     outbox: VecDeque<Output>,
     streams: HashMap<StreamId, Stream>,
-    by_host: HashMap<(PeerId, IpAddr), StreamId>,
+    /// Accepted TLS streams that have not shaken hands yet; the shell bounds how long that takes.
+    shaking: HashMap<StreamId, (ListenerId, SocketAddr)>,
+    by_host: HashMap<(PeerId, Transport, IpAddr), StreamId>,
     connected: u64,
+    /// Peers that have answered a ping.
+    answer_pings: HashSet<PeerId>,
+    /// Until when a peer by UDP is not tried by TCP.
+    no_tcp: HashMap<PeerId, Mono>,
     pub(crate) counters: Counters,
 }
 
@@ -102,8 +155,11 @@ impl TransportLayer {
             config,
             outbox: VecDeque::new(),
             streams: HashMap::new(),
+            shaking: HashMap::new(),
             by_host: HashMap::new(),
             connected: 0,
+            answer_pings: HashSet::new(),
+            no_tcp: HashMap::new(),
             counters: Counters::default(),
         }
     }
@@ -128,31 +184,150 @@ impl TransportLayer {
         self.push(Output::Stream { stream, bytes });
     }
 
+    /// The way of a request of so many bytes that is too large for the datagram that it should be: by a
+    /// stream, if there may be one. (§18.1.1)
+    pub(crate) fn instead_of_datagram(
+        &mut self,
+        path: &Path,
+        bytes: usize,
+        now: Mono,
+        timers: &mut Timers<Deadline>,
+    ) -> Option<Path> {
+        let mut path = self.over_tcp(path, bytes)?;
+        if self.no_tcp.get(&path.peer).is_some_and(|until| now < *until) {
+            return None;
+        }
+        let stream = self.stream_for(&path);
+        path.stream = Some(stream);
+        if let Some(Stream { side: Opened::Here { connected: false, instead, .. }, .. }) =
+            self.streams.get_mut(&stream)
+            && instead.is_none()
+        {
+            *instead = Some(timers.arm(now.plus_ms(INSTEAD_MS), Deadline::StreamInstead(stream)));
+        }
+        Some(path)
+    }
+
+    /// The same for a message that nobody answers: only by a stream that stands.
+    pub(crate) fn instead_of_last_datagram(&self, path: &Path, bytes: usize) -> Option<Path> {
+        let path = self.over_tcp(path, bytes)?;
+        let stream = *self.by_host.get(&(path.peer, path.transport, path.to.ip()))?;
+        let stands = match self.streams.get(&stream)?.side {
+            Opened::There { .. } => true,
+            Opened::Here { connected, .. } => connected,
+        };
+        stands.then_some(Path { stream: Some(stream), ..path })
+    }
+
+    fn over_tcp(&self, path: &Path, bytes: usize) -> Option<Path> {
+        if path.transport != Transport::Udp || bytes <= MAX_DATAGRAM_REQUEST_BYTES {
+            return None;
+        }
+        let own = self.config.listeners.get(path.listener.0)?.address.ip();
+        let tcp =
+            |listener: &crate::Listener| listener.transport == Transport::Tcp && listener.address.ip() == own;
+        let listener = ListenerId(self.config.listeners.iter().position(tcp)?);
+        Some(Path { listener, transport: Transport::Tcp, stream: None, ..*path })
+    }
+
+    /// Lets an accepted TLS stream shake hands, unless there are too many, or too many of its source are
+    /// about to: whoever stalls his handshakes keeps nobody else from shaking hands.
+    pub(crate) fn shake(&mut self, stream: StreamId, listener: ListenerId, source: SocketAddr) {
+        let of_source = self.shaking.values().filter(|(_, other)| other.ip() == source.ip()).count();
+        if of_source >= self.config.limits.max_streams.div_ceil(SHAKING_SHARE) {
+            self.turn_away(stream);
+        } else if self.has_room(stream) {
+            self.shaking.insert(stream, (listener, source));
+            self.push(Output::Secure { stream });
+        }
+    }
+
+    /// Listener and source of an accepted stream that has shaken hands.
+    pub(crate) fn shaken(&mut self, stream: StreamId) -> Option<(ListenerId, SocketAddr)> {
+        self.shaking.remove(&stream)
+    }
+
     /// Takes an accepted stream, unless there are too many.
     pub(crate) fn open(
         &mut self,
         stream: StreamId,
         origin: Origin,
+        certified: bool,
         now: Mono,
         timers: &mut Timers<Deadline>,
     ) {
-        if self.streams.len() >= self.config.limits.max_streams {
-            self.counters.closed_streams += 1;
-            self.push(Output::CloseStream { stream });
+        if !self.has_room(stream) {
             return;
         }
-        self.insert(stream, origin.peer, origin.listener, origin.source);
-        if let Some(open) = self.streams.get_mut(&stream) {
-            open.inside = true;
-        }
+        self.insert(stream, origin.path(origin.source), Opened::There { certified });
         self.watch(stream, now, timers);
     }
 
-    /// Feeds a stream; one that is not known was closed by us, and what still comes on it is lost.
-    pub(crate) fn feed(&mut self, stream: StreamId, bytes: &[u8]) {
+    /// A stream of ours is connected.
+    pub(crate) fn connected(
+        &mut self,
+        stream: StreamId,
+        interval_ms: u64,
+        now: Mono,
+        timers: &mut Timers<Deadline>,
+    ) {
+        let Some(open) = self.streams.get_mut(&stream) else { return };
+        let Opened::Here { connected, instead, .. } = &mut open.side else { return };
+        *connected = true;
+        if let Some(key) = instead.take() {
+            timers.disarm(key);
+        }
+        open.keep_alive_in(stream, interval_ms, now, timers);
+    }
+
+    /// The next step of a stream's keep-alive. `false` if it is at its end and to be closed.
+    pub(crate) fn keep_alive(
+        &mut self,
+        stream: StreamId,
+        interval_ms: u64,
+        now: Mono,
+        timers: &mut Timers<Deadline>,
+    ) -> bool {
+        let Some(open) = self.streams.get_mut(&stream) else { return true };
+        let peer_answers = self.answer_pings.contains(&open.peer);
+        let Opened::Here { keep_alive, .. } = &mut open.side else { return true };
+        match keep_alive.on_time(peer_answers) {
+            Due::Ping(pong_ms) => {
+                open.keep_alive_in(stream, pong_ms, now, timers);
+                self.push(Output::Stream { stream, bytes: Bytes::from_static(keep_alive::PING) });
+            }
+            Due::Wait => open.keep_alive_in(stream, interval_ms, now, timers),
+            Due::Close => return false,
+        }
+        true
+    }
+
+    /// Feeds a stream; one that is not known was closed by us, and what still comes on it is lost. Whether
+    /// that ends the wait for a pong, so that the keep-alive is to be put off.
+    pub(crate) fn feed(&mut self, stream: StreamId, bytes: &[u8]) -> bool {
+        let Some(open) = self.streams.get_mut(&stream) else { return false };
+        let waited = match &mut open.side {
+            Opened::Here { keep_alive, .. } => keep_alive.on_bytes(),
+            Opened::There { .. } => false,
+        };
+        if waited && bytes == keep_alive::PONG && open.framer.is_between_messages() {
+            self.answer_pings.insert(open.peer);
+            return true;
+        }
+        open.framer.feed(bytes);
+        waited
+    }
+
+    /// Begins a stream's keep-alive interval anew.
+    pub(crate) fn put_off_keep_alive(
+        &mut self,
+        stream: StreamId,
+        interval_ms: u64,
+        now: Mono,
+        timers: &mut Timers<Deadline>,
+    ) {
         if let Some(open) = self.streams.get_mut(&stream) {
-            open.framer.feed(bytes);
-            open.inside |= bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n'));
+            open.keep_alive_in(stream, interval_ms, now, timers);
         }
     }
 
@@ -165,16 +340,18 @@ impl TransportLayer {
     ) -> Option<(Origin, Frame)> {
         let open = self.streams.get_mut(&stream)?;
         let Some(frame) = open.framer.next_frame() else {
-            self.watch(stream, now, timers);
+            if !open.framer.is_between_messages() {
+                self.watch(stream, now, timers);
+            }
             return None;
         };
-        open.inside = false;
         if let Some(key) = open.idle.take() {
             timers.disarm(key);
         }
-        let origin =
-            Origin { peer: open.peer, listener: open.listener, source: open.remote, stream: Some(stream) };
-        self.by_host.insert((open.peer, open.remote.ip()), stream);
+        let origin = open.origin(stream);
+        if open.transport == Transport::Tcp || matches!(open.side, Opened::Here { .. }) {
+            self.reuse(stream);
+        }
         Some((origin, frame))
     }
 
@@ -183,51 +360,122 @@ impl TransportLayer {
         self.streams.get(&stream).is_some_and(|open| open.framer.is_inside())
     }
 
-    /// Closes a stream of our own accord.
-    pub(crate) fn close(&mut self, stream: StreamId, timers: &mut Timers<Deadline>) {
-        if self.forget(stream, timers) {
-            self.counters.closed_streams += 1;
-            self.push(Output::CloseStream { stream });
+    /// The far end offers its stream for our own requests (RFC 5923 §5). Taken if we know by its certificate
+    /// who it is.
+    pub(crate) fn alias(&mut self, stream: StreamId) {
+        let open = self.streams.get(&stream);
+        if open.is_some_and(|open| matches!(open.side, Opened::There { certified: true })) {
+            self.reuse(stream);
         }
     }
 
-    /// Forgets a stream. `false` if it was not known.
-    pub(crate) fn forget(&mut self, stream: StreamId, timers: &mut Timers<Deadline>) -> bool {
-        let Some(gone) = self.streams.remove(&stream) else { return false };
-        if let Some(key) = gone.idle {
+    /// What else goes to the stream's far end goes on it.
+    fn reuse(&mut self, stream: StreamId) {
+        if let Some(open) = self.streams.get(&stream) {
+            self.by_host.insert((open.peer, open.transport, open.remote.ip()), stream);
+        }
+    }
+
+    /// Closes a stream of our own accord.
+    pub(crate) fn close(&mut self, stream: StreamId, now: Mono, timers: &mut Timers<Deadline>) -> Lost {
+        let lost = self.forget(stream, now, timers);
+        if lost != Lost::Unknown {
+            self.counters.closed_streams += 1;
+            self.push(Output::CloseStream { stream });
+        }
+        lost
+    }
+
+    /// Forgets a stream.
+    pub(crate) fn forget(&mut self, stream: StreamId, now: Mono, timers: &mut Timers<Deadline>) -> Lost {
+        self.shaking.remove(&stream);
+        let Some(gone) = self.streams.remove(&stream) else { return Lost::Unknown };
+        self.by_host.retain(|_, open| *open != stream);
+        let mut lost = Lost::Open;
+        let mut armed = vec![gone.idle];
+        if let Opened::Here { connected, next, instead, .. } = gone.side {
+            armed.extend([next, instead]);
+            if !connected {
+                lost = Lost::NeverConnected;
+            }
+            if !connected && instead.is_some() {
+                self.no_tcp.insert(gone.peer, now.plus_ms(NO_TCP_MS));
+            }
+        }
+        for key in armed.into_iter().flatten() {
             timers.disarm(key);
         }
-        self.by_host.retain(|_, open| *open != stream);
-        true
+        lost
+    }
+
+    fn has_room(&mut self, stream: StreamId) -> bool {
+        let room = self.streams.len() + self.shaking.len() < self.config.limits.max_streams;
+        if !room {
+            self.turn_away(stream);
+        }
+        room
+    }
+
+    fn turn_away(&mut self, stream: StreamId) {
+        self.counters.closed_streams += 1;
+        self.push(Output::CloseStream { stream });
     }
 
     fn stream_for(&mut self, path: &Path) -> StreamId {
         if let Some(stream) = path.stream.filter(|stream| self.streams.contains_key(stream)) {
             return stream;
         }
-        if let Some(stream) = self.by_host.get(&(path.peer, path.to.ip())) {
+        if let Some(stream) = self.by_host.get(&(path.peer, path.transport, path.to.ip())) {
             return *stream;
         }
         self.connected += 1;
         let stream = StreamId(self.connected * 2 - 1);
-        self.insert(stream, path.peer, path.listener, path.to);
-        self.by_host.insert((path.peer, path.to.ip()), stream);
-        self.push(Output::Connect { stream, listener: path.listener, to: path.to });
+        let keep_alive = KeepAlive::default();
+        self.insert(stream, *path, Opened::Here { connected: false, keep_alive, next: None, instead: None });
+        self.reuse(stream);
+        self.push(Output::Connect { stream, listener: path.listener, to: path.to, peer: path.peer });
         stream
     }
 
-    fn insert(&mut self, stream: StreamId, peer: PeerId, listener: ListenerId, remote: SocketAddr) {
+    fn insert(&mut self, stream: StreamId, path: Path, side: Opened) {
+        let Path { peer, listener, transport, to: remote, .. } = path;
         let framer = Framer::new(&self.config.limits);
-        self.streams.insert(stream, Stream { peer, listener, remote, framer, inside: false, idle: None });
+        let open = Stream { peer, listener, remote, transport, framer, idle: None, side };
+        self.streams.insert(stream, open);
     }
 
     /// Starts the clock for what a stream has begun and not finished.
     fn watch(&mut self, stream: StreamId, now: Mono, timers: &mut Timers<Deadline>) {
         if let Some(open) = self.streams.get_mut(&stream)
-            && open.inside
             && open.idle.is_none()
         {
             open.idle = Some(timers.arm(now.plus_ms(STREAM_IDLE_MS), Deadline::StreamIdle(stream)));
+        }
+    }
+}
+
+/// What a stream was that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// None that carried anything.
+    Unknown,
+    /// One that we asked for in vain: nothing that was sent on it has arrived.
+    NeverConnected,
+    /// One that stood.
+    Open,
+}
+
+impl Stream {
+    fn origin(&self, stream: StreamId) -> Origin {
+        let Self { peer, listener, remote: source, transport, .. } = *self;
+        Origin { peer, listener, source, transport, stream: Some(stream) }
+    }
+
+    /// When the keep-alive's time is up next.
+    fn keep_alive_in(&mut self, stream: StreamId, ms: u64, now: Mono, timers: &mut Timers<Deadline>) {
+        let Opened::Here { next, .. } = &mut self.side else { return };
+        if let Some(key) = next.replace(timers.arm(now.plus_ms(ms), Deadline::KeepAlive(stream))) {
+            timers.disarm(key);
         }
     }
 }

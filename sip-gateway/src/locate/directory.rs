@@ -19,7 +19,7 @@ use consent::Mono;
 
 use super::plan::Plan;
 use super::search::{Known, search};
-use super::{Answer, Place, Question, Records, Target, Unanswered};
+use super::{Answer, Place, Question, Records, Unanswered};
 use crate::Listener;
 
 /// No server is asked more often, however short-lived its answers.
@@ -127,11 +127,6 @@ impl Directory {
         named || self.former.get(&ip).is_some_and(|last| last.plus_ms(SOURCE_KEPT_MS) > now)
     }
 
-    /// The target at this address, by which the peer takes calls.
-    pub(crate) fn target_at(&self, ip: IpAddr) -> Option<Target> {
-        self.plan.targets().find(|target| target.address.ip() == ip)
-    }
-
     fn search(&self) -> super::search::Found {
         search(&self.place, &self.listeners, |question| match self.entries.get(question) {
             Some(Entry { records: Some(records), .. }) => Known::Records(records),
@@ -226,6 +221,7 @@ mod tests {
 
     use std::net::SocketAddr;
 
+    use super::super::Target;
     use super::*;
     use crate::Transport;
     use crate::locate::{Host, Srv};

@@ -18,8 +18,8 @@
 //! keeps the answers of one peer, asks again at half of their time, and goes on with what it last found while
 //! DNS is away, or knows nothing any more (RFC 8767).
 //!
-//! Left out: `sips:` and TLS (`_sips._tcp`), which need their transport first; the location of the server
-//! for a response (§5), because responses go where the request came from (`core::transport`).
+//! Left out: the location of the server for a response (§5), because responses go where the request came from
+//! (`core::transport`).
 
 mod directory;
 mod plan;
@@ -59,7 +59,7 @@ impl Place {
 
     fn target_at(&self, ip: IpAddr) -> Target {
         let transport = self.transport.unwrap_or(Transport::Udp);
-        let port = self.port.unwrap_or(Service::of(transport).port);
+        let port = self.port.unwrap_or(transport.usual_port());
         Target { transport, address: SocketAddr::new(ip, port) }
     }
 }
@@ -147,18 +147,18 @@ pub struct Srv {
 #[error("DNS gives no answer")]
 pub struct Unanswered;
 
-/// How a transport is named in DNS (RFC 3263 §4.1) and its port (RFC 3261 §19.1.2).
+/// How a transport is named in DNS (RFC 3263 §4.1).
 struct Service {
     naptr: &'static str,
     srv: &'static str,
-    port: u16,
 }
 
 impl Service {
     const fn of(transport: Transport) -> Self {
         match transport {
-            Transport::Udp => Self { naptr: "SIP+D2U", srv: "_sip._udp", port: 5060 },
-            Transport::Tcp => Self { naptr: "SIP+D2T", srv: "_sip._tcp", port: 5060 },
+            Transport::Udp => Self { naptr: "SIP+D2U", srv: "_sip._udp" },
+            Transport::Tcp => Self { naptr: "SIP+D2T", srv: "_sip._tcp" },
+            Transport::Tls => Self { naptr: "SIPS+D2T", srv: "_sips._tcp" },
         }
     }
 }

@@ -139,7 +139,7 @@ impl<'a, K: Fn(&Question) -> Known<'a>> Walk<'_, K> {
     }
 
     fn addresses_only(&mut self, name: &str, transport: Transport) {
-        let port = self.place.port.unwrap_or(Service::of(transport).port);
+        let port = self.place.port.unwrap_or(transport.usual_port());
         let targets = self.addresses(name, transport, port);
         self.add(0, 0, targets);
     }

@@ -48,6 +48,8 @@ counters! {
     streams_connected,
     /// Of those, the ones that failed or took too long.
     connects_failed,
+    /// Accepted TLS streams that did not come to be secure.
+    handshakes_failed,
     /// Streams closed because their peer did not read.
     streams_overflowed,
     /// Streams closed because nothing went either way.

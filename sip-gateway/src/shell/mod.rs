@@ -6,7 +6,11 @@
 //! and at last are lost, in the kernel's buffer, streams in their peers. What goes out never waits: a
 //! datagram that the kernel does not take is lost and counted, as on any network; a stream whose queue is
 //! full is closed. Every reader is supervised: whatever happens in it, it starts again.
+//!
+//! An accepted TLS stream says and hears nothing until the core has judged its source; then its handshake is
+//! bounded in time.
 
+mod certificate;
 mod counters;
 mod datagram;
 mod resolver;
@@ -14,6 +18,7 @@ mod stream;
 mod supervise;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -27,13 +32,14 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::{Input, Limits, Listener, ListenerId, StreamId, Transport};
+use crate::{Input, Limits, Listener, ListenerId, PeerId, StreamId, Transport};
 
 pub use counters::ShellCounters;
 pub use resolver::Resolver;
 
 use counters::Counters;
-use stream::{Acceptor, Link, Streams};
+use stream::{Acceptor, Link, Security, Streams};
+use tls::TlsInForce;
 
 /// Inputs waiting for the core. A second of an INVITE flood at what one core can read.
 const INPUT_QUEUE: usize = 4096;
@@ -51,8 +57,10 @@ const BACKLOG: i32 = 512;
 /// How long streams may take.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
-    /// To be connected. Shorter than Timer B (32 s), so that another peer can still be tried.
+    /// To be connected, and secure. Shorter than Timer B (32 s), so that another peer can still be tried.
     connect: Duration,
+    /// To shake hands, where accepted.
+    handshake: Duration,
     /// For the peer to read one message.
     write: Duration,
     /// Without a byte in either direction. The core closes sooner what stays inside a message.
@@ -61,6 +69,7 @@ struct Patience {
 
 const PATIENCE: Patience = Patience {
     connect: Duration::from_secs(4),
+    handshake: Duration::from_secs(5),
     write: Duration::from_secs(10),
     idle: Duration::from_secs(600),
 };
@@ -83,6 +92,7 @@ pub struct Sockets {
     /// By [`ListenerId`].
     bound: Vec<Bound>,
     streams: Streams,
+    tls: TlsInForce,
     inputs: mpsc::Sender<Input>,
     counters: Arc<Counters>,
     patience: Patience,
@@ -92,13 +102,15 @@ pub struct Sockets {
 /// What is kept of a listener: where datagrams are sent from, and where streams are connected from.
 #[derive(Debug)]
 struct Bound {
+    transport: Transport,
     address: SocketAddr,
     datagrams: Option<UdpSocket>,
 }
 
 impl Sockets {
     /// Binds all listeners and starts to read. Returns them with the addresses that were in fact bound (port
-    /// 0 in `listeners` asks for any), and what comes in. Needs to be called in a tokio runtime.
+    /// 0 in `listeners` asks for any), and what comes in. TLS listeners and streams also need [`Self::tls`]
+    /// to be set. Needs to be called in a tokio runtime.
     ///
     /// # Errors
     /// [`BindError`] inside an [`io::Error`] of the same kind; nothing is bound then.
@@ -118,6 +130,7 @@ impl Sockets {
         let mut sockets = Self {
             bound: Vec::with_capacity(listeners.len()),
             streams: Streams::default(),
+            tls: TlsInForce::default(),
             inputs,
             counters: Arc::default(),
             patience,
@@ -153,25 +166,32 @@ impl Sockets {
                     move || datagram::read(id, Arc::clone(&socket), inputs.clone(), Arc::clone(&counters));
                 self.readers.spawn(supervise::supervise(id, Arc::clone(&self.counters), read));
             }
-            Transport::Tcp => {
+            Transport::Tcp | Transport::Tls => {
                 let socket = Arc::new(tcp_listener(listener.address)?);
                 address = socket.local_addr()?;
                 let acceptor = acceptor.clone();
-                let accept = move || acceptor.clone().run(id, Arc::clone(&socket));
+                let secure = listener.transport == Transport::Tls;
+                let accept = move || acceptor.clone().run(id, secure, Arc::clone(&socket));
                 self.readers.spawn(supervise::supervise(id, Arc::clone(&self.counters), accept));
             }
         }
-        self.bound.push(Bound { address, datagrams });
+        self.bound.push(Bound { transport: listener.transport, address, datagrams });
         Ok(address)
     }
 
     fn link(&self) -> Link {
         Link {
             streams: self.streams.clone(),
+            tls: self.tls.clone(),
             inputs: self.inputs.clone(),
             counters: Arc::clone(&self.counters),
             patience: self.patience,
         }
+    }
+
+    /// What TLS handshakes go by, to be replaced from wherever it is read.
+    pub fn tls(&self) -> TlsInForce {
+        self.tls.clone()
     }
 
     /// Asks DNS of these servers, or of the system's where none is given; the answers come among the inputs.
@@ -209,14 +229,25 @@ impl Sockets {
         }
     }
 
-    /// Opens a stream from a listener's address (any port). What is sent on it meanwhile waits. If it cannot
-    /// be connected within 4 s, [`Input::StreamClosed`] says so.
-    pub fn connect(&mut self, stream: StreamId, listener: ListenerId, to: SocketAddr) {
-        let from = self.bound.get(listener.0).map(|bound| bound.address.ip());
-        self.link().connect(stream, from, to);
+    /// Opens a stream to a peer from a listener's address (any port), by that listener's transport. What is
+    /// sent on it meanwhile waits. If it cannot be connected, and by TLS be secured, within 4 s,
+    /// [`Input::StreamClosed`] says so.
+    pub fn connect(&mut self, stream: StreamId, listener: ListenerId, peer: PeerId, to: SocketAddr) {
+        let bound = self.bound.get(listener.0);
+        let security = match bound.map(|bound| bound.transport) {
+            Some(Transport::Tls) => Security::Tls(self.tls.current().and_then(|tls| tls.dialling(peer))),
+            _ => Security::None,
+        };
+        self.link().connect(stream, bound.map(|bound| bound.address.ip()), to, security);
     }
 
-    /// Closes a stream after what was sent on it.
+    /// Lets an accepted TLS stream shake hands. Ends in [`Input::StreamReady`], or within 5 s in
+    /// [`Input::StreamClosed`].
+    pub fn secure(&mut self, stream: StreamId) {
+        self.streams.admit(stream);
+    }
+
+    /// Closes a stream after what was sent on it; one that is not ready, at once.
     pub fn close_stream(&mut self, stream: StreamId) {
         self.streams.close(stream);
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod tls;
+
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -17,6 +19,7 @@ const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 65_535, max_hea
 
 const QUICK: Patience = Patience {
     connect: Duration::from_millis(200),
+    handshake: Duration::from_secs(5),
     write: Duration::from_secs(10),
     idle: Duration::from_secs(600),
 };
@@ -60,6 +63,8 @@ impl Shell {
         }
     }
 }
+
+const PEER: PeerId = PeerId(0);
 
 const TCP: [(Transport, &str); 1] = [(Transport::Tcp, "127.0.0.1:0")];
 
@@ -119,10 +124,11 @@ async fn a_connected_stream_carries_what_was_sent_before_it_was_open() {
         let mut shell = Shell::new(&[(listener, address)], QUICK);
         let peer = TcpListener::bind(address).await.unwrap();
         let stream = StreamId(1);
-        shell.sockets.connect(stream, ListenerId(0), peer.local_addr().unwrap());
+        shell.sockets.connect(stream, ListenerId(0), PEER, peer.local_addr().unwrap());
         shell.sockets.send_stream(stream, Bytes::from_static(b"one"));
         shell.sockets.send_stream(stream, Bytes::from_static(b"two"));
         let (mut far, from) = timeout(DEADLINE, peer.accept()).await.unwrap().unwrap();
+        assert_eq!(shell.next().await, Input::StreamReady { stream, certified: Vec::new() });
         assert_eq!(from.ip(), shell.at[0].ip());
         let mut buffer = [0; 6];
         far.read_exact(&mut buffer).await.unwrap();
@@ -137,7 +143,7 @@ async fn a_connected_stream_carries_what_was_sent_before_it_was_open() {
 async fn a_connect_that_is_refused_or_hangs_ends_in_closed() {
     let mut shell = Shell::new(&TCP, QUICK);
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    shell.sockets.connect(StreamId(1), ListenerId(0), gone);
+    shell.sockets.connect(StreamId(1), ListenerId(0), PEER, gone);
     assert_eq!(shell.next().await, Input::StreamClosed { stream: StreamId(1) });
 
     // A listener whose backlog is full leaves further connects hanging.
@@ -151,7 +157,7 @@ async fn a_connect_that_is_refused_or_hangs_ends_in_closed() {
     }
     let first = timeout(DEADLINE, full.join_next()).await.unwrap();
     assert!(first.is_some());
-    shell.sockets.connect(StreamId(3), ListenerId(0), address);
+    shell.sockets.connect(StreamId(3), ListenerId(0), PEER, address);
     assert_eq!(shell.next().await, Input::StreamClosed { stream: StreamId(3) });
     assert_eq!(shell.sockets.counters().connects_failed, 2);
 }

@@ -9,8 +9,8 @@ use super::client::{ClientInvite, ClientRequest};
 use super::room::{Full, Room, Rooms};
 use super::server::{ServerInvite, ServerRequest};
 use super::{ClientInput, Effect, ServerInput, Timer};
-use crate::core::{Deadline, MAGIC_COOKIE, Path, Ports, TimerKey};
-use crate::wire::{Headers, Method, NameAddr, Via, name};
+use crate::core::{Deadline, Lost, MAGIC_COOKIE, Path, Ports, TimerKey};
+use crate::wire::{Headers, Method, NameAddr, Request, Via, name};
 use crate::{PeerId, StreamId};
 
 /// Names a transaction; never used twice.
@@ -127,6 +127,8 @@ struct Live<O> {
     ack: Ack,
     owner: O,
     armed: Vec<(Timer, TimerKey)>,
+    /// What a client sends if its stream is never connected.
+    fallback: Option<Box<NewClient<O>>>,
 }
 
 #[derive(Debug)]
@@ -137,14 +139,41 @@ enum Ack {
 }
 
 /// A request to be sent in a new client transaction.
+#[derive(Debug)]
 pub(crate) struct NewClient<O> {
-    pub(crate) method: Method,
-    pub(crate) branch: String,
+    method: Method,
+    branch: String,
     pub(crate) bytes: Bytes,
     /// For INVITE, the ACK of its failure up to and without To.
-    pub(crate) ack_head: Option<String>,
-    pub(crate) path: Path,
-    pub(crate) owner: O,
+    ack_head: Option<String>,
+    path: Path,
+    owner: O,
+    /// The same request for another way, if this one cannot be connected.
+    fallback: Option<Box<Self>>,
+}
+
+impl<O> NewClient<O> {
+    /// A request that has its Via, with this branch.
+    pub(crate) fn new(path: Path, request: &Request, branch: String, owner: O) -> Self {
+        let ack_head = (request.method == Method::INVITE).then(|| ack_head(request));
+        let (method, bytes) = (request.method.clone(), request.to_bytes());
+        Self { method, branch, bytes, ack_head, path, owner, fallback: None }
+    }
+
+    /// With another way for it, if its stream cannot be connected.
+    pub(crate) fn or_else(mut self, fallback: Self) -> Self {
+        self.fallback = Some(Box::new(fallback));
+        self
+    }
+
+    fn machine(&self) -> Machine {
+        let reliable = self.path.is_reliable();
+        if self.method == Method::INVITE {
+            Machine::ClientInvite(ClientInvite::new(reliable))
+        } else {
+            Machine::ClientRequest(ClientRequest::new(reliable))
+        }
+    }
 }
 
 /// All transactions. [`Self::open_server`] is bounded by [`Rooms`]; those that the core opens itself belong to
@@ -237,6 +266,11 @@ impl<O: Clone> Transactions<O> {
         Ok(())
     }
 
+    /// The way that a transaction's messages go.
+    pub(crate) fn path(&self, id: TxId) -> Option<Path> {
+        self.live.get(&id).map(|live| live.path)
+    }
+
     /// Gives a server transaction to somebody else.
     pub(crate) fn set_owner(&mut self, id: TxId, owner: O) {
         if let Some(live) = self.live.get_mut(&id) {
@@ -269,12 +303,7 @@ impl<O: Clone> Transactions<O> {
 
     /// Sends a request in a new client transaction.
     pub(crate) fn open_client(&mut self, ports: &mut Ports<'_>, new: NewClient<O>) -> TxId {
-        let reliable = new.path.is_reliable();
-        let machine = if new.method == Method::INVITE {
-            Machine::ClientInvite(ClientInvite::new(reliable))
-        } else {
-            Machine::ClientRequest(ClientRequest::new(reliable))
-        };
+        let machine = new.machine();
         let id = self.next_id();
         let key =
             ClientKey { peer: new.path.peer, branch: new.branch, method: new.method.as_str().to_owned() };
@@ -283,6 +312,7 @@ impl<O: Clone> Transactions<O> {
         if let Some(live) = self.live.get_mut(&id) {
             live.last = new.bytes;
             live.ack = new.ack_head.map_or(Ack::None, Ack::Head);
+            live.fallback = new.fallback;
         }
         self.drive(ports, id, ClientInput::Start, None);
         id
@@ -322,12 +352,14 @@ impl<O: Clone> Transactions<O> {
         report.map(|report| (fired.id, owner, report))
     }
 
-    /// A stream is gone: every client transaction on it has failed. Server transactions go on (RFC 6026
-    /// §7.1) and find another stream when they next send.
+    /// A stream is gone: every client transaction on it has failed, unless the stream never stood and there
+    /// is another way (RFC 3261 §18.1.1). Server transactions go on (RFC 6026 §7.1) and find another stream
+    /// when they next send.
     pub(crate) fn on_stream_closed(
         &mut self,
         ports: &mut Ports<'_>,
         stream: StreamId,
+        lost: Lost,
     ) -> Vec<(TxId, O, Report)> {
         let mut hit: Vec<TxId> = self
             .live
@@ -338,7 +370,11 @@ impl<O: Clone> Transactions<O> {
         hit.sort_unstable();
         let mut reports = Vec::new();
         for id in hit {
-            let Some(live) = self.live.get(&id) else { continue };
+            let Some(live) = self.live.get_mut(&id) else { continue };
+            if let Some(fallback) = live.fallback.take().filter(|_| lost == Lost::NeverConnected) {
+                self.restart(ports, id, *fallback);
+                continue;
+            }
             let owner = live.owner.clone();
             let (_, report) = match live.key {
                 Key::Client(_) => self.drive(ports, id, ClientInput::TransportError, None),
@@ -351,13 +387,27 @@ impl<O: Clone> Transactions<O> {
         reports
     }
 
+    /// Begins a client transaction anew, another way.
+    fn restart(&mut self, ports: &mut Ports<'_>, id: TxId, new: NewClient<O>) {
+        let Some(live) = self.live.get_mut(&id) else { return };
+        for (_, key) in live.armed.drain(..) {
+            ports.timers.disarm(key);
+        }
+        live.machine = new.machine();
+        live.path = new.path;
+        live.last = new.bytes;
+        live.ack = new.ack_head.map_or(Ack::None, Ack::Head);
+        self.drive(ports, id, ClientInput::Start, None);
+    }
+
     fn next_id(&mut self) -> TxId {
         self.opened = self.opened.wrapping_add(1);
         TxId(self.opened)
     }
 
     fn insert(&mut self, id: TxId, machine: Machine, key: Key, path: Path, owner: O) {
-        let live = Live { machine, key, path, last: Bytes::new(), ack: Ack::None, owner, armed: Vec::new() };
+        let (last, armed) = (Bytes::new(), Vec::new());
+        let live = Live { machine, key, path, last, ack: Ack::None, owner, armed, fallback: None };
         self.live.insert(id, live);
     }
 
@@ -473,4 +523,23 @@ impl<O> Live<O> {
             *armed != timer
         });
     }
+}
+
+/// The ACK of an INVITE's failure, without To (RFC 3261 §17.1.1.3).
+fn ack_head(invite: &Request) -> String {
+    let mut head = format!("ACK {} SIP/2.0\r\n", invite.uri);
+    let mut put = |name: &str, value: &str| {
+        for part in [name, ": ", value, "\r\n"] {
+            head.push_str(part);
+        }
+    };
+    for field in [name::VIA, name::ROUTE, name::FROM, name::CALL_ID] {
+        for value in invite.headers.all(field) {
+            put(field, value);
+        }
+    }
+    let sequence = invite.headers.first(name::CSEQ).and_then(|cseq| cseq.split(' ').next());
+    put(name::CSEQ, &format!("{} ACK", sequence.unwrap_or_default()));
+    put(name::MAX_FORWARDS, "70");
+    head
 }

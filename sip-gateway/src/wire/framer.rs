@@ -65,6 +65,11 @@ impl Framer {
         }
     }
 
+    /// Whether nothing is held but line breaks, which belong to no message.
+    pub fn is_between_messages(&self) -> bool {
+        matches!(self.state, State::Head) && self.buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+    }
+
     /// The next frame, or `None` until more is fed.
     pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
@@ -103,11 +108,7 @@ impl Framer {
 
     /// Whether a message has begun whose end has not come.
     pub fn is_inside(&self) -> bool {
-        match &self.state {
-            State::Head => self.buffer.iter().any(|byte| !matches!(byte, b'\r' | b'\n')),
-            State::Body { .. } => true,
-            State::Skip { .. } | State::Broken => false,
-        }
+        !matches!(self.state, State::Skip { .. } | State::Broken) && !self.is_between_messages()
     }
 
     /// Line breaks before a start line. `None`: more is needed to tell.

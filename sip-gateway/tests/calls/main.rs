@@ -21,6 +21,8 @@ mod limits;
 mod passing;
 mod redirect;
 mod requests;
+mod streams;
+mod tls;
 mod transfer;
 mod transports;
 mod world;

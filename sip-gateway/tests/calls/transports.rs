@@ -22,7 +22,7 @@ fn feed(world: &mut World, bytes: &[u8]) {
     world.input(Input::StreamBytes { stream: OPENED, bytes: Bytes::copy_from_slice(bytes) });
 }
 
-fn on_stream(world: &mut World, stream: StreamId) -> Vec<Msg> {
+pub fn on_stream(world: &mut World, stream: StreamId) -> Vec<Msg> {
     let bytes = world.stream_bytes(stream);
     let text = String::from_utf8(bytes).unwrap();
     let mut messages = Vec::new();
@@ -76,7 +76,7 @@ fn requests_to_a_tcp_peer_open_a_stream_and_share_it() {
     let mut caller = Ua::caller(CARRIER, "7331");
     world.send(CARRIER, caller.invite("", ""));
     let connect = world.streams.remove(0);
-    let Output::Connect { stream, listener, to } = connect else { panic!("{connect:?}") };
+    let Output::Connect { stream, listener, to, .. } = connect else { panic!("{connect:?}") };
     assert_eq!((listener, to), (TCP, addr(PBX)));
     let invite = on_stream(&mut world, stream).remove(0);
     assert!(invite.get("Via").starts_with("SIP/2.0/TCP 10.0.0.1:5060"));

@@ -84,6 +84,7 @@ fn sockets() -> ShellCounters {
         streams_refused: 38,
         streams_connected: 39,
         connects_failed: 40,
+        handshakes_failed: 77,
         streams_overflowed: 41,
         streams_idle: 42,
         stream_messages_out: 43,
@@ -154,6 +155,7 @@ const SHOWN: &[(&str, u64)] = &[
     ("sip_streams_opened_total{by=\"peer\"}", 37),
     ("sip_streams_refused_total", 38),
     ("sip_timers", 32),
+    ("sip_tls_handshakes_failed_total", 77),
     ("sip_transactions", 30),
 ];
 

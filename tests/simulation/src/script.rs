@@ -66,6 +66,7 @@ pub(crate) fn config(signalled: [bool; 2]) -> Config {
         parties_signalled,
         may_refer: true,
         redirects: Redirects::Follow,
+        certificate: None,
     };
     Config {
         listeners: vec![Listener { transport: Transport::Udp, address: GATEWAY }],

@@ -8,6 +8,7 @@ use super::super::calling::cancel_of;
 use super::super::identity::FarEnd;
 use super::super::offering::own_ip;
 use super::super::session::{self, Ours};
+use super::super::sips;
 use super::super::{Acceptance, Call, CallTimer, Event, Owner, Role, TIMER_C_MS};
 use super::{FAREWELL_MS, Leaving, Newcomer, RETRY_MS, Reinvite, Said, Stage, Transfer};
 use crate::Change;
@@ -140,7 +141,7 @@ impl Call {
         let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, leg.other())) else { return };
         let (mut sent, path) = (dialog.request(Method::INVITE), dialog.path);
         sent.headers.push(name::MAX_FORWARDS, "70");
-        sent.headers.push(name::CONTACT, env.contact(&path));
+        sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
         for field in SHOWN {
             sent.headers.copy(&headers, field);
         }

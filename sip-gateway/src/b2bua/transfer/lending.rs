@@ -17,6 +17,7 @@ use consent::{CallId, Leg};
 
 use super::super::identity::FarEnd;
 use super::super::session::Ours;
+use super::super::sips;
 use super::super::{Call, CallTimer, EndedBy, Owner, Phase, Role, TIMER_C_MS};
 use super::{Newcomer, RETRY_MS, Said, Stage};
 use crate::core::{DialogPlace, Environment};
@@ -106,7 +107,7 @@ impl Call {
         let (mut sent, path): (Request, _) = (dialog.request(Method::INVITE), dialog.path);
         lent.dialog.local_seq = dialog.local_seq;
         sent.headers.push(name::MAX_FORWARDS, "70");
-        sent.headers.push(name::CONTACT, env.contact(&path));
+        sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
         self.relays_begun = self.relays_begun.wrapping_add(1);
         lent.number = self.relays_begun;
         lent.fork = fork;

@@ -4,15 +4,16 @@ use consent::Leg;
 
 use super::super::forward::passes_option;
 use super::super::identity::user_of;
-use super::super::offering::{address_at, uri_at};
+use super::super::offering::{Place, address_at, uri_at};
 use super::super::redirect::Diversions;
+use super::super::sips;
 use super::super::{Attempt, Call, CallTimer, Event, Owner, Role, SILENCE_MS, TIMER_C_MS};
 use super::{DECISION_MS, MAX_TRANSFERS, Newcomer, Report, Stage, Target, Transfer};
 use crate::core::{DialogPlace, Environment, Path};
 use crate::dialog::sequence_of;
 use crate::transaction::TxId;
 use crate::wire::{Method, NameAddr, Request, Response, name};
-use crate::{PeerId, Route};
+use crate::{PeerId, Route, Transport};
 
 impl Call {
     /// A REFER within one of our dialogs.
@@ -30,7 +31,7 @@ impl Call {
         let wants_no_report = refer.headers.first("Refer-Sub").is_some_and(|value| value.trim() == "false");
         let path = self.way_to(place.leg).unwrap_or(self.back);
         let mut accepted = Response::new(202);
-        accepted.headers.push(name::CONTACT, env.contact(&path));
+        accepted.headers.push(name::CONTACT, env.contact(&path, sips::is_asked_by(refer)));
         if wants_no_report {
             accepted.headers.push("Refer-Sub", "false");
         }
@@ -113,11 +114,13 @@ impl Call {
     }
 
     pub(super) fn invite_next_target(&mut self, env: &mut Environment) {
-        while let Some(way) = env.take_best(&mut self.ways_left) {
-            let Some(path) = env.path_to(way) else { continue };
-            return self.invite_target(env, way.peer, path);
+        let target = self.transfer.as_ref().and_then(|transfer| transfer.target.as_ref());
+        let secure = target.is_some_and(|target| sips::is_sips(&target.uri));
+        if let Some((peer, path)) = self.next_path(env, secure) {
+            return self.invite_target(env, peer, path);
         }
-        let failure = self.last_failure.take().unwrap_or_else(|| Response::new(503));
+        let nowhere = || if secure { sips::refusal() } else { Response::new(503) };
+        let failure = self.last_failure.take().unwrap_or_else(nowhere);
         if !self.try_next_diversion(env, &failure) {
             self.fail_transfer(env, &failure);
         }
@@ -176,26 +179,28 @@ impl Call {
         };
         let host = env.config.peers.get(peer.0).map_or_else(String::new, |peer| peer.host.clone());
         let own_host = env.host(path.listener);
+        let secure = path.transport == Transport::Tls;
+        let (theirs, ours) = (Place { host: &host, secure }, Place { host: &own_host, secure });
         let user = self.route.as_ref().and_then(|route| route.user.clone());
         let user = user.or_else(|| env.emergency_number(&target.uri));
-        let uri = uri_at(&target.uri, &host, user.as_deref());
+        let uri = uri_at(&target.uri, theirs, user.as_deref());
         let stays = self.answered.and_then(|fork| self.dialog(fork, leg.other()))?.remote.clone();
         let leaves = self.answered.and_then(|fork| self.dialog(fork, leg))?.remote.clone();
         let mut invite = Request::new(Method::INVITE, uri.clone());
         let headers = &mut invite.headers;
         headers.push(name::MAX_FORWARDS, "70");
-        headers.push(name::FROM, address_at(&untagged(&stays), &own_host, None, Some(&env.generator.tag())));
+        headers.push(name::FROM, address_at(&untagged(&stays), ours, None, Some(&env.generator.tag())));
         headers.push(name::TO, format!("<{uri}>"));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
-        headers.push(name::CONTACT, env.contact(path));
+        headers.push(name::CONTACT, env.contact(path, sips::is_sips(&uri)));
         headers.push(name::ALLOW, super::super::ALLOW);
         if leg == Leg::B {
             for field in [name::P_ASSERTED_IDENTITY, name::PRIVACY] {
                 headers.copy(&self.invite.headers, field);
             }
         }
-        headers.push(name::REFERRED_BY, referrer(referred_by.as_deref(), &leaves, &own_host));
+        headers.push(name::REFERRED_BY, referrer(referred_by.as_deref(), &leaves, ours));
         if let Some(replaces) = &target.replaces {
             headers.push(name::REPLACES, replaces.text());
             headers.push(name::REQUIRE, "replaces");
@@ -215,11 +220,11 @@ fn untagged(address: &str) -> String {
 
 /// Referred-By (RFC 3892 §2.1) at our host, as the REFER says or else whoever sent it. The token that a
 /// `cid` would point to is left out: our host makes its signature void.
-fn referrer(said: Option<&str>, leaves: &str, own_host: &str) -> String {
+fn referrer(said: Option<&str>, leaves: &str, ours: Place<'_>) -> String {
     let address = said.unwrap_or(leaves);
     let Ok(parsed) = NameAddr::parse(address) else {
-        return format!("<sip:{}@{own_host}>", user_of(leaves));
+        return format!("<sip:{}@{}>", user_of(leaves), ours.host);
     };
-    let moved = address_at(&format!("{} <{}>", parsed.display, parsed.uri), own_host, None, None);
+    let moved = address_at(&format!("{} <{}>", parsed.display, parsed.uri), ours, None, None);
     moved.trim().to_owned()
 }

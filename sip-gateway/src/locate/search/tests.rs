@@ -337,3 +337,21 @@ fn a_question_that_dns_does_not_answer_costs_no_more_than_itself() {
     pbx.away = vec![srv("_sip._udp.pbx.example")];
     assert_eq!(pbx.steps(UDP, "pbx.example"), [""; 0]);
 }
+
+const WITH_TLS: &[&str] = &["udp:10.0.0.1:5060", "tcp:10.0.0.1:5060", "tls:10.0.0.1:5061"];
+
+#[test]
+fn with_tls_the_example_of_rfc_3263_leads_to_it() {
+    let zone = zone_of(&format!("{RFC_3263}\n_sips._tcp.example.com SRV 0 1 5071 server1.example.com."));
+    assert_eq!(zone.steps(WITH_TLS, "example.com"), ["0 1 tls:192.0.2.1:5071"]);
+    assert_eq!(zone.steps(WITH_TLS, "example.com;tls"), ["0 1 tls:192.0.2.1:5071"]);
+    assert_eq!(zone.asked(WITH_TLS, "example.com;tls")[0], srv("_sips._tcp.example.com"));
+}
+
+#[test]
+fn a_name_by_tls_without_srv_is_called_at_5061() {
+    let zone = zone_of("trunk.example A 192.0.2.7");
+    assert_eq!(zone.steps(WITH_TLS, "trunk.example;tls"), ["0 0 tls:192.0.2.7:5061"]);
+    assert_eq!(zone.steps(WITH_TLS, "trunk.example:5071;tls"), ["0 0 tls:192.0.2.7:5071"]);
+    assert_eq!(zone.steps(WITH_TLS, "192.0.2.7;tls"), ["0 0 tls:192.0.2.7:5061"]);
+}
