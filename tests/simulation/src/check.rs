@@ -220,7 +220,10 @@ impl Checks {
                 11 => '#',
                 digit => char::from(b'0' + digit),
             };
-            let began = phone.presses.get(&(ssrc, timestamp)).map_or(0, |began| began + self.transit);
+            // Whom a transfer called presses at a telephone of its own.
+            let mut presses = phones.iter().flatten().map(|phone| &phone.presses);
+            let began = presses.find_map(|presses| presses.get(&(ssrc, timestamp)));
+            let began = began.map_or(0, |began| began + self.transit);
             truth.keys.push(Press { arrived: now, began, leg: phone.leg, key });
         }
     }
