@@ -214,6 +214,12 @@ impl Checks {
                 self.faults.commands_late.add(now, to);
             }
         }
+        // Until the media plane is told where a newcomer is, nobody hears it: neither its voice nor its keys.
+        let came = truth.arrivals.iter().rfind(|(_, leg, who)| (*leg, *who) == (phone.leg, party));
+        let told = came.and_then(|(at, ..)| self.faults.commands_late.until(*at));
+        if !same_address && told.is_some_and(|told| now <= told) {
+            return;
+        }
         if header[1] & 0x7F == 101 && payload.len() >= 4 && self.pressed.insert((ssrc, timestamp)) {
             let key = match payload[0] {
                 10 => '*',
