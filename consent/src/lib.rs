@@ -15,7 +15,8 @@ mod recorded;
 mod rules;
 
 pub use call::{
-    Action, Call, CodeMatcher, Event, Notice, RecordingOutcome, Signal, SignalMeaning, SignalSource,
+    Action, Arrival, Call, CodeMatcher, Event, Newcomer, Notice, RecordingOutcome, Signal, SignalMeaning,
+    SignalSource,
 };
 pub use clock::{Mono, Now, Wall};
 pub use decision::{Decision, Evidence, GateState, PartyConsent, PartyState, Reason};

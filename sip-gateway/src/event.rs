@@ -161,7 +161,8 @@ pub struct Target {
     pub user: String,
     /// The side of the peer that its host names, if it names one.
     pub side: Option<Side>,
-    /// The side of whoever names it; for a redirection, the caller's.
+    /// The side of whoever names it; for a redirection, the district's if the caller or whoever redirects is
+    /// there.
     pub from: Side,
     /// Whether it is an emergency form.
     pub emergency: bool,
@@ -178,6 +179,8 @@ pub struct Replacement {
     pub record: CallId,
     /// Who sends it.
     pub caller: Identity,
+    /// From which side.
+    pub side: Side,
     /// User part of its Request-URI; often empty.
     pub request_user: String,
     /// Its Call-ID.
@@ -211,6 +214,12 @@ pub enum Change {
     Replaced {
         /// Who it says it is.
         identity: Identity,
+        /// The user that was called to reach it, if we called it.
+        called: Option<String>,
+        /// On which side it is.
+        side: Side,
+        /// Whether it was called by an emergency form.
+        emergency: bool,
         /// Whether its peer signals changes of its parties.
         parties_signalled: bool,
     },

@@ -22,6 +22,8 @@ use storage::{CallStarted, Entry, Stamped};
 
 use super::{Output, record};
 
+mod transfer;
+
 /// I3: the INVITE waits this long for the journal, no longer.
 const JOURNAL_WAIT_MS: u64 = 20;
 /// I2: and this long for media ports, which a healthy recorder binds in under one; then the call goes on
@@ -36,15 +38,15 @@ const MAX_STREAMS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) id: CallId,
-    pub(super) node: String,
-    pub(super) machine: consent::Call,
-    pub(super) rules: Arc<RuleSet>,
-    pub(super) epoch: EpochCounter,
-    /// The leg at whose far end the district's line is.
-    pub(super) line_leg: Leg,
+    id: CallId,
+    node: String,
+    machine: consent::Call,
+    rules: Arc<RuleSet>,
+    epoch: EpochCounter,
     emergency: bool,
     route: Route,
+    /// On which side the far end of each leg is.
+    sides: [Side; 2],
     stage: Stage,
     offered_media: Option<LegMedia>,
     rtp: [Vec<Option<SocketAddr>>; 2],
@@ -52,12 +54,10 @@ pub(super) struct Call {
     replaced: [bool; 2],
     /// Whether media runs through our ports; without it nothing can be stored.
     anchored: bool,
-    pub(super) answered: bool,
+    answered: bool,
     ringing: bool,
-    /// Whether whom a transfer calls is an emergency service.
-    pub(super) calls_emergency: bool,
     /// The user dialled: the identity of the callee until a change says otherwise.
-    pub(super) callee: String,
+    callee: String,
     ordinals: [Option<u32>; 2],
     withdraw_by_info: [CodeMatcher; 2],
     permits: BTreeMap<PermitId, (Basis, RetentionTag)>,
@@ -91,7 +91,6 @@ impl Call {
         let mut actions = Vec::new();
         let machine =
             consent::Call::new(offer.call, Arc::clone(rules), &facts, now, epoch.current(), &mut actions);
-        let line_leg = line_leg(direction, &machine, &facts, rules);
         let withdraw = &rules.settings().withdraw;
         let side = if direction == Direction::Outbound { Side::Public } else { Side::District };
         let mut call = Self {
@@ -100,9 +99,9 @@ impl Call {
             machine,
             rules: Arc::clone(rules),
             epoch,
-            line_leg,
             emergency: offer.emergency,
             route: Route { side, user: dialled(rules, offer, side) },
+            sides: [offer.side, side],
             stage: Stage::Preparing {
                 journalled: offer.emergency,
                 journal_by: now.mono.plus_ms(JOURNAL_WAIT_MS),
@@ -119,7 +118,6 @@ impl Call {
             anchored: false,
             answered: false,
             ringing: false,
-            calls_emergency: false,
             callee: offer.request_user.clone(),
             ordinals: [None, None],
             withdraw_by_info: [CodeMatcher::new(withdraw), CodeMatcher::new(withdraw)],
@@ -395,12 +393,12 @@ impl Call {
                 let epoch = self.epoch.raise();
                 self.tell(now, Event::Doubt { leg, epoch }, out);
             }
-            Change::NewParty { identity } => self.on_newcomer(now, leg, &identity, false, out),
-            Change::Replaced { identity, parties_signalled } => {
+            Change::NewParty { identity } => self.on_newcomer(now, leg, &identity, None, false, out),
+            Change::Replaced { identity, called, side, emergency, parties_signalled } => {
                 self.machine.set_parties_signalled(leg, parties_signalled);
                 self.replaced[leg.index()] = true;
-                let emergency = std::mem::take(&mut self.calls_emergency);
-                self.on_newcomer(now, leg, &identity, emergency, out);
+                self.sides[leg.index()] = side;
+                self.on_newcomer(now, leg, &identity, called.as_deref(), emergency, out);
             }
         }
     }
@@ -450,7 +448,7 @@ impl Call {
         }
     }
 
-    pub(super) fn tell(&mut self, now: Now, event: Event, out: &mut VecDeque<Output>) {
+    fn tell(&mut self, now: Now, event: Event, out: &mut VecDeque<Output>) {
         if matches!(self.stage, Stage::Closing { .. } | Stage::Closed) {
             return;
         }
@@ -502,43 +500,39 @@ impl Call {
             Some(earlier) => Output::Media(recorder::Command::OpenTap { permit, target: Err(earlier) }),
             None => Output::BeginRecording {
                 look_back: permit.basis() == Basis::AllPartyConsent,
-                channels: record::channels(self.line_leg),
+                channels: record::channels(self.machine.line_leg()),
                 permit,
             },
         });
     }
 
-    pub(super) fn join(&mut self, now: Now, leg: Leg, user: &str, privacy: bool, out: &mut VecDeque<Output>) {
+    fn join(&mut self, now: Now, leg: Leg, user: &str, privacy: bool, out: &mut VecDeque<Output>) {
         let ordinal = self.ordinals[leg.index()].map_or(0, |last| last + 1);
         self.ordinals[leg.index()] = Some(ordinal);
         let identity = self.shown(leg, user, privacy);
         self.write(now, Entry::PartyJoined { call: self.id, leg, ordinal, identity }, out);
     }
 
-    pub(super) fn leave(&mut self, now: Now, leg: Leg, out: &mut VecDeque<Output>) {
+    fn leave(&mut self, now: Now, leg: Leg, out: &mut VecDeque<Output>) {
         if let Some(ordinal) = self.ordinals[leg.index()] {
             self.write(now, Entry::PartyLeft { call: self.id, leg, ordinal }, out);
         }
     }
 
-    pub(super) fn write(&self, now: Now, entry: Entry, out: &mut VecDeque<Output>) {
+    fn write(&self, now: Now, entry: Entry, out: &mut VecDeque<Output>) {
         out.push_back(Output::Journal { stamped: Stamped { at: now.wall, entry }, awaited_by: None });
     }
 
     /// How a user is shown in records: in full form where it is a number; not at all where the caller asked
     /// for privacy, or for the other party of a union line or with a union number.
-    pub(super) fn shown(&self, leg: Leg, user: &str, privacy: bool) -> Option<String> {
-        let withheld = privacy || (self.machine.withholds_numbers() && leg != self.line_leg);
+    fn shown(&self, leg: Leg, user: &str, privacy: bool) -> Option<String> {
+        let withheld = privacy || (self.machine.withholds_numbers() && leg != self.machine.line_leg());
         (!withheld)
             .then(|| self.full(user).map_or_else(|| user.to_owned(), |number| number.as_str().to_owned()))
     }
 
     fn full(&self, user: &str) -> Option<E164> {
         self.rules.numbering().normalise(user).number().cloned()
-    }
-
-    pub(super) fn is_dispatch_line(&self, user: &str) -> bool {
-        self.rules.line(user).is_some_and(|line| line.class == LineClass::Dispatch)
     }
 }
 
@@ -556,7 +550,12 @@ fn direction(offer: &Offer, rules: &RuleSet) -> Direction {
     }
 }
 
-pub(super) fn caller_user(identity: &Identity) -> &str {
+/// Every name that a far end goes by, the most trustworthy first.
+fn names(identity: &Identity) -> impl Iterator<Item = &str> {
+    identity.asserted.as_deref().into_iter().chain([identity.from.as_str()])
+}
+
+fn caller_user(identity: &Identity) -> &str {
     identity.asserted.as_deref().unwrap_or(&identity.from)
 }
 
@@ -577,25 +576,13 @@ fn facts(offer: &Offer, direction: Direction) -> CallFacts {
     }
 }
 
-fn line_leg(direction: Direction, machine: &consent::Call, facts: &CallFacts, rules: &RuleSet) -> Leg {
-    match direction {
-        Direction::Inbound => Leg::B,
-        Direction::Outbound => Leg::A,
-        Direction::Internal => {
-            let Some(line) = machine.line() else { return Leg::B };
-            let is_line = |user: &String| rules.line(user).is_some_and(|named| named.number == line.number);
-            if facts.called.iter().any(is_line) { Leg::B } else { Leg::A }
-        }
-    }
-}
-
 /// The outside prefix is for the PBX, not for the carrier: `98605550123` is dialled on as `8605550123`.
 fn dialled(rules: &RuleSet, offer: &Offer, side: Side) -> Option<String> {
     if offer.emergency { None } else { outside(rules, &offer.request_user, side) }
 }
 
 /// The user to dial on a side: without the outside prefix towards the public one.
-pub(super) fn outside(rules: &RuleSet, user: &str, side: Side) -> Option<String> {
+fn outside(rules: &RuleSet, user: &str, side: Side) -> Option<String> {
     if side != Side::Public {
         return None;
     }

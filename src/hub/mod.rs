@@ -7,7 +7,6 @@
 
 mod call;
 mod record;
-mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

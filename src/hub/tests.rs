@@ -268,6 +268,59 @@ fn a_dispatch_recording_stops_when_the_call_leaves_the_line_and_goes_on_among_di
 }
 
 #[test]
+fn a_transfer_to_an_emergency_service_that_failed_does_not_mark_the_next_newcomer() {
+    let mut hub = hub();
+    connect(&mut hub, offer(Side::Public, DISPATCH));
+    let target = Target { user: "911".to_owned(), side: None, from: Side::District, emergency: true };
+    hub.on_gateway(at(9), Event::Diverted { call: CALL, leg: Leg::B, target });
+    hub.on_gateway(at(20), Event::Changed { call: CALL, leg: Leg::B, change: replaced(DISPATCH, true) });
+    assert_eq!(decided(&drain(&mut hub)), []);
+}
+
+#[test]
+fn a_dispatch_call_redirected_to_another_dispatch_line_in_the_end_is_stored() {
+    let mut hub = hub();
+    hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, DISPATCH))));
+    for user in ["7427355", DISPATCH] {
+        let target = Target { user: user.to_owned(), side: None, from: Side::Public, emergency: false };
+        hub.on_gateway(at(5), Event::Diverted { call: CALL, leg: Leg::B, target });
+    }
+    hub.on_gateway(at(9), Event::Answered { call: CALL });
+    let outputs = drain(&mut hub);
+    let (on, left) = (consent::Reason::DispatchLine, consent::Reason::LeftLine);
+    assert_eq!(decided(&outputs), [on, left, on]);
+    let epoch = shared_epoch(&outputs);
+    let permits: Vec<_> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::BeginRecording { permit, .. } => Some(permit.covers(CALL, epoch.current())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(permits, [false, true]);
+}
+
+/// A union party's number is nobody's to see, though its INVITE comes before the machine knows of it.
+#[test]
+fn whoever_is_barred_is_withheld_from_the_record_of_its_own_invite() {
+    for (user, shown) in [(UNION_NUMBER, false), ("7427355", true)] {
+        let mut hub = hub();
+        connect(&mut hub, offer(Side::Public, "7427310"));
+        let replacement = Replacement {
+            call: CALL,
+            leg: Leg::A,
+            record: CallId(8),
+            caller: Identity { asserted: Some("7427300".to_owned()), from: user.to_owned(), privacy: false },
+            side: Side::District,
+            request_user: String::new(),
+            sip_call_id: "pick@up".to_owned(),
+        };
+        hub.on_gateway(at(9), Event::Replacing(Box::new(replacement)));
+        assert_eq!(started(&drain(&mut hub)).from.is_some(), shown, "{user}");
+    }
+}
+
+#[test]
 fn an_answered_dispatch_call_without_a_recording_is_failed_not_recorded() {
     let mut hub = hub();
     connect(&mut hub, offer(Side::Public, DISPATCH));
@@ -320,7 +373,9 @@ fn privacy_withholds_the_caller() {
 
 fn replaced(user: &str, parties_signalled: bool) -> Change {
     let identity = Identity { from: user.to_owned(), ..Identity::default() };
-    Change::Replaced { identity, parties_signalled }
+    let emergency = user == "911";
+    let side = if emergency { Side::Public } else { Side::District };
+    Change::Replaced { identity, called: None, side, emergency, parties_signalled }
 }
 
 fn decided(outputs: &[Output]) -> Vec<consent::Reason> {
@@ -444,6 +499,7 @@ fn an_invite_that_replaces_a_party_has_a_record_of_its_own() {
         leg: Leg::B,
         record: CallId(8),
         caller: Identity { from: "7427355".to_owned(), ..Identity::default() },
+        side: Side::District,
         request_user: String::new(),
         sip_call_id: "pick@up".to_owned(),
     };

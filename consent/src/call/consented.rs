@@ -10,7 +10,7 @@ use crate::{Ask, Basis, Direction, Epoch, Evidence, GateState, Leg, Now, PartyCo
 
 /// How an event's epoch follows on what is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Arrival {
+enum Order {
     /// As it should.
     Next,
     /// An epoch in between was explained by nothing, or not yet: the relay's word may be on its way.
@@ -43,6 +43,9 @@ impl Call {
         let party = &mut self.parties[leg.index()];
         party.ordinal = party.ordinal.saturating_add(1);
         party.consent = PartyConsent::NotAsked;
+        if let State::OffLine { off } = &mut self.state {
+            off[leg.index()] = false;
+        }
         self.note(now, Some(leg), "somebody else came on the line");
         self.interrupt(now, Reason::PartyChanged, out);
     }
@@ -64,7 +67,9 @@ impl Call {
         let told: &[Leg] = if reason == Reason::Emergency { &[] } else { &Leg::BOTH };
         self.note(now, Some(leg), words::ground(reason));
         match self.state {
-            State::Final | State::Shut | State::Dispatch { .. } => return self.record.occasion.clear(),
+            State::Final | State::Shut | State::Dispatch { .. } | State::OffLine { .. } => {
+                return self.record.occasion.clear();
+            }
             State::Open { permit, .. } | State::Suspended { permit, .. } => {
                 out.push(Action::Revoke { permit, reason });
                 self.record.broken = true;
@@ -98,18 +103,18 @@ impl Call {
     }
 
     pub(super) fn on_held(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
-        let arrival = self.arrive(epoch);
+        let order = self.arrive(epoch);
         if !self.parties[leg.index()].hold(epoch) {
             return;
         }
-        match (&self.state, arrival) {
-            (&State::Open { permit, first }, Arrival::Next) => {
+        match (&self.state, order) {
+            (&State::Open { permit, first }, Order::Next) => {
                 out.push(Action::Suspend { permit });
                 self.state = State::Suspended { permit, first };
                 self.note(now, Some(leg), "the party put the call on hold");
                 self.decide(now, GateState::Shut, Reason::Held, out);
             }
-            (State::Open { .. } | State::Suspended { .. }, Arrival::Skipped) => {
+            (State::Open { .. } | State::Suspended { .. }, Order::Skipped) => {
                 self.note(now, Some(leg), "before the hold, something changed that nothing announced");
                 self.interrupt(now, Reason::Doubt, out);
             }
@@ -123,19 +128,19 @@ impl Call {
     }
 
     pub(super) fn on_resumed(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
-        let arrival = self.arrive(epoch);
+        let order = self.arrive(epoch);
         if !self.parties[leg.index()].resume(epoch) {
             self.note(now, Some(leg), "a resume came that follows no hold");
             return self.interrupt(now, Reason::Doubt, out);
         }
         let held = self.anybody_holds();
-        match (&self.state, arrival) {
-            (&State::Suspended { permit, first }, Arrival::Next) if !held => {
+        match (&self.state, order) {
+            (&State::Suspended { permit, first }, Order::Next) if !held => {
                 self.note(now, Some(leg), "the party that had put the call on hold took it back");
                 self.open(now, Some((permit, first)), out);
             }
-            (State::Suspended { .. }, Arrival::Next) => {}
-            (State::Suspended { .. }, Arrival::Skipped | Arrival::Old) => {
+            (State::Suspended { .. }, Order::Next) => {}
+            (State::Suspended { .. }, Order::Skipped | Order::Old) => {
                 self.note(now, Some(leg), "during the hold, something changed that nothing announced");
                 self.interrupt(now, Reason::Doubt, out);
             }
@@ -168,7 +173,8 @@ impl Call {
     }
 
     fn on_withdrawal(&mut self, now: Now, leg: Leg, source: SignalSource, out: &mut Vec<Action>) {
-        let ineffective = matches!(self.state, State::Final | State::Shut | State::Dispatch { .. });
+        let ineffective =
+            matches!(self.state, State::Final | State::Shut | State::Dispatch { .. } | State::OffLine { .. });
         self.hear(now, leg, SignalMeaning::Withdraw, source, !ineffective, out);
         if ineffective {
             return;
@@ -197,7 +203,7 @@ impl Call {
 
     /// Only the district's own party may ask for a recording: a caller's keys never start anything.
     fn on_request(&mut self, now: Now, leg: Leg, source: SignalSource, out: &mut Vec<Action>) {
-        if matches!(self.state, State::Final | State::Dispatch { .. }) {
+        if matches!(self.state, State::Final | State::Dispatch { .. } | State::OffLine { .. }) {
             return;
         }
         let district = match self.direction {
@@ -370,7 +376,12 @@ impl Call {
                 self.end_asking(reason, out);
                 self.settle(RecordingOutcome::PromptIncomplete);
             }
-            State::Final | State::Shut | State::Dispatch { .. } | State::Idle | State::Paused => {
+            State::Final
+            | State::Shut
+            | State::Dispatch { .. }
+            | State::OffLine { .. }
+            | State::Idle
+            | State::Paused => {
                 self.record.occasion.clear();
                 return;
             }
@@ -464,17 +475,17 @@ impl Call {
     }
 
     /// Takes in the epoch that an event begins.
-    fn arrive(&mut self, epoch: Epoch) -> Arrival {
-        let arrival = match epoch.0.checked_sub(self.epoch.0) {
-            None | Some(0) => return Arrival::Old,
-            Some(1) => Arrival::Next,
-            Some(_) => Arrival::Skipped,
+    fn arrive(&mut self, epoch: Epoch) -> Order {
+        let order = match epoch.0.checked_sub(self.epoch.0) {
+            None | Some(0) => return Order::Old,
+            Some(1) => Order::Next,
+            Some(_) => Order::Skipped,
         };
         self.epoch = epoch;
-        if arrival == Arrival::Skipped {
+        if order == Order::Skipped {
             self.forget_consents();
         }
-        arrival
+        order
     }
 
     fn forget_consents(&mut self) {

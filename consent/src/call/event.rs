@@ -20,7 +20,7 @@ pub enum Event {
         epoch: Epoch,
     },
     /// Somebody else is now at the far end of `leg`, with whom nothing may be stored
-    /// ([`Call::bars`](crate::Call::bars)), or an emergency number was called in that place.
+    /// ([`Call::arrival`](crate::Call::arrival)).
     Barred {
         /// Where.
         leg: Leg,
@@ -54,6 +54,14 @@ pub enum Event {
     /// The dispatch call left its line (transfer to an extension that is not a dispatch line).
     LeftLine {
         /// The epoch that begins with it, by [`EpochCounter::leave_line`](crate::EpochCounter::leave_line).
+        epoch: Epoch,
+    },
+    /// Somebody else is now at the far end of `leg`, and the call is on a dispatch line again.
+    OnLine {
+        /// Where.
+        leg: Leg,
+        /// The epoch that begins with it, by
+        /// [`EpochCounter::return_to_line`](crate::EpochCounter::return_to_line).
         epoch: Epoch,
     },
     /// A party began to press a key, at the instant of the call of `on_event`.

@@ -60,13 +60,15 @@
 //!
 //! # The dispatch line
 //!
-//! | input | output | next |
-//! |---|---|---|
-//! | left its line | `Close` (no epoch off the line is covered); shut, `left-line` | `Final` |
-//! | barred: the newcomer is on a union or never line | the same; shut with the reason | `Final` |
-//! | recorder failed | shut, `recorder-failed` (the permit lives on: a second writer may serve it) | `Dispatch` |
-//! | ended | `Close`; shut, `ended` | `Final` |
-//! | anything else | nothing, a withdrawal code at most a ledger row | `Dispatch` |
+//! | state | input | output | next |
+//! |---|---|---|---|
+//! | `Dispatch` | left its line | `Close` (no epoch off the line is covered); shut, `left-line` | `OffLine` |
+//! | `Dispatch` | barred: the newcomer is on a union or never line | the same; shut with the reason | `OffLine` |
+//! | `Dispatch` | recorder failed | shut, `recorder-failed` (the permit lives on: a second writer may serve it) | `Dispatch` |
+//! | `Dispatch` | ended | `Close`; shut, `ended` | `Final` |
+//! | `OffLine` | on a dispatch line again, and nobody on the call is barred | `Open` from its epoch on; open, `dispatch-line` | `Dispatch` |
+//! | `OffLine` | ended | nothing | `Final` |
+//! | either | anything else | nothing, a withdrawal code at most a ledger row | |
 //!
 //! # Decided here, where the sources leave a choice
 //!
@@ -78,7 +80,8 @@
 //! - A refusal, silence or failure ends the asking for the rest of the call: nobody is pestered.
 //! - A key that goes on with a code (`*81`) is part of that code and no answer.
 //! - A resume that follows no hold, or comes out of order, is doubt.
-//! - A dispatch call that leaves its line is `partly-recorded`: the call went on without the recording.
+//! - A dispatch call that leaves its line is `partly-recorded`: the call went on without the recording. One
+//!   that was back before anybody answered lost nothing but ringing, and is `recorded`.
 //!
 //! Left out: signals by `a=recordpref` and written consents (a line that is `signalled-only` never records
 //! yet), asking a newcomer alone, the recording tone ([`Settings::tone`](crate::Settings) is only carried).
@@ -94,6 +97,7 @@ mod asking;
 mod code;
 mod consented;
 mod event;
+mod newcomer;
 mod party;
 mod words;
 
@@ -102,6 +106,7 @@ use party::Party;
 
 pub use code::CodeMatcher;
 pub use event::{Action, Event, Notice, RecordingOutcome, Signal, SignalMeaning, SignalSource};
+pub use newcomer::{Arrival, Newcomer};
 
 /// How often the parties may be asked again after an interruption, so that a flapping leg cannot keep a
 /// call in prompts.
@@ -128,6 +133,7 @@ pub struct Call {
     id: CallId,
     rules: Arc<RuleSet>,
     line: Option<Line>,
+    line_leg: Leg,
     withholds_numbers: bool,
     direction: Direction,
     /// Whether the peers of leg A and leg B signal their parties.
@@ -168,6 +174,10 @@ enum State {
     Dispatch {
         permit: PermitId,
         failed: bool,
+    },
+    /// A dispatch call that is not on its line; `off` says because of which legs.
+    OffLine {
+        off: [bool; 2],
     },
     /// Not asked: not answered yet, or nobody wants a recording.
     Idle,
@@ -218,6 +228,7 @@ impl Call {
             permits: 0,
             record: Record::new(),
             line,
+            line_leg: newcomer::line_leg(facts, &rules),
             rules,
         };
         match bar(facts.emergency, class, number) {
@@ -238,6 +249,12 @@ impl Call {
         self.line.as_ref()
     }
 
+    /// The leg at whose far end the line is.
+    #[must_use]
+    pub const fn line_leg(&self) -> Leg {
+        self.line_leg
+    }
+
     /// The class of its line; `Never` where none is listed.
     #[must_use]
     pub fn class(&self) -> LineClass {
@@ -256,23 +273,6 @@ impl Call {
         self.signalled[leg.index()] = signalled;
     }
 
-    /// Why nothing may be stored once somebody with this number has come on the line; `None` if nothing
-    /// speaks against it that did not before. On a dispatch line only another line's class does, as at the
-    /// start of a call.
-    #[must_use]
-    pub fn bars(&self, user: &str) -> Option<Reason> {
-        let class = self.rules.line(user).map(|line| line.class);
-        match (class, self.rules.number_class(user)) {
-            (Some(LineClass::Union), _) => Some(Reason::Union),
-            (Some(LineClass::Never), _) => Some(Reason::NeverLine),
-            _ if self.class() == LineClass::Dispatch => None,
-            (_, Some(NumberClass::Union)) => Some(Reason::Union),
-            (_, Some(NumberClass::Privileged)) => Some(Reason::Privileged),
-            (_, Some(NumberClass::Student)) => Some(Reason::Student),
-            (_, None) => None,
-        }
-    }
-
     /// Takes in what happened. `now` is the instant at which it happened where that is known: for a key,
     /// when the press began, so that one that began before the question is never taken for an answer, and so
     /// that codes are timed as the relay times them; for the question, when its first sample left. What fell due before is done first, so that an
@@ -287,6 +287,7 @@ impl Call {
             Event::Held { leg, epoch } => self.on_held(now, leg, epoch, out),
             Event::Resumed { leg, epoch } => self.on_resumed(now, leg, epoch, out),
             Event::LeftLine { epoch } => self.on_left_line(now, epoch, out),
+            Event::OnLine { leg, epoch } => self.on_line_again(now, leg, epoch, out),
             Event::Digit { leg, digit, source, epoch } => self.on_digit(now, leg, digit, source, epoch, out),
             Event::PreambleStarted { epoch } => self.on_preamble_started(now, epoch, out),
             Event::PreambleUnavailable => self.on_preamble_unavailable(now, out),
@@ -327,31 +328,47 @@ impl Call {
     }
 
     fn on_left_line(&mut self, now: Now, epoch: Epoch, out: &mut Vec<Action>) {
-        let State::Dispatch { permit, failed } = self.state else {
-            return self.on_unexplained(now, epoch, out);
-        };
-        self.epoch = self.epoch.max(epoch);
-        out.push(Action::Close { permit });
-        self.state = State::Final;
-        if !failed {
-            self.record.outcome = RecordingOutcome::PartlyRecorded;
-            self.note(now, None, "the call left the line");
-            self.decide(now, GateState::Shut, Reason::LeftLine, out);
+        if matches!(self.state, State::Dispatch { .. } | State::OffLine { .. }) {
+            self.leave_line(now, self.line_leg, epoch, Reason::LeftLine, out);
+        } else {
+            self.on_unexplained(now, epoch, out);
         }
     }
 
     fn on_barred(&mut self, now: Now, leg: Leg, epoch: Epoch, reason: Reason, out: &mut Vec<Action>) {
         self.withholds_numbers |= reason == Reason::Union;
-        let State::Dispatch { permit, failed } = self.state else {
-            return self.on_barred_party(now, leg, epoch, reason, out);
-        };
+        if matches!(self.state, State::Dispatch { .. } | State::OffLine { .. }) {
+            self.leave_line(now, leg, epoch, reason, out);
+        } else {
+            self.on_barred_party(now, leg, epoch, reason, out);
+        }
+    }
+
+    /// Ends what a dispatch call stores, because of whoever is at `leg` now.
+    fn leave_line(&mut self, now: Now, leg: Leg, epoch: Epoch, reason: Reason, out: &mut Vec<Action>) {
         self.epoch = self.epoch.max(epoch);
-        out.push(Action::Close { permit });
-        self.state = State::Final;
-        if !failed {
-            self.record.outcome = RecordingOutcome::PartlyRecorded;
-            self.note(now, Some(leg), words::ground(reason));
-            self.decide(now, GateState::Shut, reason, out);
+        let mut off = [false; 2];
+        if let State::OffLine { off: before } = self.state {
+            off = before;
+        }
+        off[leg.index()] = true;
+        if let State::Dispatch { permit, failed } = std::mem::replace(&mut self.state, State::OffLine { off })
+        {
+            out.push(Action::Close { permit });
+            if !failed {
+                self.record.outcome = RecordingOutcome::PartlyRecorded;
+                self.note(now, Some(leg), words::ground(reason));
+                self.decide(now, GateState::Shut, reason, out);
+            }
+        }
+    }
+
+    fn on_line_again(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
+        self.on_party_changed(now, leg, epoch, out);
+        if matches!(self.state, State::OffLine { off: [false, false] }) && epoch.is_on_line() {
+            let outcome = if self.answered { self.record.outcome } else { RecordingOutcome::Recorded };
+            self.open_dispatch(now, out);
+            self.record.outcome = outcome;
         }
     }
 
@@ -380,7 +397,7 @@ impl Call {
         let mut reason = Reason::Ended;
         let mut says = true;
         match state {
-            State::Final | State::Shut => says = false,
+            State::Final | State::Shut | State::OffLine { .. } => says = false,
             State::Idle | State::Paused => says = !self.record.decided,
             State::Dispatch { permit, failed } => {
                 out.push(Action::Close { permit });
@@ -406,7 +423,7 @@ impl Call {
     }
 
     fn open_dispatch(&mut self, now: Now, out: &mut Vec<Action>) {
-        let Some(permit) = self.permit(Basis::DispatchLine, Epoch::LAST_ON_LINE) else { return };
+        let Some(permit) = self.permit(Basis::DispatchLine, self.epoch.last_of_stint()) else { return };
         self.state = State::Dispatch { permit: permit.id(), failed: false };
         self.record.outcome = RecordingOutcome::Recorded;
         out.push(Action::Open { permit, continues: None });

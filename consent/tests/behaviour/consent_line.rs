@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use consent::{
-    Basis, CallFacts, Direction, Epoch, Event, GateState, Leg, Notice, PartyConsent, PermitId, Reason,
-    RecordingOutcome, RuleSet, RuleVersion, Settings, SignalMeaning, SignalSource,
+    Arrival, Basis, CallFacts, Direction, Epoch, Event, GateState, Leg, Notice, PartyConsent, PermitId,
+    Reason, RecordingOutcome, RuleSet, RuleVersion, Settings, SignalMeaning, SignalSource,
 };
 
 use crate::stage::{
     ATTORNEY, Did, NEVER, OFFICE, ON_REQUEST, SIGNALLED, STRANGER, STUDENT, Stage, UNION_LINE, UNION_NUMBER,
-    facts, inbound, lines, numbers, plan,
+    facts, inbound, lines, newcomer, numbers, plan,
 };
 
 const OPEN: GateState = GateState::Open;
@@ -737,8 +737,8 @@ fn a_newcomer_with_whom_nothing_may_be_stored_ends_it_in_every_state() {
             (STUDENT, Reason::Student),
         ] {
             let mut stage = begun();
-            assert_eq!(stage.call.bars(number), Some(reason));
-            assert_eq!(stage.call.bars(STRANGER), None);
+            assert_eq!(stage.call.arrival(B, &newcomer(&[STRANGER, number])), Arrival::Barred(reason));
+            assert_eq!(stage.call.arrival(B, &newcomer(&[STRANGER])), Arrival::Change);
             let epoch = stage.raise();
             let did = stage.event(Event::Barred { leg: B, epoch, reason });
             assert_eq!(did.last(), Some(&Did::Decided(SHUT, reason)), "{state}");

@@ -1,13 +1,13 @@
 //! The lines that are recorded always, and the calls that are recorded never.
 
 use consent::{
-    Basis, Direction, Event, GateState, Leg, LineClass, Notice, PermitId, Reason, RecordingOutcome,
-    SignalMeaning,
+    Arrival, Basis, Direction, EpochCounter, Event, GateState, Leg, LineClass, Newcomer, Notice, PermitId,
+    Reason, RecordingOutcome, Side, SignalMeaning,
 };
 
 use crate::stage::{
     ATTORNEY, DISPATCH, Did, NEVER, OFFICE, STRANGER, STUDENT, Stage, UNION_LINE, UNION_NUMBER, facts,
-    inbound,
+    inbound, newcomer,
 };
 
 const OPEN: GateState = GateState::Open;
@@ -211,11 +211,67 @@ fn no_notice_is_played_on_a_dispatch_line() {
 fn only_another_lines_class_ends_a_dispatch_recording() {
     let mut stage = Stage::new(&inbound(DISPATCH));
     for number in [UNION_NUMBER, ATTORNEY, STUDENT, STRANGER, DISPATCH] {
-        assert_eq!(stage.call.bars(number), None, "{number}");
+        assert_eq!(stage.call.arrival(Leg::A, &newcomer(&[number])), Arrival::Change, "{number}");
     }
-    assert_eq!(stage.call.bars(NEVER), Some(Reason::NeverLine));
+    assert_eq!(stage.call.arrival(Leg::A, &newcomer(&[NEVER])), Arrival::Barred(Reason::NeverLine));
     let epoch = stage.raise();
     let did = stage.event(Event::Barred { leg: Leg::A, epoch, reason: Reason::NeverLine });
     assert_eq!(did, [Did::Close(0), Did::Decided(GateState::Shut, Reason::NeverLine)]);
     assert_eq!(stage.call.recording_outcome(), RecordingOutcome::PartlyRecorded);
+}
+
+/// A PBX shows its main number in place of an extension: whoever is dialled, asserted and in From all count.
+#[test]
+fn every_name_of_a_newcomer_counts() {
+    let dispatch = Stage::new(&inbound(DISPATCH));
+    let office = Stage::new(&inbound(OFFICE));
+    let main = STRANGER;
+    let line = dispatch.call.line_leg();
+    for (names, on_dispatch, on_office) in [
+        (&[main, DISPATCH][..], Arrival::Change, Arrival::Change),
+        (&[main, OFFICE], Arrival::OffLine, Arrival::Change),
+        (&[main, UNION_LINE], Arrival::OffLine, Arrival::Barred(Reason::Union)),
+        (&[DISPATCH, NEVER], Arrival::Barred(Reason::NeverLine), Arrival::Barred(Reason::NeverLine)),
+        (&[STUDENT, ATTORNEY], Arrival::OffLine, Arrival::Barred(Reason::Privileged)),
+        (&[NEVER, UNION_NUMBER], Arrival::OffLine, Arrival::Barred(Reason::Union)),
+        (&[], Arrival::OffLine, Arrival::Change),
+    ] {
+        assert_eq!(dispatch.call.arrival(line, &newcomer(names)), on_dispatch, "{names:?}");
+        assert_eq!(office.call.arrival(Leg::B, &newcomer(names)), on_office, "{names:?}");
+    }
+    let public = Newcomer { side: Side::Public, ..newcomer(&[DISPATCH]) };
+    assert_eq!(dispatch.call.arrival(line, &public), Arrival::OffLine, "a public peer's word grants nothing");
+    let emergency = Newcomer { side: Side::Public, emergency: true, ..newcomer(&["911"]) };
+    assert_eq!(dispatch.call.arrival(line, &emergency), Arrival::OffLine);
+    assert_eq!(dispatch.call.arrival(line.other(), &emergency), Arrival::Change);
+    assert_eq!(office.call.arrival(Leg::B, &emergency), Arrival::Barred(Reason::Emergency));
+}
+
+/// F3: a first Contact of a 3xx that is off the line, or a transfer there and back, costs no more than that.
+#[test]
+fn a_call_that_comes_back_to_a_dispatch_line_is_stored_again() {
+    for answered in [false, true] {
+        let mut stage = Stage::new(&inbound(DISPATCH));
+        if answered {
+            stage.answer();
+        }
+        let counter = EpochCounter::default();
+        let line = stage.call.line_leg();
+        let mut comes = |leg, name| {
+            let arrival = stage.call.arrival(leg, &newcomer(&[name]));
+            let event = arrival.begin(leg, &counter);
+            (arrival, stage.event(event))
+        };
+        let left = [Did::Close(0), Did::Decided(SHUT, Reason::LeftLine)];
+        assert_eq!(comes(line, OFFICE), (Arrival::OffLine, left.to_vec()));
+        assert_eq!(comes(line.other(), NEVER), (Arrival::Barred(Reason::NeverLine), vec![]));
+        assert_eq!(comes(line, DISPATCH), (Arrival::Change, vec![]), "with that caller nothing is stored");
+        let (arrival, did) = comes(line.other(), STRANGER);
+        assert_eq!(arrival, Arrival::OnLine);
+        assert_eq!(did.last(), Some(&Did::Decided(OPEN, Reason::DispatchLine)));
+        assert!(matches!(did[0], Did::Open(1, first, None, None) if first == counter.current().0), "{did:?}");
+        let outcome = if answered { RecordingOutcome::PartlyRecorded } else { RecordingOutcome::Recorded };
+        assert_eq!(stage.call.recording_outcome(), outcome);
+        assert_eq!(stage.end(), [Did::Close(1), Did::Decided(SHUT, Reason::Ended)]);
+    }
 }

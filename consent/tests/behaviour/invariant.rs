@@ -1,8 +1,8 @@
 //! I1 against a reference model: under any order of events, a live permit covers an epoch only if everybody
 //! who was on the line in it agreed to that very company, nobody held, and nobody has withdrawn.
 //!
-//! The model knows the truth of every epoch (who was there, who held, whether the call had left its line) and what each person was asked and
-//! answered; it knows nothing of the machine's states. Signalling reaches the machine at once, as in the
+//! The model knows the truth of every epoch (who was there, who held, whether the call had left its line) and
+//! what each person was asked and answered; it knows nothing of the machine's states. Signalling reaches the machine at once, as in the
 //! gateway; the relay's word (keys, doubts, answers to commands) waits in a queue, in order, for as long
 //! as the test likes. A doubt is the worst case: always another person.
 
@@ -33,6 +33,8 @@ enum Step {
     Hold(Leg),
     Resume(Leg),
     LeaveLine,
+    /// Somebody comes who is no reason to be off the line.
+    ComesToLine(Leg),
     /// The relay meets an unannounced source and reports it.
     SourceChanges(Leg),
     /// The same, and the report is lost.
@@ -68,6 +70,8 @@ struct World {
     epochs: BTreeMap<Epoch, Truth>,
     holding: [bool; 2],
     left_line: bool,
+    /// Because of whom, by leg.
+    off: [bool; 2],
     newcomers: Person,
     relay: VecDeque<(Now, Event)>,
     /// To whom the question was put, in which company.
@@ -95,6 +99,7 @@ impl World {
             epochs: [(Epoch(0), Truth { company: [0, 1], held: false, left_line: false })].into(),
             holding: [false; 2],
             left_line: false,
+            off: [false, false],
             newcomers: 2,
             relay: VecDeque::new(),
             asked: BTreeSet::new(),
@@ -119,11 +124,14 @@ impl World {
                 self.tell(Event::Answered { epoch });
             }
             Step::PartyChanges(leg) => {
+                self.off[leg.index()] = false;
                 let epoch = self.replace(leg);
                 self.tell(Event::PartyChanged { leg, epoch });
             }
+            Step::ComesToLine(leg) => self.come_to_line(leg),
             Step::BarredComes(leg) => {
                 self.left_line = true;
+                self.off[leg.index()] = true;
                 let epoch = self.counter.leave_line();
                 self.enter(epoch);
                 self.seat(leg, epoch);
@@ -142,6 +150,7 @@ impl World {
             }
             Step::LeaveLine => {
                 self.left_line = true;
+                self.off[Leg::B.index()] = true;
                 let epoch = self.counter.leave_line();
                 self.enter(epoch);
                 self.tell(Event::LeftLine { epoch });
@@ -199,6 +208,19 @@ impl World {
         let epoch = self.raise();
         self.seat(leg, epoch);
         epoch
+    }
+
+    fn come_to_line(&mut self, leg: Leg) {
+        self.off[leg.index()] = false;
+        if !self.left_line || self.off.contains(&true) || self.ended {
+            let epoch = self.replace(leg);
+            return self.tell(Event::PartyChanged { leg, epoch });
+        }
+        self.left_line = false;
+        let epoch = self.counter.return_to_line();
+        self.enter(epoch);
+        self.seat(leg, epoch);
+        self.tell(Event::OnLine { leg, epoch });
     }
 
     /// Somebody new sits at a leg from this epoch on.
@@ -313,13 +335,16 @@ impl World {
     }
 
     fn check(&self) {
+        if self.basis == Basis::DispatchLine {
+            for (&epoch, truth) in &self.epochs {
+                let covered = self.live.values().any(|permit| permit.covers(self.id, epoch));
+                assert_eq!(covered, !truth.left_line, "{epoch:?}");
+            }
+        }
         for permit in self.live.values() {
             assert_eq!(permit.basis(), self.basis, "the basis of the line and no other");
             assert!(!permit.covers(CallId(4), permit.first()), "nor another call");
             if permit.basis() == Basis::DispatchLine {
-                for (&epoch, truth) in &self.epochs {
-                    assert_eq!(permit.covers(self.id, epoch), !truth.left_line, "{epoch:?}");
-                }
                 continue;
             }
             assert!(!self.over, "{:?} lives on after a withdrawal", permit.id());
@@ -349,6 +374,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => leg().prop_map(Step::Hold),
         5 => leg().prop_map(Step::Resume),
         1 => Just(Step::LeaveLine),
+        2 => leg().prop_map(Step::ComesToLine),
         3 => leg().prop_map(Step::SourceChanges),
         1 => leg().prop_map(Step::SourceChangesUnseen),
         18 => leg().prop_map(|leg| Step::Press(leg, '1')),
@@ -392,7 +418,7 @@ proptest! {
     fn i1_holds_on_dispatch_lines(steps in prop::collection::vec(step(), 1..40)) {
         let mut world = World::new(&inbound(DISPATCH), Basis::DispatchLine);
         steps.into_iter().for_each(|step| world.step(step));
-        prop_assert_eq!(world.opened, 1);
+        prop_assert!(world.opened > 0);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use consent::{
     Action, Ask, Call, CallFacts, CallId, Decision, Direction, E164, Epoch, Event, GateState, Leg, Line,
-    LineClass, Mono, Notice, Now, NumberClass, Numbering, PermitId, Reason, RetentionTag, RuleSet,
-    RuleVersion, Settings, SignalMeaning, SignalSource, Wall,
+    LineClass, Mono, Newcomer, Notice, Now, NumberClass, Numbering, PermitId, Reason, RetentionTag, RuleSet,
+    RuleVersion, Settings, Side, SignalMeaning, SignalSource, Wall,
 };
 
 pub(crate) const DISPATCH: &str = "+18607427331";
@@ -75,6 +75,11 @@ pub(crate) fn facts(direction: Direction, called: &[&str], calling: &[&str]) -> 
 
 pub(crate) fn inbound(called: &str) -> CallFacts {
     facts(Direction::Inbound, &[called], &[STRANGER])
+}
+
+/// Somebody of the district's who goes by these names.
+pub(crate) const fn newcomer<'a>(names: &'a [&'a str]) -> Newcomer<'a> {
+    Newcomer { side: Side::District, names, emergency: false }
 }
 
 /// An action, comparable.

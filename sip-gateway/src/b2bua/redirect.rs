@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 
-use consent::Leg;
+use consent::{Leg, Side};
 
 use super::transfer::Target;
 use super::{Call, CallTimer, DECISION_MS, Phase};
@@ -39,6 +39,8 @@ pub(super) struct Diversions {
     pub(super) current: Option<Target>,
     /// Whether the hub is asked where that is.
     asked: bool,
+    /// Whether a district's peer has redirected it.
+    by_district: bool,
 }
 
 impl Call {
@@ -48,6 +50,7 @@ impl Call {
         if !(300..400).contains(&response.status) || !follows {
             return false;
         }
+        self.diversions.by_district |= env.side(from) == Side::District;
         if self.diversions.followed < MAX_REDIRECTIONS {
             self.diversions.followed += 1;
             let known = self.dialled_now();
@@ -81,7 +84,8 @@ impl Call {
         let timer = if caller.is_some() { CallTimer::Decision } else { CallTimer::Transfer };
         self.arm(env, timer, DECISION_MS);
         let from = caller.or_else(|| self.far_peer(leg)).unwrap_or(self.peer);
-        let told = target.told(env, env.side(from));
+        let from = if self.diversions.by_district { Side::District } else { env.side(from) };
+        let told = target.told(env, from);
         if caller.is_some() {
             self.diversions.asked = true;
             self.diversions.current = Some(target);

@@ -10,7 +10,7 @@ use super::super::offering::own_ip;
 use super::super::session::{self, Ours};
 use super::super::sips;
 use super::super::{Acceptance, Call, CallTimer, Event, Owner, Role, TIMER_C_MS};
-use super::{FAREWELL_MS, Leaving, Newcomer, RETRY_MS, Reinvite, Said, Stage, Transfer};
+use super::{FAREWELL_MS, Leaving, Newcomer, RETRY_MS, Reinvite, Said, Stage, Target, Transfer};
 use crate::Change;
 use crate::core::{DialogPlace, Environment};
 use crate::dialog::{Dialog, sequence_of};
@@ -241,7 +241,7 @@ impl Call {
         let Stage::Joining { newcomer, said, reinvite: Some(reinvite) } = stage else { return };
         self.disarm(env, CallTimer::Transfer);
         let (new, other) = (said.fork, leg.other());
-        self.give_place(env, leg, new, &newcomer, &said);
+        self.give_place(env, leg, new, &newcomer, &said, target.as_ref());
         self.move_dialog(env, other, (old, new), &response.headers);
         if let Some(dialog) = self.dialog(new, leg) {
             self.heard_from[leg.index()] = dialog.path.to.ip();
@@ -302,7 +302,15 @@ impl Call {
     }
 
     /// Tells who is there now, before anything of it is passed on.
-    fn give_place(&mut self, env: &mut Environment, leg: Leg, new: usize, newcomer: &Newcomer, said: &Said) {
+    fn give_place(
+        &mut self,
+        env: &mut Environment,
+        leg: Leg,
+        new: usize,
+        newcomer: &Newcomer,
+        said: &Said,
+        target: Option<&Target>,
+    ) {
         let Some((peer, address)) =
             self.dialog(new, leg).map(|dialog| (dialog.path.peer, dialog.remote.clone()))
         else {
@@ -315,7 +323,13 @@ impl Call {
         let identity = far_end.identity(&said.headers, !Self::is_public(env, peer));
         let parties_signalled = env.config.peers.get(peer.0).is_some_and(|peer| peer.parties_signalled);
         self.far_ends[leg.index()] = far_end;
-        let change = Change::Replaced { identity, parties_signalled };
+        let side = env.side(peer);
+        let called = target
+            .filter(|_| matches!(newcomer, Newcomer::Called { .. }))
+            .map(|target| target.told(env, side));
+        let emergency = called.as_ref().is_some_and(|called| called.emergency);
+        let called = called.map(|called| called.user);
+        let change = Change::Replaced { identity, called, side, emergency, parties_signalled };
         env.emit(Event::Changed { call: self.id, leg, change });
         let ours = match newcomer {
             Newcomer::Lent(lent) => lent.ours.clone(),

@@ -166,6 +166,7 @@ impl Call {
             leg: place.leg,
             record,
             caller: identity(&invite.headers, name::FROM, trusted),
+            side: env.side(place.peer),
             request_user: request_user(&invite.uri),
             sip_call_id: invite.headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
         }

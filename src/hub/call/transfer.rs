@@ -1,11 +1,5 @@
-//! Whoever comes in somebody's place: by a transfer, a redirection, or an INVITE with Replaces.
-//!
-//! | who comes where | the machine is told |
-//! |---|---|
-//! | not a dispatch line, or an emergency service, in the place of a dispatch call's line | left line |
-//! | an emergency service, elsewhere | barred, `emergency`; on a dispatch call a change |
-//! | a union or never line; for a consent line's call also a union, privileged or student's number | barred |
-//! | anybody else | a change: a consent line's call asks again |
+//! Whoever comes in somebody's place, by a transfer, a redirection, or an INVITE with Replaces: told to
+//! `consent`, which says what it means ([`consent::Arrival`]), and written down.
 //!
 //! | whom a REFER or 3xx names | is called on |
 //! |---|---|
@@ -16,63 +10,37 @@
 
 use std::collections::VecDeque;
 
-use consent::{CallId, Direction, EpochCounter, Event, Leg, Now, Reason, RecordingOutcome, Side};
+use consent::{Arrival, CallId, Direction, Leg, Newcomer, Now, Reason, RecordingOutcome, Side};
 use sip_gateway::{End, EndedBy, Identity, Replacement, Route, Target};
 use storage::{CallStarted, Entry};
 
-use super::call::{Call, caller_user, outside};
-use super::{Output, record};
-
-/// What somebody's coming means for a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Arrival {
-    /// The dispatch line is left.
-    OffLine,
-    /// Nothing may be stored from here on.
-    Barred(Reason),
-    /// Another party.
-    Change,
-}
-
-impl Arrival {
-    /// Begins its epoch, beyond every permit of a dispatch line where nothing may be stored any more.
-    fn begin(self, leg: Leg, counter: &EpochCounter) -> Event {
-        match self {
-            Self::OffLine => Event::LeftLine { epoch: counter.leave_line() },
-            Self::Barred(reason) => Event::Barred { leg, epoch: counter.leave_line(), reason },
-            Self::Change => Event::PartyChanged { leg, epoch: counter.raise() },
-        }
-    }
-}
+use super::super::{Output, record};
+use super::{Call, caller_user, names, outside};
 
 impl Call {
+    /// Somebody else is at a leg; `called` is the user that was called to reach it.
     pub(super) fn on_newcomer(
         &mut self,
         now: Now,
         leg: Leg,
         identity: &Identity,
+        called: Option<&str>,
         emergency: bool,
         out: &mut VecDeque<Output>,
     ) {
-        let user = caller_user(identity);
-        let arrival = self.arrival(leg, user, emergency);
+        let names: Vec<&str> = called.into_iter().chain(names(identity)).collect();
+        let side = self.sides[leg.index()];
+        let arrival = self.machine.arrival(leg, &Newcomer { side, names: &names, emergency });
         let event = arrival.begin(leg, &self.epoch);
-        let withheld = arrival == Arrival::Barred(Reason::Union) && leg != self.line_leg;
+        let withheld = self.withholds(leg, arrival);
         self.leave(now, leg, out);
-        self.join(now, leg, user, identity.privacy || withheld, out);
+        self.join(now, leg, caller_user(identity), identity.privacy || withheld, out);
         self.tell(now, event, out);
     }
 
-    /// What it means that this user is at a leg now.
-    fn arrival(&self, leg: Leg, user: &str, emergency: bool) -> Arrival {
-        let is_line_leg = self.is_dispatch() && leg == self.line_leg;
-        if is_line_leg && (emergency || !self.is_dispatch_line(user)) {
-            return Arrival::OffLine;
-        }
-        if emergency && !self.is_dispatch() {
-            return Arrival::Barred(Reason::Emergency);
-        }
-        self.machine.bars(user).map_or(Arrival::Change, Arrival::Barred)
+    /// Whether who comes must not be shown, before the machine has heard of it.
+    fn withholds(&self, leg: Leg, arrival: Arrival) -> bool {
+        arrival == Arrival::Barred(Reason::Union) && leg != self.machine.line_leg()
     }
 
     /// Somebody else is to be called: where that is, and, before the answer, what it does to the record.
@@ -85,12 +53,12 @@ impl Call {
             None => Side::District,
         };
         let user = if target.emergency { None } else { outside(&self.rules, &target.user, side) };
-        self.calls_emergency = target.emergency;
         if !self.answered {
             self.callee.clone_from(&target.user);
-            let emergency = std::mem::take(&mut self.calls_emergency);
-            // The called leg has no party yet, so nobody changes; but the line may be left, or barred.
-            let arrival = self.arrival(leg, &target.user, emergency);
+            self.sides[leg.index()] = side;
+            let newcomer = Newcomer { side, names: &[&target.user], emergency: target.emergency };
+            // The called leg has no party yet, so nobody changes; but the line may be left or come back.
+            let arrival = self.machine.arrival(leg, &newcomer);
             if arrival != Arrival::Change {
                 let event = arrival.begin(leg, &self.epoch);
                 self.tell(now, event, out);
@@ -106,6 +74,9 @@ impl Call {
     /// what is recorded of it are this call's.
     pub(super) fn on_replacing(&mut self, now: Now, replacement: &Replacement, out: &mut VecDeque<Output>) {
         let (leg, caller) = (replacement.leg, &replacement.caller);
+        let names: Vec<&str> = names(caller).collect();
+        let newcomer = Newcomer { side: replacement.side, names: &names, emergency: false };
+        let withheld = self.withholds(leg, self.machine.arrival(leg, &newcomer));
         let started = CallStarted {
             call: replacement.record,
             node: self.node.clone(),
@@ -113,8 +84,8 @@ impl Call {
             line_class: self.machine.class(),
             retention: record::call_tag(false),
             direction: Direction::Internal,
-            from: self.shown(leg, caller_user(caller), caller.privacy),
-            to: self.shown(leg, &replacement.request_user, false),
+            from: self.shown(leg, caller_user(caller), caller.privacy || withheld),
+            to: self.shown(leg, &replacement.request_user, withheld),
             privacy: caller.privacy,
             emergency: false,
             sip_call_id: replacement.sip_call_id.clone(),
@@ -124,6 +95,7 @@ impl Call {
         self.write(now, Entry::CallsLinked { call: self.id, with: replacement.record }, out);
     }
 
+    /// Such an INVITE has had its answer, which ends its record.
     pub(super) fn on_replaced(&mut self, now: Now, record: CallId, status: u16, out: &mut VecDeque<Output>) {
         let answered = status < 300;
         if answered {
