@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use consent::Side;
 
+use crate::Account;
 use crate::locate::Place;
 
 /// How messages travel.
@@ -88,6 +89,8 @@ pub struct Peer {
     /// A name that the certificate of every stream from it must carry. Then nothing that comes without it,
     /// a datagram least of all, is taken for this peer's.
     pub certificate: Option<String>,
+    /// The account that it and we share, if either is to prove itself to the other.
+    pub account: Option<Account>,
 }
 
 /// What is done with a peer's 3xx (RFC 3261 §21.3).

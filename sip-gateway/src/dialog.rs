@@ -31,6 +31,15 @@ impl DialogId {
             remote_tag: tag_of(headers, name::FROM).unwrap_or_default(),
         })
     }
+
+    /// The dialog that a request of ours was sent within.
+    pub(crate) fn of_sent(headers: &Headers) -> Option<Self> {
+        Some(Self {
+            call_id: headers.first(name::CALL_ID)?.to_owned(),
+            local_tag: tag_of(headers, name::FROM)?,
+            remote_tag: tag_of(headers, name::TO)?,
+        })
+    }
 }
 
 /// The tag of a From or To.
@@ -136,8 +145,14 @@ impl Dialog {
     /// A request within the dialog with the next sequence number (§12.2.1.1), without Via, Max-Forwards,
     /// Contact and body.
     pub(crate) fn request(&mut self, method: Method) -> Request {
+        let sequence = self.next_sequence();
+        self.request_numbered(method, sequence)
+    }
+
+    /// The next sequence number of ours.
+    pub(crate) fn next_sequence(&mut self) -> u32 {
         self.local_seq = self.local_seq.saturating_add(1);
-        self.request_numbered(method, self.local_seq)
+        self.local_seq
     }
 
     /// The ACK of a 2xx to the INVITE of this sequence number (§13.2.2.4).

@@ -3,15 +3,18 @@
 //! [`Core`] is sans-IO: bytes and time in; messages to send, timers and call events out. [`shell`] owns
 //! the sockets. Nothing here knows a database, a file, a rule or an audio sample.
 
+mod account;
 mod b2bua;
 mod command;
 mod config;
 mod core;
 mod dialog;
+mod digest;
 pub mod emergency;
 mod event;
 pub mod locate;
 mod media;
+mod registration;
 pub mod sdp;
 pub mod shell;
 mod standing;
@@ -19,6 +22,7 @@ mod transaction;
 pub mod wire;
 
 pub use self::core::{Core, Counters, Input, Output, StreamId};
+pub use account::{Account, Algorithm, Secret};
 pub use command::{Command, Route};
 pub use config::{Config, Limits, Listener, ListenerId, Peer, PeerId, Redirects, Routes, Transport};
 pub use event::{Change, End, EndedBy, Event, Identity, Offer, Replacement, Target};

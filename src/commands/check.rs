@@ -41,6 +41,7 @@ pub(super) fn run(configured: &Configured) -> Result<Outcome, Failure> {
     let config = Config::load(&configured.config)?;
     let mut remarks = config.remarks.clone();
     remarks.extend(config.read_tls()?.and_then(|read| expiry(read.expires_s, wall_now())));
+    remarks.extend(config.try_passwords()?);
     let hidden = config.gateway.peers.iter().any(|peer| peer.side == Side::Public && !peer.parties_signalled);
     let report = Report {
         lines: config.rules.lines().iter().map(|line| describe(line, hidden)).collect(),

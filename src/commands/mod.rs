@@ -172,7 +172,8 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
             })
         }
         Command::Serve(configured) => {
-            serve::run(Config::load(&configured.config)?).await.map(|()| Outcome::Done)
+            let config = Config::load(&configured.config)?.unlocked()?;
+            serve::run(config).await.map(|()| Outcome::Done)
         }
         Command::Check(configured) => check::run(&configured),
         Command::Calls(command) => calls::run(command).await,

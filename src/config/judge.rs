@@ -11,6 +11,7 @@ use consent::{
 };
 use sip_gateway::{Limits, Listener, Transport};
 
+use super::account::{LockedAccount, account};
 use super::{Config, ConfigError, KeySource, Storage, peers, raw, tls};
 
 /// What is wrong with a value.
@@ -52,6 +53,7 @@ pub(super) fn judge(file: raw::File, path: &Path, folder: &Path) -> Result<Confi
     unavailable(&file, &mut remarks)?;
     let gateway = gateway(&file, &mut remarks)?;
     let tls = tls::judge(&file, &gateway, folder, &mut remarks)?;
+    let accounts = accounts(&file, folder)?;
     let rules = rules(&file, &mut remarks)?;
     let data_dir = folder.join(&file.node.data_dir);
     let storage = storage(&file.storage, folder, &data_dir, &mut remarks)?;
@@ -70,6 +72,7 @@ pub(super) fn judge(file: raw::File, path: &Path, folder: &Path) -> Result<Confi
         gateway,
         tls,
         dns: peers::dns(&file.sip.dns)?,
+        accounts,
         media_address,
         media_ports,
         rules,
@@ -104,9 +107,6 @@ fn unavailable(file: &raw::File, remarks: &mut Vec<String>) -> Result<(), Fault>
             ("media_address", peer.media_address.is_some()),
             ("dial_format", peer.dial_format.as_deref().is_some_and(|format| format != "as-dialled")),
             ("numbers", peer.numbers.is_some()),
-            ("username", peer.username.is_some()),
-            ("password_file", peer.password_file.is_some()),
-            ("register", peer.register == Some(true)),
             ("srtp", peer.srtp.as_deref().is_some_and(|srtp| srtp != "off")),
         ];
         if let Some((key, _)) = keys.iter().find(|(_, present)| *present) {
@@ -171,6 +171,12 @@ fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::C
             max_streams: MAX_STREAMS,
         },
     })
+}
+
+fn accounts(file: &raw::File, folder: &Path) -> Result<Vec<LockedAccount>, Fault> {
+    let peers = file.peers.iter().enumerate();
+    let accounts = peers.map(|(index, peer)| account(index, peer, folder, &file.node.name));
+    accounts.filter_map(Result::transpose).collect()
 }
 
 fn at_most(key: &str, value: u64, most: u64) -> Result<(), Fault> {

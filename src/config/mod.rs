@@ -1,5 +1,6 @@
 //! The configuration: read, judged, and typed once. Nothing after this module sees a raw value.
 
+mod account;
 mod judge;
 mod peers;
 mod raw;
@@ -14,6 +15,8 @@ use consent::RuleSet;
 
 pub use tls::{TlsFiles, TlsRead};
 
+use account::LockedAccount;
+
 /// A configuration that can be served.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -25,12 +28,14 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How long calls may go on after SIGTERM.
     pub drain: Duration,
-    /// What the SIP core is told.
+    /// What the SIP core is told; no peer has an account before [`Self::unlocked`].
     pub gateway: sip_gateway::Config,
     /// Certificates and keys, if there is a `tls:` listener.
     pub tls: Option<TlsFiles>,
     /// DNS servers for the peers' names; none: the system's.
     pub dns: Vec<SocketAddr>,
+    /// The accounts with peers, whose passwords have not been read.
+    accounts: Vec<LockedAccount>,
     /// Where media is bound and advertised.
     pub media_address: IpAddr,
     /// From which ports.
@@ -154,6 +159,36 @@ impl Config {
     /// The first that cannot be used, with key, file and mend.
     pub fn read_tls(&self) -> Result<Option<TlsRead>, ConfigError> {
         self.tls.as_ref().map(TlsFiles::read).transpose().map_err(|fault| fault.of(&self.file))
+    }
+
+    /// Reads the passwords of the accounts with peers, as only the service needs to.
+    ///
+    /// # Errors
+    /// The first password that cannot be had, with file, key and mend.
+    pub fn unlocked(mut self) -> Result<Self, ConfigError> {
+        for locked in &self.accounts {
+            let account = locked.unlock().map_err(|fault| fault.of(&self.file))?;
+            if let Some(peer) = self.gateway.peers.get_mut(locked.peer) {
+                peer.account = Some(account);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Tries whether the service will have all passwords; a remark for each that only it can see.
+    ///
+    /// # Errors
+    /// As [`Self::unlocked`].
+    pub fn try_passwords(&self) -> Result<Vec<String>, ConfigError> {
+        let mut remarks = Vec::new();
+        for locked in &self.accounts {
+            if locked.is_out_of_sight() {
+                remarks.push(format!("peers[{}].password_file: only the service can read it", locked.peer));
+            } else {
+                locked.unlock().map_err(|fault| fault.of(&self.file))?;
+            }
+        }
+        Ok(remarks)
     }
 
     /// What `key` names cannot be used.

@@ -120,6 +120,7 @@ fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
         may_refer: raw.allow_refer.unwrap_or(side == Side::District),
         redirects,
         certificate,
+        account: None,
     })
 }
 

@@ -303,3 +303,64 @@ fn peers_at_one_address_are_told_apart_by_certificate() {
         );
     }
 }
+/// The example with further keys for the carrier.
+fn with_carrier_keys(keys: &str) -> String {
+    let uri = "uri = \"sip:127.0.0.3:5060\"";
+    CONTRACT.replace(uri, &format!("{uri}\n{keys}"))
+}
+
+#[test]
+fn each_fault_of_an_account_names_its_key() {
+    let account = "username = \"t\"\npassword_file = \"p\"\n";
+    let cases = [
+        ("username = \"t\"", "peers[1].password_file: missing"),
+        ("password_file = \"p\"", "peers[1].password_file: there is no username"),
+        ("register = true", "peers[1].register: there is no username"),
+        ("challenge = true", "peers[1].challenge: there is no username"),
+        ("username = \"\"\npassword_file = \"p\"", "peers[1].username: not a name"),
+        (&format!("{account}realm = \"a\\nb\""), "peers[1].realm: not a name"),
+        (&format!("{account}digest_algorithms = [\"SHA-1\"]"), "unknown algorithm \"SHA-1\""),
+        (&format!("{account}digest_algorithms = []"), "peers[1].digest_algorithms: nothing could be proven"),
+        (&format!("{account}register_expires_s = 600"), "peers[1].register_expires_s: nothing is registered"),
+        (&format!("{account}register = true\nregister_expires_s = 59"), "59 is out of bounds"),
+        ("username = \"t\"\npassword_file = \"credential:../x\"", "not the name of a credential"),
+        ("username = 5\npassword_file = \"p\"", "peers[1].username"),
+    ];
+    for (keys, expected) in cases {
+        let message = load(&with_carrier_keys(keys)).unwrap_err().to_string();
+        assert!(message.starts_with("/etc/earmark/earmark.toml"), "{message}");
+        assert!(message.contains(expected), "{message:?} should contain {expected:?}");
+        assert!(message.contains("; "), "{message:?} should say how to mend it");
+    }
+}
+
+#[test]
+fn an_account_is_whole_once_its_password_is_read() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (file, password) = (folder.path().join("earmark.toml"), folder.path().join("p"));
+    std::fs::write(&password, "secret\n").unwrap();
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let keys = "username = \"t\"\npassword_file = \"p\"\nregister = true\nchallenge = true\n\
+                digest_algorithms = [\"md5\", \"SHA-256\"]";
+    let config = Config::parse(&file, &with_carrier_keys(keys)).unwrap();
+    assert!(config.gateway.peers.iter().all(|peer| peer.account.is_none()));
+    let config = config.unlocked().unwrap();
+    assert!(config.gateway.peers[0].account.is_none());
+    let account = config.gateway.peers[1].account.as_ref().unwrap();
+    assert_eq!((account.username.as_str(), account.realm.as_deref()), ("t", None));
+    assert_eq!((account.challenge.as_deref(), account.register_s), (Some("gw1"), Some(3_600)));
+    assert_eq!(account.algorithms, [sip_gateway::Algorithm::Md5, sip_gateway::Algorithm::Sha256]);
+    let keys = format!("{keys}\nrealm = \"district\"\nregister_expires_s = 600");
+    let config = Config::parse(&file, &with_carrier_keys(&keys)).unwrap().unlocked().unwrap();
+    let account = config.gateway.peers[1].account.clone().unwrap();
+    assert_eq!(
+        (account.realm.as_deref(), account.challenge.as_deref()),
+        (Some("district"), Some("district"))
+    );
+    assert_eq!(account.register_s, Some(600));
+    std::fs::remove_file(password).unwrap();
+    let error = Config::parse(&file, &with_carrier_keys(&keys)).unwrap().unlocked().unwrap_err();
+    assert!(error.to_string().contains("peers[1].password_file: there is no file"), "{error}");
+}

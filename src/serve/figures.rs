@@ -192,6 +192,9 @@ fn messages(out: &mut Figures<'_>, counters: &sip_gateway::Counters) -> fmt::Res
         closed_streams,
         absorbed_requests,
         absorbed_responses,
+        challenged,
+        refused_credentials,
+        answered_challenges,
         calls_offered,
         calls_answered,
         // Below.
@@ -219,6 +222,11 @@ fn messages(out: &mut Figures<'_>, counters: &sip_gateway::Counters) -> fmt::Res
     out.counter("sip_streams_closed", help, closed_streams)?;
     let absorbed = [("request", absorbed_requests), ("response", absorbed_responses)];
     out.counters("sip_repeats_absorbed", "Repetitions that went no further", "kind", &absorbed)?;
+    out.counter("sip_challenged", "Requests of peers that had to prove themselves first", challenged)?;
+    let help = "Of those, the ones that came with wrong credentials";
+    out.counter("sip_credentials_refused", help, refused_credentials)?;
+    let help = "Challenges of peers that the gateway answered";
+    out.counter("sip_challenges_answered", help, answered_challenges)?;
     out.counter("sip_calls_offered", "Initial INVITEs taken", calls_offered)?;
     out.counter("sip_calls_answered", "Calls answered", calls_answered)
 }

@@ -127,6 +127,7 @@ mod tests {
             may_refer: false,
             redirects: sip_gateway::Redirects::Refuse,
             certificate: None,
+            account: None,
         }
     }
 

@@ -30,6 +30,7 @@ pub(super) struct Ops {
     sources: Sources,
     calls: Family<CallLabels, Counter>,
     decisions: Family<DecisionLabels, Counter>,
+    peer_registered: Family<PeerLabels, Gauge>,
     recording_failures: Counter,
     recordings_stored: Counter,
     pub(super) store_failures: Counter,
@@ -88,6 +89,7 @@ impl Ops {
             sources,
             calls: Family::default(),
             decisions: Family::default(),
+            peer_registered: Family::default(),
             recording_failures: Counter::default(),
             recordings_stored: Counter::default(),
             store_failures: Counter::default(),
@@ -99,6 +101,11 @@ impl Ops {
         let registry = &mut ops.registry;
         registry.register("calls", "Calls ended, by direction and outcome", ops.calls.clone());
         registry.register("consent_decisions", "Decisions about the gate", ops.decisions.clone());
+        registry.register(
+            "peer_registered",
+            "1 while the gateway is registered with this peer",
+            ops.peer_registered.clone(),
+        );
         registry.register("recording_failures", "Recordings that failed", ops.recording_failures.clone());
         registry.register("recordings_stored", "Recordings sealed and stored", ops.recordings_stored.clone());
         registry.register(
@@ -135,6 +142,13 @@ impl Ops {
     pub(super) fn peer_is_up(&self, peer: PeerId, up: bool) {
         if let Some(labels) = self.peers.get(peer.0) {
             self.peer_up.get_or_create(labels).set(up.into());
+        }
+    }
+
+    /// Sets whether the gateway is registered with a peer.
+    pub(super) fn peer_is_registered(&self, peer: PeerId, registered: bool) {
+        if let Some(labels) = self.peers.get(peer.0) {
+            self.peer_registered.get_or_create(labels).set(registered.into());
         }
     }
 
@@ -230,7 +244,6 @@ async fn readyz(State(ops): State<Arc<Ops>>) -> Response {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-    use prometheus_client::metrics::gauge::Gauge;
     use storage::{DeliveryHealth, Journal};
     use tokio::sync::watch;
 
@@ -255,6 +268,7 @@ mod tests {
         ops.count_call(Some(Direction::Inbound), Outcome::Answered);
         ops.count_decision(GateState::Shut, Reason::NeverLine);
         ops.certificate_expires(1);
+        ops.peer_is_registered(PeerId(0), true);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &ops.registry).unwrap();
         let is_part = |c: char| c.is_ascii_lowercase() || c == '_';

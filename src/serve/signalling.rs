@@ -31,6 +31,9 @@ const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// away for days.
 const FINDING: Duration = Duration::from_secs(1);
 
+/// How long registrars have to answer that the gateway is gone: a challenge and its answer on a slow way.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// How long the calls that are left have to end after the drain time.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
@@ -133,6 +136,7 @@ impl Signalling {
         tokio::pin!(stop);
         let mut ready = Some((ready, tokio::time::Instant::now() + FINDING));
         let mut draining: Option<tokio::time::Instant> = None;
+        let mut farewell: Option<tokio::time::Instant> = None;
         let mut ended_all = false;
         let mut told = tokio::time::interval(HEALTH_EVERY);
         loop {
@@ -144,7 +148,8 @@ impl Signalling {
                 ready();
             }
             if let Some(until) = draining {
-                if self.hub.calls() == 0 && self.storing == 0 {
+                farewell = farewell.filter(|until| self.takes_leave(*until));
+                if self.hub.calls() == 0 && self.storing == 0 && farewell.is_none() {
                     return self;
                 }
                 if tokio::time::Instant::now() >= until {
@@ -163,7 +168,8 @@ impl Signalling {
                 () = &mut stop, if draining.is_none() => {
                     let now = self.clock.now();
                     self.core.on_command(now, sip_gateway::Command::Drain);
-                    draining = Some(tokio::time::Instant::now() + drain);
+                    let now = tokio::time::Instant::now();
+                    (draining, farewell) = (Some(now + drain), Some(now + FAREWELL));
                     self.tell(true);
                 }
                 _ = told.tick() => self.tell(draining.is_some()),
@@ -180,9 +186,15 @@ impl Signalling {
                 () = sleep_until(wake) => {}
                 () = sleep_until(draining) => {}
                 () = sleep_until(ready.as_ref().map(|(_, until)| *until)) => {}
+                () = sleep_until(farewell) => {}
             }
             self.on_time();
         }
+    }
+
+    /// Whether a registrar may still answer that the gateway is gone.
+    fn takes_leave(&self, until: tokio::time::Instant) -> bool {
+        self.core.is_unregistering() && tokio::time::Instant::now() < until
     }
 
     fn wake(&self) -> Option<tokio::time::Instant> {
@@ -234,6 +246,9 @@ impl Signalling {
 
     /// For readiness and metrics.
     fn tell(&self, draining: bool) {
+        for (peer, registered) in self.core.registrations(self.clock.now().mono) {
+            self.ops.peer_is_registered(peer, registered);
+        }
         self.health.send_replace(SignallingHealth {
             draining,
             calls: self.hub.calls(),

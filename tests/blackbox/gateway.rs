@@ -77,6 +77,11 @@ impl Site {
         self.address(3)
     }
 
+    /// Somebody behind the carrier, whom the gateway never sees.
+    pub(crate) fn street(&self) -> SocketAddr {
+        self.address(4)
+    }
+
     pub(crate) fn stranger(&self) -> SocketAddr {
         self.address(9)
     }

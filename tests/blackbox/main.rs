@@ -28,4 +28,5 @@ mod sound;
 mod stock_clients;
 mod tls;
 mod transfer;
+mod trunk;
 mod wire;

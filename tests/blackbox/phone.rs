@@ -62,6 +62,8 @@ struct Dialog {
     contact: String,
     remote: String,
     target: String,
+    /// The proxies between us and the far end (RFC 3261 §12.1).
+    routes: Vec<String>,
     cseq: u32,
     /// The INVITE that made the dialog, sent or received.
     invite: Message,
@@ -370,7 +372,12 @@ impl Call {
 
 impl Dialog {
     fn request(&self, method: &str, cseq: u32, via: &str) -> Message {
-        Message { start: format!("{method} {} SIP/2.0", self.target), ..Message::default() }
+        let mut message =
+            Message { start: format!("{method} {} SIP/2.0", self.target), ..Message::default() };
+        for route in &self.routes {
+            message = message.with("Route", route.clone());
+        }
+        message
             .with("Via", via)
             .with("From", self.local.clone())
             .with("To", self.remote.clone())
@@ -450,6 +457,7 @@ impl Shared {
             contact,
             remote: format!("<{target}>"),
             target,
+            routes: Vec::new(),
             cseq: 1,
             invite: message.clone(),
             reply: None,
@@ -517,6 +525,10 @@ impl Shared {
             if (200..300).contains(&status) {
                 dialog.remote = message.header("To").unwrap_or_default().to_owned();
                 dialog.target = message.contact().expect("a Contact in a 2xx");
+                if method == "INVITE" && number == 1 {
+                    dialog.routes = message.all("Record-Route").map(str::to_owned).collect();
+                    dialog.routes.reverse();
+                }
                 self.send(&dialog.request("ACK", number, &self.via(&branch)));
             } else if status >= 300 {
                 // RFC 3261 §17.1.1.3: the ACK belongs to the INVITE's own transaction.
@@ -586,6 +598,7 @@ impl Shared {
             local: format!("{};tag=t{}", invite.header("To").unwrap_or_default(), state.serial),
             remote: invite.header("From").unwrap_or_default().to_owned(),
             target: invite.contact().expect("a Contact in an INVITE"),
+            routes: invite.all("Record-Route").map(str::to_owned).collect(),
             cseq: 0,
             invite: invite.clone(),
             reply: None,
@@ -629,8 +642,10 @@ impl Dialog {
 /// RFC 3261 §8.2.6: what a response copies from its request; `to` carries our tag.
 fn response_to(request: &Message, status: u16, reason: &str, to: &str) -> Message {
     let mut response = Message { start: format!("SIP/2.0 {status} {reason}"), ..Message::default() };
-    for via in request.all("Via") {
-        response = response.with("Via", via);
+    for name in ["Via", "Record-Route"] {
+        for value in request.all(name) {
+            response = response.with(name, value);
+        }
     }
     for name in ["From", "Call-ID", "CSeq"] {
         response = response.with(name, request.header(name).unwrap_or_default());

@@ -11,7 +11,7 @@ use crate::sound::{self, LADDER_A_HZ, LADDER_B_HZ};
 use crate::wire::{Authority, Issued};
 
 /// A program that ends with the test.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -21,7 +21,7 @@ impl Drop for Running {
     }
 }
 
-fn sipp(folder: &Path, local: SocketAddr, arguments: &[&str]) -> Command {
+pub(crate) fn sipp(folder: &Path, local: SocketAddr, arguments: &[&str]) -> Command {
     let mut command = Command::new("sipp");
     command
         .args(["-i", &local.ip().to_string(), "-p", &local.port().to_string(), "-nostdin"])
@@ -77,7 +77,7 @@ impl<'a> Calls<'a> {
 }
 
 /// A column's last value in SIPp's statistics.
-fn last<'a>(statistics: &'a str, column: &str) -> &'a str {
+pub(crate) fn last<'a>(statistics: &'a str, column: &str) -> &'a str {
     let mut lines = statistics.lines();
     let at = lines.next().and_then(|head| head.split(';').position(|name| name == column));
     let line = lines.next_back().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The Debian packages that building, testing and the demonstration need.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::steps::{self, Failure};
@@ -21,6 +21,7 @@ const TO_BUILD: &[Need] = &[
 const TO_TEST: &[Need] = &[
     Need { program: "sipp", package: "sip-tester", purpose: "places the thousand calls" },
     Need { program: "baresip", package: "baresip-core", purpose: "the two telephones that hear each other" },
+    Need { program: "kamailio", package: "kamailio", purpose: "the carrier that registers and challenges" },
     Need { program: "sqlite3", package: "sqlite3", purpose: "locks the database from outside" },
     Need { program: "git", package: "git", purpose: "lists the project's files" },
 ];
@@ -103,11 +104,12 @@ fn instructions(needs: &[&Need]) -> String {
     text
 }
 
-/// Whether `program` is found on the search path.
+/// Whether `program` is found on the search path, or where Debian puts services, which an ordinary user's path
+/// leaves out.
 pub(crate) fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).is_file())
-    })
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.into_iter().any(|folder| folder.join(program).is_file())
 }
 
 #[cfg(test)]
@@ -124,6 +126,6 @@ mod tests {
     fn the_instructions_name_every_program_and_one_command() {
         let text = instructions(&TO_TEST.iter().collect::<Vec<_>>());
         assert!(text.contains("sipp"));
-        assert!(text.ends_with("--no-install-recommends sip-tester baresip-core sqlite3 git"));
+        assert!(text.ends_with("--no-install-recommends sip-tester baresip-core kamailio sqlite3 git"));
     }
 }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::core::{DialogPlace, Environment, Origin, Way, sign_of};
 use crate::dialog::{sequence_of, tag_of};
+use crate::digest::credentials_of;
 use crate::standing::Sign;
 use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS};
 use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
@@ -132,6 +133,7 @@ impl Call {
             client: attempt.client,
             response: reply,
             interval_ms: T1_MS,
+            credentials: credentials_of(&attempt.invite.headers),
             settled: false,
         };
         self.accept(env, acceptance);
@@ -198,6 +200,7 @@ impl Call {
                 Passed::Unreadable => sent.headers.remove(name::CONTENT_TYPE),
             }
         }
+        sent.headers.append(&acceptance.credentials);
         if self.session.offerer() == Some(to) {
             let told = self.session.refuse();
             self.tell(env, told);
@@ -246,11 +249,10 @@ impl Call {
         known: Option<usize>,
         response: &Response,
     ) {
-        let Some((leg, client, invite_sequence)) = self.attempts.get(index).map(|attempt| {
-            (attempt.leg, attempt.client, sequence_of(&attempt.invite.headers).unwrap_or_default())
-        }) else {
-            return;
-        };
+        let Some(attempt) = self.attempts.get(index) else { return };
+        let (leg, client) = (attempt.leg, attempt.client);
+        let invite_sequence = sequence_of(&attempt.invite.headers).unwrap_or_default();
+        let credentials = credentials_of(&attempt.invite.headers);
         if self.acked.iter().any(|acked| acked.client == client && Some(acked.fork) == known) {
             return self.acknowledge_again(env, client, known);
         }
@@ -262,6 +264,7 @@ impl Call {
         let (mut ack, mut bye, path) =
             (dialog.ack(invite_sequence), dialog.request(Method::BYE), dialog.path);
         ack.headers.push(name::MAX_FORWARDS, "70");
+        ack.headers.append(&credentials);
         bye.headers.push(name::MAX_FORWARDS, "70");
         self.acknowledge(env, client, fork, path, ack);
         env.request(path, bye, Owner::Nobody);

@@ -9,8 +9,8 @@
 //! | `X-Earmark-*`, `X-Consent*` | never: nobody else may speak in our name |
 //! | everything else | byte for byte |
 //!
-//! In an emergency call everything passes but the first row, RAck's CSeq number excepted; with it 100rel
-//! and session timers run end to end.
+//! In an emergency call everything passes but the first row and credentials and challenges, RAck's CSeq
+//! number excepted; with it 100rel and session timers run end to end.
 //!
 //! A response's 3xx becomes 480 and a 401 or 407 becomes 502, each with the status in Reason: a redirection
 //! would lead the caller past the gateway and show it the other side, and credentials are never asked of
@@ -49,15 +49,19 @@ const OURS: [&str; 10] = [
     name::CONTENT_LENGTH,
 ];
 
-/// What binds to one leg.
-const HOP: [&str; 20] = [
+/// What one side knows a secret for. It would help the other only to guess it.
+const SECRET: [&str; 6] = [
     name::AUTHORIZATION,
     name::PROXY_AUTHORIZATION,
     name::PROXY_AUTHENTICATE,
     name::WWW_AUTHENTICATE,
-    name::PROXY_REQUIRE,
     "Authentication-Info",
     "Proxy-Authentication-Info",
+];
+
+/// What binds to one leg.
+const HOP: [&str; 14] = [
+    name::PROXY_REQUIRE,
     name::SESSION_EXPIRES,
     name::MIN_SE,
     name::RSEQ,
@@ -81,7 +85,7 @@ pub(crate) fn passes_option(option: &str) -> bool {
 /// Copies what passes from one leg's message into the other's.
 pub(crate) fn copy_end_to_end(from: &Headers, to: &mut Headers, emergency: bool) {
     for field in from.iter() {
-        if is_one_of(field.name, &OURS) {
+        if is_one_of(field.name, &OURS) || is_one_of(field.name, &SECRET) {
             continue;
         }
         if emergency {

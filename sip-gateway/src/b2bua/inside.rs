@@ -30,6 +30,7 @@ use super::transfer::is_answered_option;
 use super::{Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, sips};
 use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::sequence_of;
+use crate::digest::credentials_of;
 use crate::transaction::{Report, T1_MS, TxId};
 use crate::wire::{Method, Request, Response, max_forwards, name};
 
@@ -171,6 +172,7 @@ impl Call {
         forward::copy_end_to_end(&request.headers, &mut sent.headers, emergency);
         map_rack(&mut sent, invite_sequence);
         sent.body = body;
+        env.authorize(&path, &mut sent);
         let branch = env.stamp_via(&path, &mut sent);
         self.relays_begun = self.relays_begun.wrapping_add(1);
         let number = self.relays_begun;
@@ -295,6 +297,7 @@ impl Call {
             client: relay.client,
             response: reply,
             interval_ms: T1_MS,
+            credentials: credentials_of(&relay.sent.headers),
             settled: false,
         };
         self.accept(env, acceptance);

@@ -12,6 +12,7 @@
 //! | Calling | 18x of B | Media, Progress, then on to A under a To tag of its own per fork | Calling |
 //! | Calling | 503, 408, transport failure before any 18x | INVITE on the next way | Calling |
 //! | Calling | nothing from B within [`SILENCE_MS`], another way left | the same; CANCEL to B if it is heard (§9.1) | Calling |
+//! | Calling, Answered | a challenge to a request of ours that our account answers | the request again (`again`) | the same |
 //! | Calling | other failure of B (emergency: any) | on to A (emergency: the next way first) | ended |
 //! | Calling | 2xx of B | Media, Answered, then 200 to A, repeated until its ACK | Answered |
 //! | Answered | ACK of A | ACK to B | Answered |
@@ -25,6 +26,7 @@
 //! re-INVITE that A is not ready for, and one rule serves all. `Ended` is told once, when the first message
 //! of the end is on its way; what is left of the call runs out within [`LINGER_MS`].
 
+mod again;
 mod calling;
 mod digits;
 mod ending;
@@ -36,6 +38,8 @@ mod redirect;
 mod session;
 mod sips;
 mod transfer;
+
+pub(crate) use offering::escaped;
 
 pub(crate) use forward::{ALLOW, PASSED_OPTIONS, passes_option};
 pub(crate) use transfer::{Loan, is_answered_option, judge_replaces};
@@ -49,7 +53,7 @@ use consent::{CallId, Leg, Side};
 use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
 use crate::transaction::{Class, Report, T1_64_MS, T4_MS, TxId};
-use crate::wire::{Request, Response, name};
+use crate::wire::{Headers, Request, Response, name};
 use crate::{EndedBy, Event, PeerId, Route};
 use identity::FarEnd;
 use session::{Session, Told};
@@ -96,6 +100,8 @@ pub(crate) enum Owner {
     Call(CallId, Role),
     /// The ping of an address.
     Ping(Way),
+    /// That of our registration with a peer.
+    Registration(PeerId),
 }
 
 /// What a transaction is to its call.
@@ -182,6 +188,8 @@ struct Acceptance {
     client: TxId,
     response: Response,
     interval_ms: u64,
+    /// The credentials of the INVITE on the other leg, for its ACK.
+    credentials: Headers,
     /// Whether the other leg has its ACK already, because the call ended meanwhile.
     settled: bool,
 }
@@ -226,6 +234,8 @@ pub(crate) struct Call {
     session: Session,
     route: Option<Route>,
     ways_left: Vec<Way>,
+    /// The first of the attempts to reach whom those lead to.
+    first_attempt: usize,
     attempts: Vec<Attempt>,
     forks: Vec<Fork>,
     answered: Option<usize>,
@@ -268,7 +278,8 @@ impl Call {
         self.done
     }
 
-    const fn is_emergency(&self) -> bool {
+    /// Whether it is an emergency call.
+    pub(crate) const fn is_emergency(&self) -> bool {
         matches!(self.class, Class::Emergency)
     }
 

@@ -10,7 +10,7 @@ use super::{
     Attempt, Call, CallTimer, DECISION_MS, EMERGENCY_DECISION_MS, EMERGENCY_SILENCE_MS, Owner, Phase,
     RelayAddresses, Role, SILENCE_MS, forward, sips,
 };
-use crate::core::{Environment, Origin, Path};
+use crate::core::{Environment, Origin, Path, Way};
 use crate::transaction::{Class, TxId};
 use crate::wire::{Method, NameAddr, Request, Response, SipUri, Uri, max_forwards, name};
 use crate::{EndedBy, Event, Offer, PeerId, Route, Transport};
@@ -83,6 +83,7 @@ impl Call {
             session: Session::new(session_ids),
             route: None,
             ways_left: Vec::new(),
+            first_attempt: 0,
             attempts: Vec::new(),
             forks: Vec::new(),
             answered: None,
@@ -125,7 +126,7 @@ impl Call {
             parties_signalled: peer.is_some_and(|peer| peer.parties_signalled),
             emergency,
             over_limit: env.live_calls >= env.config.limits.max_calls,
-            request_user: request_user(&invite.uri),
+            request_user: called_user(env, origin.peer, invite),
             to_user: headers.first(name::TO).map_or_else(String::new, user_of),
             diverted_from: if trusted { diverted_from(headers) } else { Vec::new() },
             caller: identity(headers, name::FROM, trusted),
@@ -142,7 +143,7 @@ impl Call {
         self.disarm(env, CallTimer::Decision);
         self.phase = Phase::Calling;
         self.session.set_relay(media);
-        self.ways_left = env.ways(route.side, self.is_emergency());
+        self.take_ways(env.ways(route.side, self.is_emergency()));
         self.route = Some(route.clone());
         self.try_next_way(env);
     }
@@ -206,8 +207,18 @@ impl Call {
         None
     }
 
-    fn call_peer(&mut self, env: &mut Environment, peer: PeerId, path: Path) {
+    /// Starts the time that an INVITE has to draw any response.
+    pub(super) fn await_sign(&mut self, env: &mut Environment) {
+        self.arm(
+            env,
+            CallTimer::Silence,
+            if self.is_emergency() { EMERGENCY_SILENCE_MS } else { SILENCE_MS },
+        );
+    }
+
+    fn call_peer(&mut self, env: &mut Environment, peer: PeerId, mut path: Path) {
         let mut invite = self.invite_for(env, peer, &path);
+        self.introduce(env, &mut path, &mut invite);
         let branch = env.stamp_via(&path, &mut invite);
         let index = self.attempts.len();
         self.emit_routed(env, peer, &invite);
@@ -227,8 +238,28 @@ impl Call {
             cancelled: false,
             reason: None,
         });
-        let silence_ms = if self.is_emergency() { EMERGENCY_SILENCE_MS } else { SILENCE_MS };
-        self.arm(env, CallTimer::Silence, silence_ms);
+        self.await_sign(env);
+    }
+
+    /// Gives an INVITE that opens a dialog what the peer's registrar and its challenges have asked for, and
+    /// sends it to the first hop of the route if nobody of that peer has been called before.
+    pub(super) fn introduce(&mut self, env: &mut Environment, path: &mut Path, invite: &mut Request) {
+        let since = self.attempts.iter().skip(self.first_attempt);
+        let first = since.into_iter().all(|attempt| attempt.path.peer != path.peer);
+        let way = Way::of(path);
+        if env.take_service_route(path, invite, first) {
+            invite.headers.set(name::CONTACT, env.contact(path, sips::is_sent_to(invite)));
+        }
+        if Way::of(path) != way {
+            self.ways_left.insert(0, way);
+        }
+        env.authorize(path, invite);
+    }
+
+    /// Whom to call is known: these are the ways there.
+    pub(super) fn take_ways(&mut self, ways: Vec<Way>) {
+        self.ways_left = ways;
+        self.first_attempt = self.attempts.len();
     }
 
     pub(super) fn emit_routed(&self, env: &mut Environment, peer: PeerId, invite: &Request) {
@@ -257,17 +288,15 @@ impl Call {
         let from = self.invite.headers.first(name::FROM).unwrap_or_default();
         headers.push(name::FROM, address_at(from, ours, None, Some(&env.generator.tag())));
         let to = self.invite.headers.first(name::TO).unwrap_or_default();
-        let to_user =
-            user.as_deref().filter(|_| self.is_emergency() || user_of(to) == request_user(&self.invite.uri));
+        let called = called_user(env, self.peer, &self.invite);
+        let to_user = user.as_deref().filter(|_| self.is_emergency() || user_of(to) == called);
         headers.push(name::TO, address_at(to, theirs, to_user, None));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&invite.uri)));
         if diverted.is_some() {
             // RFC 5806 §5.1: the newest comes first.
-            let dialled = request_user(&self.invite.uri);
-            headers
-                .push(name::DIVERSION, format!("<sip:{}@{own_host}>;reason=deflection", escaped(&dialled)));
+            headers.push(name::DIVERSION, format!("<sip:{}@{own_host}>;reason=deflection", escaped(&called)));
         }
         forward::copy_end_to_end(&self.invite.headers, headers, self.is_emergency());
         forward::offer_refer(headers, !self.is_emergency() && env.may_refer(peer));
@@ -282,7 +311,10 @@ impl Call {
         routed.or_else(|| match diverted {
             Some(uri) => env.emergency_number(uri),
             None if self.is_emergency() => env.emergency_number(&self.invite.uri),
-            None => None,
+            None => {
+                let called = called_user(env, self.peer, &self.invite);
+                (called != request_user(&self.invite.uri)).then_some(called)
+            }
         })
     }
 
@@ -314,6 +346,16 @@ pub(super) fn hops_left(request: &Request) -> u8 {
         Some(Ok(hops)) => hops.saturating_sub(1),
         Some(Err(_)) | None => MAX_FORWARDS,
     }
+}
+
+/// The user part that an INVITE calls: the Request-URI's, or To's where that is only the name under which we
+/// are registered with the peer (a registrar puts our Contact into the Request-URI, RFC 3261 §16.5).
+pub(super) fn called_user(env: &Environment, peer: PeerId, invite: &Request) -> String {
+    let user = request_user(&invite.uri);
+    let account = env.config.peers.get(peer.0).and_then(|peer| peer.account.as_ref());
+    let ours = account.is_some_and(|known| known.register_s.is_some() && known.username == user);
+    let to = invite.headers.first(name::TO).map(user_of).filter(|to| ours && !to.is_empty());
+    to.unwrap_or(user)
 }
 
 /// User part, or telephone-subscriber, of a Request-URI.
@@ -382,7 +424,7 @@ pub(super) fn address_at(address: &str, place: Place<'_>, user: Option<&str>, ta
 }
 
 /// A user part with what may not stand in one percent-encoded (RFC 3261 §25.1).
-fn escaped(user: &str) -> String {
+pub(crate) fn escaped(user: &str) -> String {
     let mut out = String::with_capacity(user.len());
     for byte in user.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte) {

@@ -100,7 +100,7 @@ impl Call {
         }
         self.disarm(env, CallTimer::Decision);
         let named = self.diversions.current.as_ref().and_then(|target| target.peer);
-        self.ways_left = env.ways_for(route.side, named);
+        self.take_ways(env.ways_for(route.side, named));
         self.route = Some(route.clone());
         self.try_next_way(env);
     }

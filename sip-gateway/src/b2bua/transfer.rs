@@ -16,6 +16,7 @@
 //! | 3515 2.4.5 | Inviting | first 18x of T | NOTIFY 180 | Inviting |
 //! | 3725 4.1 | Inviting | 2xx of T with an offer | re-INVITE to R with it, once nothing else is pending | Joining |
 //! | | Inviting | 3xx of T | as [`redirect`](super::redirect) says | Inviting, none |
+//! | 3261 22.2 | Inviting, Joining | a challenge that our account answers | the request again (`again`) | the same |
 //! | | Inviting | 503, 408, transport failure before any 18x | the next peer | Inviting |
 //! | | Inviting | other failure of T | NOTIFY with it, terminated | none |
 //! | 3891 3 | none | INVITE of T that replaces L | re-INVITE to R with its offer, or without | Joining |
@@ -57,9 +58,11 @@ pub(crate) use target::Target;
 use bytes::Bytes;
 use consent::{CallId, Leg};
 
-use super::{Call, CallTimer, EndedBy, Phase};
+use super::{Attempt, Call, CallTimer, EndedBy, Phase};
 use crate::End;
 use crate::core::Environment;
+use crate::dialog::sequence_of;
+use crate::digest::credentials_of;
 use crate::transaction::TxId;
 use crate::wire::{Headers, Method, Request, Response, name, reason_phrase};
 
@@ -120,6 +123,21 @@ struct Said {
     fork: usize,
     headers: Headers,
     body: Bytes,
+}
+
+/// Our INVITE to T, as its ACK needs it.
+struct Invited {
+    client: TxId,
+    sequence: u32,
+    credentials: Headers,
+}
+
+impl Invited {
+    fn of(attempt: &Attempt) -> Self {
+        let sent = &attempt.invite.headers;
+        let sequence = sequence_of(sent).unwrap_or_default();
+        Self { client: attempt.client, sequence, credentials: credentials_of(sent) }
+    }
 }
 
 /// Our re-INVITE to R.

@@ -29,6 +29,12 @@ pub struct Counters {
     pub absorbed_requests: u64,
     /// Repetitions of responses, absorbed.
     pub absorbed_responses: u64,
+    /// Requests of peers that we challenged.
+    pub challenged: u64,
+    /// Of those, the ones that came with wrong credentials.
+    pub refused_credentials: u64,
+    /// Challenges of peers that we answered.
+    pub answered_challenges: u64,
     /// Calls offered.
     pub calls_offered: u64,
     /// Calls answered.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use consent::{CallId, Leg, Now, Side};
 
+use super::authentication::Authentication;
 use super::generator::Generator;
 use super::peers::{is_possible, peer_of};
 use super::reach::{Reach, Way};
@@ -41,6 +42,8 @@ pub(crate) enum Deadline {
     Find(PeerId),
     /// A ping is due, or silent for too long.
     Ping(Way),
+    /// Our registration with a peer has something to do.
+    Registration(PeerId),
 }
 
 /// Which leg, and which of its early dialogs, a dialog id names.
@@ -67,15 +70,20 @@ pub(crate) struct Environment {
     pub(crate) live_calls: usize,
     /// What calls want of each other, until the core has carried it there.
     pub(crate) loans: VecDeque<Loan>,
+    pub(crate) authentication: Authentication,
+    /// The routes that registrars gave us for what we send (RFC 3608 §6.1), by peer.
+    pub(crate) service_routes: HashMap<PeerId, Vec<String>>,
     emergency: Matcher,
 }
 
 impl Environment {
     pub(crate) fn new(config: Arc<Config>, seed: [u8; 32]) -> Self {
         let room = config.limits.max_calls.saturating_mul(TRANSACTIONS_PER_CALL);
+        let generator = Generator::new(seed);
         let mut environment = Self {
             now: Now::default(),
-            generator: Generator::new(seed),
+            authentication: Authentication::new(&config, &generator.key("nonces")),
+            generator,
             timers: Timers::new(),
             transactions: Transactions::new(room.saturating_add(TRANSACTIONS_BESIDE)),
             dialogs: HashMap::new(),
@@ -83,6 +91,7 @@ impl Environment {
             reach: Reach::new(&config),
             live_calls: 0,
             loans: VecDeque::new(),
+            service_routes: HashMap::new(),
             emergency: Matcher::new(&config.emergency),
             config,
         };
@@ -147,8 +156,10 @@ impl Environment {
         }
     }
 
-    /// Sends a request in a new transaction. Its fields are whole but for Via, which is put on here.
+    /// Sends a request in a new transaction. Its fields are whole but for Via and credentials, which are put
+    /// on here.
     pub(crate) fn request(&mut self, path: Path, mut request: Request, owner: Owner) -> TxId {
+        self.authorize(&path, &mut request);
         let branch = self.stamp_via(&path, &mut request);
         self.request_with_branch(path, &request, branch, owner)
     }
@@ -161,12 +172,24 @@ impl Environment {
         branch: String,
         owner: Owner,
     ) -> TxId {
-        let mut new = NewClient::new(path, request, branch.clone(), owner);
+        self.open_client(path, request, branch, owner, 0)
+    }
+
+    /// The same; `answers` is how many requests before it were challenged.
+    pub(super) fn open_client(
+        &mut self,
+        path: Path,
+        request: &Request,
+        branch: String,
+        owner: Owner,
+        answers: u8,
+    ) -> TxId {
+        let mut new = NewClient::new(path, request, branch.clone(), owner, answers);
         let (now, bytes) = (self.now.mono, new.bytes.len());
         if let Some(stream) = self.transport.instead_of_datagram(&path, bytes, now, &mut self.timers) {
             let mut request = request.clone();
             request.headers.set(name::VIA, self.via(&stream, &branch));
-            new = NewClient::new(stream, &request, branch, owner).or_else(new);
+            new = NewClient::new(stream, &request, branch, owner, answers).or_else(new);
         }
         let (transactions, mut ports) = self.split();
         transactions.open_client(&mut ports, new)
@@ -227,12 +250,17 @@ impl Environment {
     /// secure. It has no user: whom we stand for is in From and P-Asserted-Identity, and a user of the other
     /// side would be topology.
     pub(crate) fn contact(&self, path: &Path, secure: bool) -> String {
+        self.contact_of("", path, secure)
+    }
+
+    /// The same with something before the host: the user and `@` under which we register.
+    pub(crate) fn contact_of(&self, userinfo: &str, path: &Path, secure: bool) -> String {
         let own = self.sent_by(path.listener);
         match path.transport {
-            Transport::Udp => format!("<sip:{own}>"),
-            Transport::Tcp => format!("<sip:{own};transport=tcp>"),
-            Transport::Tls if secure => format!("<sips:{own}>"),
-            Transport::Tls => format!("<sip:{own};transport=tls>"),
+            Transport::Udp => format!("<sip:{userinfo}{own}>"),
+            Transport::Tcp => format!("<sip:{userinfo}{own};transport=tcp>"),
+            Transport::Tls if secure => format!("<sips:{userinfo}{own}>"),
+            Transport::Tls => format!("<sip:{userinfo}{own};transport=tls>"),
         }
     }
 
@@ -329,8 +357,5 @@ impl Environment {
 fn next_hop_address(uri: &str) -> Option<(std::net::SocketAddr, bool)> {
     let crate::wire::Uri::Sip(uri) = crate::wire::Uri::parse(uri).ok()? else { return None };
     let ip: std::net::IpAddr = uri.host.trim_matches(['[', ']']).parse().ok()?;
-    let tls =
-        uri.secure || uri.params.get("transport").is_some_and(|value| value.eq_ignore_ascii_case("tls"));
-    let usual = if tls { Transport::Tls } else { Transport::Udp };
-    Some((std::net::SocketAddr::new(ip, uri.port.unwrap_or(usual.usual_port())), tls))
+    Some((std::net::SocketAddr::new(ip, uri.port_or_usual()), uri.is_by_tls()))
 }

@@ -68,11 +68,28 @@ impl Generator {
 
     /// A number from 0 to `most`, both included. Of 2^64 numbers none is favoured that a call could notice.
     pub(crate) fn up_to(&mut self, most: u32) -> u32 {
-        let block = self.block();
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&block[..8]);
-        let drawn = u64::from_be_bytes(bytes) % (u64::from(most) + 1);
+        let drawn = self.draw() % (u64::from(most) + 1);
         u32::try_from(drawn).unwrap_or(most)
+    }
+
+    /// The client nonce of a digest (RFC 7616 §3.4).
+    pub(crate) fn cnonce(&mut self) -> String {
+        self.token("", 16)
+    }
+
+    /// What sets one nonce of ours apart from another of the same instant, and any other even draw.
+    pub(crate) fn draw(&mut self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.block();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// A key for one purpose, which needs no draw.
+    pub(crate) fn key(&self, purpose: &str) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.seed);
+        hash.update(b"key: ");
+        hash.update(purpose);
+        hash.finalize().into()
     }
 
     /// A UUIDv7 (RFC 9562 §5.7) of this wall-clock time.

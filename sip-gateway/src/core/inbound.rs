@@ -5,6 +5,7 @@
 //! | repeated | absorbed by its transaction, or, answered without one, answered the same again |
 //! | ACK of a failure | absorbed; of a 2xx: to its call; else dropped and counted |
 //! | CANCEL | 200 and on to the INVITE's call, or 481 |
+//! | from a peer that has to prove itself, and has not | 401 with a challenge (`challenge`) |
 //! | with a To tag | to its call, or 481; beyond its leg's room 500 with Retry-After |
 //! | BYE, INFO, UPDATE, PRACK, NOTIFY without one | 481 |
 //! | REFER without one | 403 |
@@ -23,6 +24,8 @@
 //! What is answered here takes no transaction (§8.2.7): neither a request outside calls nor a flood of them
 //! can take a call's place. One exception: the refusal of an INVITE is repeated until its ACK, as long as
 //! the room kept for refusals lasts.
+
+mod challenge;
 
 use super::{Core, Origin, Path};
 use crate::b2bua::{ALLOW, Call, Loan, Owner, Role, is_answered_option, judge_replaces, passes_option};
@@ -85,6 +88,9 @@ impl Core {
             if transactions.on_request(&mut ports, id, is_ack) {
                 self.on_ack(&arrival);
             }
+            return;
+        }
+        if self.challenged(&arrival) {
             return;
         }
         match &arrival.request.method {

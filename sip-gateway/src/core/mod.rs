@@ -4,6 +4,7 @@
 //! transaction, dialog, and then the back-to-back user agent. Nothing is shared and nothing waits; the
 //! same seed and the same inputs give the same outputs.
 
+mod authentication;
 mod counters;
 mod environment;
 mod generator;
@@ -12,12 +13,14 @@ mod io;
 mod keep_alive;
 mod peers;
 mod reach;
+mod registrations;
 mod timers;
 mod transport;
 
 pub use counters::Counters;
 pub use io::{Input, Output, StreamId};
 
+pub(crate) use authentication::Again;
 pub(crate) use environment::{Deadline, DialogPlace, Environment};
 #[cfg(test)]
 pub(crate) use generator::Generator;
@@ -35,9 +38,11 @@ use consent::{CallId, Mono, Now};
 
 use crate::b2bua::{Call, Owner};
 use crate::locate::Plan;
-use crate::transaction::{Report, TxId};
+use crate::standing::Sign;
+use crate::transaction::{Heard, Report, TxId};
 use crate::wire::{Frame, Message, ParseError, Request, Response, Via, name, parse_datagram, stamp_source};
 use crate::{Command, Config, ListenerId, Offer, PeerId, Transport};
+use registrations::Registrations;
 
 /// Tells the calls of dispatch lines from others by what is offered.
 type IsDispatch = Box<dyn Fn(&Offer) -> bool + Send>;
@@ -47,6 +52,7 @@ pub struct Core {
     calls: HashMap<CallId, Call>,
     env: Environment,
     is_dispatch: IsDispatch,
+    registrations: Registrations,
     draining: bool,
 }
 
@@ -59,10 +65,13 @@ impl Core {
         seed: [u8; 32],
         is_dispatch: impl Fn(&Offer) -> bool + Send + 'static,
     ) -> Self {
+        let mut env = Environment::new(config, seed);
+        let registrations = Registrations::begin(&mut env);
         Self {
             calls: HashMap::new(),
-            env: Environment::new(config, seed),
+            env,
             is_dispatch: Box::new(is_dispatch),
+            registrations,
             draining: false,
         }
     }
@@ -77,7 +86,10 @@ impl Core {
             Input::StreamBytes { stream, bytes } => self.on_stream_bytes(stream, &bytes),
             Input::StreamClosed { stream } => self.on_stream_closed(stream),
             Input::Undeliverable { to } => self.on_undeliverable(to),
-            Input::Resolved { peer, question, answer } => self.env.on_resolved(peer, &question, answer),
+            Input::Resolved { peer, question, answer } => {
+                self.env.on_resolved(peer, &question, answer);
+                self.on_registrar_found(peer);
+            }
         }
     }
 
@@ -98,7 +110,10 @@ impl Core {
             Command::SwallowInfoDigits { call, leg, swallow } => {
                 self.with_call(call, |call, _| call.swallow_info_digits(leg, swallow));
             }
-            Command::Drain => self.draining = true,
+            Command::Drain => {
+                self.draining = true;
+                self.unregister();
+            }
         }
     }
 
@@ -118,6 +133,7 @@ impl Core {
                 Deadline::Call(call, timer) => self.with_call(call, |call, env| call.on_timer(env, timer)),
                 Deadline::StreamIdle(stream) | Deadline::StreamInstead(stream) => self.close_stream(stream),
                 Deadline::KeepAlive(stream) => self.on_keep_alive(stream),
+                Deadline::Registration(peer) => self.on_registration_due(peer),
             }
         }
     }
@@ -277,12 +293,14 @@ impl Core {
         for (id, owner, report) in transactions.on_stream_closed(&mut ports, stream, lost) {
             self.on_report(owner, id, report);
         }
+        self.on_registrars_stream_lost(stream);
     }
 
     /// A transaction has failed.
     fn on_report(&mut self, owner: Owner, id: TxId, report: Report) {
         match owner {
             Owner::Ping(way) => self.env.on_ping_failed(way, id),
+            Owner::Registration(peer) => self.on_registrar_silent(peer, report),
             Owner::Nobody | Owner::Call(..) => {
                 self.report(owner, |call, env, role| call.on_report(env, role, id, report));
             }
@@ -334,12 +352,23 @@ impl Core {
         let (transactions, mut ports) = self.env.split();
         let found = transactions.on_response(&mut ports, origin.peer, response.status, &response.headers);
         match found {
-            Some((id, Owner::Ping(way), true)) => self.env.on_ping_answer(way, id, &response),
-            Some((id, owner, true)) => {
-                self.report(owner, |call, env, role| call.on_response(env, role, id, origin, response));
-            }
+            Some(heard) if heard.news => self.on_news(origin, heard, response),
             Some(_) => self.env.counters().absorbed_responses += 1,
             None => self.env.counters().dropped_stray_response += 1,
+        }
+    }
+
+    fn on_news(&mut self, origin: Origin, heard: Heard<Owner>, response: Response) {
+        if matches!(response.status, 401 | 407) && self.answer_challenge(origin, &heard, &response.headers) {
+            return self.env.judge(Way::of(&heard.path), Sign::Answered);
+        }
+        let Heard { id, owner, .. } = heard;
+        match owner {
+            Owner::Ping(way) => self.env.on_ping_answer(way, id, &response),
+            Owner::Registration(peer) => self.on_registrar(peer, id, origin, &response),
+            Owner::Nobody | Owner::Call(..) => {
+                self.report(owner, |call, env, role| call.on_response(env, role, id, origin, response));
+            }
         }
     }
 

@@ -127,6 +127,7 @@ mod tests {
                 may_refer: false,
                 redirects: crate::Redirects::Refuse,
                 certificate: None,
+                account: None,
             }
         };
         Config {

@@ -267,6 +267,20 @@ impl Environment {
         }
     }
 
+    /// Whether a transaction is the ping that an address has yet to answer.
+    pub(super) fn is_ping(&self, way: Way, ping: TxId) -> bool {
+        let reached = self.reach.peers.get(way.peer.0);
+        let watched = reached.and_then(|reached| reached.watched.get(&way.target));
+        watched.is_some_and(|watched| watched.ping == Some(ping))
+    }
+
+    /// A ping was challenged and has been sent again.
+    pub(super) fn pinged_again(&mut self, way: Way, ping: TxId) {
+        if let Some(watched) = self.reach.watched(way) {
+            watched.ping = Some(ping);
+        }
+    }
+
     fn ends_ping(&mut self, way: Way, ping: TxId) -> bool {
         self.reach.watched(way).and_then(|watched| watched.ping.take_if(|id| *id == ping)).is_some()
     }
@@ -321,18 +335,29 @@ impl Environment {
     pub(crate) fn ways(&mut self, side: Side, emergency: bool) -> Vec<Way> {
         let mut ways: Vec<Way> = Vec::new();
         for peer in self.config.order(side, emergency) {
-            let Some(reached) = self.reach.peers.get(peer.0) else { continue };
-            let named = reached.directory.is_named();
-            let targets = reached.directory.plan().order(|most| self.generator.up_to(most));
-            for target in targets {
-                // Where another peer talks from an address, that peer's answers could not be told from ours.
-                let is_its_own = !named || self.is_of(peer, target.address);
-                if is_its_own && ways.len() < MAX_WAYS {
-                    ways.push(Way { peer, target });
-                }
-            }
+            ways.extend(self.ways_to(peer));
         }
+        ways.truncate(MAX_WAYS);
         ways
+    }
+
+    /// The ways to one peer, in the order of its records.
+    fn ways_to(&mut self, peer: PeerId) -> Vec<Way> {
+        let Some(reached) = self.reach.peers.get(peer.0) else { return Vec::new() };
+        let named = reached.directory.is_named();
+        let targets = reached.directory.plan().order(|most| self.generator.up_to(most));
+        // Where another peer talks from an address, that peer's answers could not be told from ours.
+        let is_its_own = |target: &Target| !named || self.is_of(peer, target.address);
+        targets.into_iter().filter(is_its_own).map(|target| Way { peer, target }).collect()
+    }
+
+    /// The best way to a peer now; of equals the last one again, or, if that `failed`, the one that follows it.
+    pub(super) fn next_way(&mut self, peer: PeerId, last: Option<Way>, failed: bool) -> Option<Way> {
+        let mut ways = self.ways_to(peer);
+        if let Some(at) = ways.iter().position(|way| Some(*way) == last) {
+            ways.rotate_left(at + usize::from(failed));
+        }
+        self.take_best(&mut ways)
     }
 
     /// Takes the first of the ways that stand best now.

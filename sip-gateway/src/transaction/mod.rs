@@ -13,7 +13,7 @@ mod server;
 mod table;
 
 pub(crate) use room::{Class, Full, Room, Within};
-pub(crate) use table::{MergeKey, NewClient, Report, ServerKey, Transactions, TxId, TxTimer};
+pub(crate) use table::{Heard, MergeKey, NewClient, Report, ServerKey, Transactions, TxId, TxTimer};
 
 /// Round-trip estimate (RFC 3261 §17.1.1.1).
 pub(crate) const T1_MS: u64 = 500;

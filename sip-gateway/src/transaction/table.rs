@@ -126,6 +126,8 @@ struct Live<O> {
     /// The ACK of a failure without its To, and the whole of it once that is known.
     ack: Ack,
     owner: O,
+    /// How many requests before it were sent for the same purpose, each challenged.
+    answers: u8,
     armed: Vec<(Timer, TimerKey)>,
     /// What a client sends if its stream is never connected.
     fallback: Option<Box<NewClient<O>>>,
@@ -148,16 +150,31 @@ pub(crate) struct NewClient<O> {
     ack_head: Option<String>,
     path: Path,
     owner: O,
+    /// How many requests before it were sent for the same purpose, each challenged (§22.2).
+    answers: u8,
     /// The same request for another way, if this one cannot be connected.
     fallback: Option<Box<Self>>,
 }
 
+/// A response that belongs to a transaction.
+pub(crate) struct Heard<O> {
+    pub(crate) id: TxId,
+    pub(crate) owner: O,
+    /// Whether it is news to the core.
+    pub(crate) news: bool,
+    /// The way that was meant: a datagram's, even if a stream stood in for it.
+    pub(crate) path: Path,
+    /// The request as sent; empty if it has been answered before.
+    pub(crate) request: Bytes,
+    pub(crate) answers: u8,
+}
+
 impl<O> NewClient<O> {
     /// A request that has its Via, with this branch.
-    pub(crate) fn new(path: Path, request: &Request, branch: String, owner: O) -> Self {
+    pub(crate) fn new(path: Path, request: &Request, branch: String, owner: O, answers: u8) -> Self {
         let ack_head = (request.method == Method::INVITE).then(|| ack_head(request));
         let (method, bytes) = (request.method.clone(), request.to_bytes());
-        Self { method, branch, bytes, ack_head, path, owner, fallback: None }
+        Self { method, branch, bytes, ack_head, path, owner, answers, fallback: None }
     }
 
     /// With another way for it, if its stream cannot be connected.
@@ -311,6 +328,7 @@ impl<O: Clone> Transactions<O> {
         self.insert(id, machine, Key::Client(key), new.path, new.owner);
         if let Some(live) = self.live.get_mut(&id) {
             live.last = new.bytes;
+            live.answers = new.answers;
             live.ack = new.ack_head.map_or(Ack::None, Ack::Head);
             live.fallback = new.fallback;
         }
@@ -325,17 +343,19 @@ impl<O: Clone> Transactions<O> {
         peer: PeerId,
         status: u16,
         headers: &Headers,
-    ) -> Option<(TxId, O, bool)> {
+    ) -> Option<Heard<O>> {
         let via = Via::first(headers.first(name::VIA)?).ok()?;
         let method = headers.first(name::CSEQ)?.split_whitespace().nth(1)?;
         let key = ClientKey { peer, branch: via.branch()?.to_owned(), method: method.to_owned() };
         let id = *self.clients.get(&key)?;
-        let owner = self.owner(id)?;
+        let live = self.live.get(&id)?;
+        let path = live.fallback.as_ref().map_or(live.path, |meant| meant.path);
+        let (owner, request, answers) = (live.owner.clone(), live.last.clone(), live.answers);
         let (news, _) = self.drive(ports, id, ClientInput::Response(status), headers.first(name::TO));
         if status >= 200 {
             self.with(id, |live| live.last = Bytes::new());
         }
-        Some((id, owner, news))
+        Some(Heard { id, owner, news, path, request, answers })
     }
 
     /// A timer of a transaction fired.
@@ -406,8 +426,8 @@ impl<O: Clone> Transactions<O> {
     }
 
     fn insert(&mut self, id: TxId, machine: Machine, key: Key, path: Path, owner: O) {
-        let (last, armed) = (Bytes::new(), Vec::new());
-        let live = Live { machine, key, path, last, ack: Ack::None, owner, armed, fallback: None };
+        let (last, ack, armed) = (Bytes::new(), Ack::None, Vec::new());
+        let live = Live { machine, key, path, last, ack, owner, answers: 0, armed, fallback: None };
         self.live.insert(id, live);
     }
 

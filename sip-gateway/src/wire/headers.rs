@@ -167,6 +167,13 @@ impl Headers {
         }
     }
 
+    /// Adds all fields of another.
+    pub fn append(&mut self, others: &Self) {
+        for field in others.iter() {
+            self.push_field(field);
+        }
+    }
+
     /// Appends all fields of that name of another message, octets as received.
     pub fn copy(&mut self, from: &Self, name: &str) {
         let name = Name::of(name);

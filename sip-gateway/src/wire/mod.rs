@@ -5,7 +5,7 @@
 //! is not changed goes out as it came in. Fields are read by the parsers of this module from `&str` to
 //! structs of `&str`.
 //!
-//! Left out: authentication fields, and whatever the transaction user has to judge: unknown schemes,
+//! Left out: authentication fields (`digest` reads them), and whatever the transaction user has to judge: unknown schemes,
 //! methods and extensions are accepted here.
 
 mod error;
@@ -26,6 +26,7 @@ pub use error::{Fault, Malformed, ParseError};
 pub use fields::{CSeq, MediaType, Reason, content_length, delta_seconds, max_forwards};
 pub use framer::{Frame, Framer};
 pub use grammar::{Param, Params};
+pub(crate) use grammar::{quoted_end, split_list, trim, unquoted};
 pub use headers::{Field, Headers, name};
 pub use message::{Message, Request, Response, reason_phrase};
 pub use method::Method;

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use super::Malformed;
 use super::grammar::{Params, any_byte, trim};
+use crate::Transport;
 
 /// A URI; every part as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,17 @@ impl<'a> Uri<'a> {
 }
 
 impl<'a> SipUri<'a> {
+    /// Whether it leads there by TLS.
+    pub(crate) fn is_by_tls(&self) -> bool {
+        self.secure || self.params.get("transport").is_some_and(|value| value.eq_ignore_ascii_case("tls"))
+    }
+
+    /// Its port, or the usual one (RFC 3261 §19.1.2).
+    pub(crate) fn port_or_usual(&self) -> u16 {
+        let usual = if self.is_by_tls() { Transport::Tls } else { Transport::Udp };
+        self.port.unwrap_or(usual.usual_port())
+    }
+
     fn parse(text: &'a str, secure: bool) -> Result<Self, Malformed> {
         // `@` is escaped in every other part (§25.1), so the last one ends the userinfo and is the only one.
         let (userinfo, rest) = match text.rsplit_once('@') {

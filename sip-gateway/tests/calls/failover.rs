@@ -355,7 +355,7 @@ fn each_route_has_its_own_order_and_forgets_nobody() {
 
 // Peers at names.
 
-fn named() -> Config {
+pub fn named() -> Config {
     let mut config = config();
     config.peers.truncate(2);
     let carrier = &mut config.peers[1];
@@ -366,7 +366,7 @@ fn named() -> Config {
 }
 
 /// DNS as it answers here; what is not listed has no records.
-fn dns(question: &Question) -> Answer {
+pub fn dns(question: &Question) -> Answer {
     let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
     let naptr = |order, service: &str, replacement: &str| Naptr {
         order,
@@ -396,7 +396,7 @@ fn dns(question: &Question) -> Answer {
     Answer { records, ttl_s: 600 }
 }
 
-fn resolve(world: &mut World, answer: impl Fn(&Question) -> Result<Answer, Unanswered>) {
+pub fn resolve(world: &mut World, answer: impl Fn(&Question) -> Result<Answer, Unanswered>) {
     while let Some((peer, question)) = world.questions.pop_front() {
         let answer = answer(&question);
         world.input(Input::Resolved { peer, question, answer });

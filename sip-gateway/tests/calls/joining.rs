@@ -15,7 +15,7 @@ fn attended() -> (Talk, Ua, Ua) {
 }
 
 /// The Refer-To that names a dialog of the gateway's with this telephone.
-fn naming(x: &Ua) -> String {
+pub fn naming(x: &Ua) -> String {
     let own = x.local.rsplit("tag=").next().unwrap();
     let ours = x.remote.rsplit("tag=").next().unwrap();
     let call_id = x.call_id.replace('@', "%40");

@@ -67,6 +67,7 @@ pub(crate) fn config(signalled: [bool; 2]) -> Config {
         may_refer: true,
         redirects: Redirects::Follow,
         certificate: None,
+        account: None,
     };
     Config {
         listeners: vec![Listener { transport: Transport::Udp, address: GATEWAY }],

@@ -10,10 +10,11 @@ use super::super::offering::own_ip;
 use super::super::session::{self, Ours};
 use super::super::sips;
 use super::super::{Acceptance, Call, CallTimer, Event, Owner, Role, TIMER_C_MS};
-use super::{FAREWELL_MS, Leaving, Newcomer, RETRY_MS, Reinvite, Said, Stage, Target, Transfer};
+use super::{FAREWELL_MS, Invited, Leaving, Newcomer, RETRY_MS, Reinvite, Said, Stage, Target, Transfer};
 use crate::Change;
-use crate::core::{DialogPlace, Environment};
+use crate::core::{Again, DialogPlace, Environment};
 use crate::dialog::{Dialog, sequence_of};
+use crate::digest::credentials_of;
 use crate::transaction::{Report, T1_MS, TxId};
 use crate::wire::{Headers, Method, Request, Response, name};
 
@@ -148,6 +149,7 @@ impl Call {
         if let Some(found) = offer {
             sent.body = self.session.rewrite(leg, &found, &body, own_ip(env, &path));
         }
+        env.authorize(&path, &mut sent);
         let branch = env.stamp_via(&path, &mut sent);
         self.relays_begun = self.relays_begun.wrapping_add(1);
         let number = self.relays_begun;
@@ -198,7 +200,7 @@ impl Call {
         }
         match self.acked.iter_mut().find(|acked| acked.client == client) {
             Some(acked) => env.transport.send(&mut acked.path, acked.bytes.clone()),
-            None => self.acknowledge_stray(env, &response.headers),
+            None => self.acknowledge_stray(env, &response.headers, &Headers::new()),
         }
     }
 
@@ -211,6 +213,28 @@ impl Call {
         }
     }
 
+    /// Whether this request of ours, of that number, waits for an answer.
+    pub(in super::super) fn awaits_join(&self, number: u32, client: TxId) -> bool {
+        match self.transfer.as_ref().map(|transfer| &transfer.stage) {
+            Some(Stage::Inviting(Newcomer::Lent(lent))) => (lent.number, lent.client) == (number, client),
+            Some(Stage::Joining { reinvite: Some(reinvite), .. }) => {
+                (reinvite.number, reinvite.client) == (number, client)
+            }
+            _ => false,
+        }
+    }
+
+    /// That request has been sent again.
+    pub(in super::super) fn joins_again(&mut self, number: u32, again: Again) {
+        if let Some(reinvite) = self.pending_reinvite(number) {
+            (reinvite.client, reinvite.branch, reinvite.path) = (again.client, again.branch, again.path);
+            reinvite.sent = again.request;
+            reinvite.heard = false;
+        } else if let Some(lent) = self.lent_mut().filter(|lent| lent.number == number) {
+            lent.sent_again(&again);
+        }
+    }
+
     fn pending_reinvite(&mut self, number: u32) -> Option<&mut Reinvite> {
         match &mut self.transfer.as_mut()?.stage {
             Stage::Joining { reinvite: Some(reinvite), .. } if reinvite.number == number => Some(reinvite),
@@ -218,9 +242,10 @@ impl Call {
         }
     }
 
-    fn forget_reinvite(&mut self) {
-        if let Some(Transfer { stage: Stage::Joining { reinvite, .. }, .. }) = self.transfer.as_deref_mut() {
-            *reinvite = None;
+    fn forget_reinvite(&mut self) -> Option<Box<Reinvite>> {
+        match &mut self.transfer.as_mut()?.stage {
+            Stage::Joining { reinvite, .. } => reinvite.take(),
+            _ => None,
         }
     }
 
@@ -261,15 +286,12 @@ impl Call {
                 self.accept_newcomer(env, leg, new, (*server, invite), &reinvite, response, body);
             }
             Newcomer::Called { attempt } => {
-                let of = self
-                    .attempts
-                    .get(*attempt)
-                    .map(|attempt| (attempt.client, sequence_of(&attempt.invite.headers)));
+                let of = self.attempts.get(*attempt).map(Invited::of);
                 self.acknowledge_newcomer(env, leg, new, of, &response.headers, body);
                 self.acknowledge_reinvite(env, new, other, &reinvite);
             }
             Newcomer::Lent(lent) => {
-                let of = Some((lent.client, Some(lent.sequence)));
+                let of = Some(lent.invited());
                 self.acknowledge_newcomer(env, leg, new, of, &response.headers, body);
                 self.acknowledge_reinvite(env, new, other, &reinvite);
                 env.emit(Event::Linked { call: self.id, with: lent.of });
@@ -294,8 +316,8 @@ impl Call {
 
     /// R has accepted, but said nothing that T could use.
     fn join_in_vain(&mut self, env: &mut Environment, response: &Response) {
-        self.forget_reinvite();
-        self.acknowledge_stray(env, &response.headers);
+        let credentials = self.forget_reinvite().map(|reinvite| credentials_of(&reinvite.sent.headers));
+        self.acknowledge_stray(env, &response.headers, &credentials.unwrap_or_default());
         let unfit = Response::new(488);
         self.release_newcomer(env, &unfit);
         self.fail_transfer(env, &unfit);
@@ -395,6 +417,7 @@ impl Call {
             client: reinvite.client,
             response: reply,
             interval_ms: T1_MS,
+            credentials: credentials_of(&reinvite.sent.headers),
             settled: false,
         };
         self.accept(env, acceptance);
@@ -406,14 +429,15 @@ impl Call {
         env: &mut Environment,
         leg: Leg,
         fork: usize,
-        of: Option<(TxId, Option<u32>)>,
+        of: Option<Invited>,
         answer: &Headers,
         body: Bytes,
     ) {
-        let Some((client, sequence)) = of else { return };
+        let Some(Invited { client, sequence, credentials }) = of else { return };
         let Some(dialog) = self.dialog(fork, leg) else { return };
-        let (mut ack, path) = (dialog.ack(sequence.unwrap_or_default()), dialog.path);
+        let (mut ack, path) = (dialog.ack(sequence), dialog.path);
         ack.headers.push(name::MAX_FORWARDS, "70");
+        ack.headers.append(&credentials);
         for field in [name::CONTENT_TYPE, "Content-Encoding", "Content-Disposition"] {
             ack.headers.copy(answer, field);
         }
@@ -426,11 +450,12 @@ impl Call {
         let (mut ack, path) =
             (dialog.ack(sequence_of(&reinvite.sent.headers).unwrap_or_default()), dialog.path);
         ack.headers.push(name::MAX_FORWARDS, "70");
+        ack.headers.append(&credentials_of(&reinvite.sent.headers));
         self.acknowledge(env, reinvite.client, fork, path, ack);
     }
 
     /// ACK to a 2xx of a re-INVITE that nobody waits for any more.
-    fn acknowledge_stray(&mut self, env: &mut Environment, response: &Headers) {
+    fn acknowledge_stray(&mut self, env: &mut Environment, response: &Headers, credentials: &Headers) {
         let tag = |field| crate::dialog::tag_of(response, field).unwrap_or_default();
         let id = crate::dialog::DialogId {
             call_id: response.first(name::CALL_ID).unwrap_or_default().to_owned(),
@@ -441,6 +466,7 @@ impl Call {
         let Some(dialog) = self.dialog(place.fork, place.leg) else { return };
         let (mut ack, mut path) = (dialog.ack(sequence_of(response).unwrap_or_default()), dialog.path);
         ack.headers.push(name::MAX_FORWARDS, "70");
+        ack.headers.append(credentials);
         env.stamp_via(&path, &mut ack);
         env.transport.send(&mut path, ack.to_bytes());
     }
@@ -470,10 +496,7 @@ impl Call {
     }
 
     fn over_newcomer(&mut self) {
-        let Some(transfer) = &mut self.transfer else { return };
-        if let Stage::Inviting(Newcomer::Lent(lent)) | Stage::Joining { newcomer: Newcomer::Lent(lent), .. } =
-            &mut transfer.stage
-        {
+        if let Some(lent) = self.lent_mut() {
             lent.hung_up = true;
         }
     }
@@ -509,10 +532,7 @@ impl Call {
     ) {
         match newcomer {
             Newcomer::Called { attempt } => {
-                let of = self
-                    .attempts
-                    .get(attempt)
-                    .map(|attempt| (attempt.client, sequence_of(&attempt.invite.headers)));
+                let of = self.attempts.get(attempt).map(Invited::of);
                 self.acknowledge_newcomer(env, leg, said.fork, of, &Headers::new(), Bytes::new());
                 let leaving = Leaving { fork: said.fork, leg };
                 self.bid_farewell(env, &leaving);
@@ -529,7 +549,7 @@ impl Call {
                 // What it had before is its answer again.
                 let mut answer = Headers::new();
                 answer.push(name::CONTENT_TYPE, "application/sdp");
-                let of = Some((lent.client, Some(lent.sequence)));
+                let of = Some(lent.invited());
                 let sent = Bytes::copy_from_slice(lent.ours.sent());
                 self.acknowledge_newcomer(env, leg, lent.fork, of, &answer, sent);
                 env.loans.push_back(super::Loan::Back(lent));
@@ -539,8 +559,7 @@ impl Call {
 
     fn abandon_reinvite(&mut self, env: &mut Environment, reinvite: Reinvite) {
         if reinvite.heard {
-            let cancel = cancel_of(&reinvite.sent);
-            env.request_with_branch(reinvite.path, &cancel, reinvite.branch, Owner::Nobody);
+            env.cancel(reinvite.client, reinvite.path, cancel_of(&reinvite.sent), reinvite.branch);
         }
         self.orphans.push(reinvite.client);
     }

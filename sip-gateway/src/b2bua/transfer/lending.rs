@@ -19,11 +19,12 @@ use super::super::identity::FarEnd;
 use super::super::session::Ours;
 use super::super::sips;
 use super::super::{Call, CallTimer, EndedBy, Owner, Phase, Role, TIMER_C_MS};
-use super::{Newcomer, RETRY_MS, Said, Stage};
-use crate::core::{DialogPlace, Environment};
+use super::{Invited, Newcomer, RETRY_MS, Said, Stage};
+use crate::core::{Again, DialogPlace, Environment};
 use crate::dialog::{Dialog, sequence_of};
+use crate::digest::credentials_of;
 use crate::transaction::TxId;
-use crate::wire::{Method, Request, Response, name};
+use crate::wire::{Headers, Method, Request, Response, name};
 use crate::{End, PeerId};
 
 /// What one call wants of another; the core carries it there.
@@ -50,9 +51,23 @@ pub(crate) struct Lent {
     pub(super) number: u32,
     pub(super) client: TxId,
     pub(super) sequence: u32,
+    credentials: Headers,
 }
 
 impl Lent {
+    /// Our re-INVITE to it.
+    pub(super) fn invited(&self) -> Invited {
+        Invited { client: self.client, sequence: self.sequence, credentials: self.credentials.clone() }
+    }
+
+    /// Our re-INVITE was challenged and has been sent again.
+    pub(super) fn sent_again(&mut self, again: &Again) {
+        self.client = again.client;
+        self.sequence = sequence_of(&again.request.headers).unwrap_or_default();
+        self.credentials = credentials_of(&again.request.headers);
+        self.dialog.local_seq = self.dialog.local_seq.max(self.sequence);
+    }
+
     /// T has nobody left to talk to.
     pub(crate) fn hang_up(&mut self, env: &mut Environment) {
         env.dialogs.remove(&self.dialog.id);
@@ -112,11 +127,24 @@ impl Call {
         lent.number = self.relays_begun;
         lent.fork = fork;
         lent.sequence = sequence_of(&sent.headers).unwrap_or_default();
-        lent.client = env.request(path, sent, Owner::Call(self.id, Role::Join(lent.number)));
+        env.authorize(&path, &mut sent);
+        lent.credentials = credentials_of(&sent.headers);
+        let branch = env.stamp_via(&path, &mut sent);
+        let owner = Owner::Call(self.id, Role::Join(lent.number));
+        lent.client = env.request_with_branch(path, &sent, branch, owner);
         if let Some(transfer) = &mut self.transfer {
             transfer.stage = Stage::Inviting(Newcomer::Lent(lent));
         }
         self.arm(env, CallTimer::Transfer, TIMER_C_MS);
+    }
+
+    pub(super) fn lent_mut(&mut self) -> Option<&mut Lent> {
+        match &mut self.transfer.as_mut()?.stage {
+            Stage::Inviting(Newcomer::Lent(lent)) | Stage::Joining { newcomer: Newcomer::Lent(lent), .. } => {
+                Some(lent)
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn lent_number(&self) -> Option<u32> {
@@ -182,6 +210,7 @@ impl Call {
             number: 0,
             client: self.server,
             sequence: 0,
+            credentials: Headers::new(),
         }))
     }
 

@@ -7,7 +7,7 @@ use super::super::identity::user_of;
 use super::super::offering::{Place, address_at, uri_at};
 use super::super::redirect::Diversions;
 use super::super::sips;
-use super::super::{Attempt, Call, CallTimer, Event, Owner, Role, SILENCE_MS, TIMER_C_MS};
+use super::super::{Attempt, Call, CallTimer, Event, Owner, Role, TIMER_C_MS};
 use super::{DECISION_MS, MAX_TRANSFERS, Newcomer, Report, Stage, Target, Transfer};
 use crate::core::{DialogPlace, Environment, Path};
 use crate::dialog::sequence_of;
@@ -108,7 +108,7 @@ impl Call {
             return;
         };
         let named = transfer.target.as_ref().and_then(|target| target.peer);
-        self.ways_left = env.ways_for(route.side, named);
+        self.take_ways(env.ways_for(route.side, named));
         self.route = Some(route.clone());
         self.invite_next_target(env);
     }
@@ -126,8 +126,9 @@ impl Call {
         }
     }
 
-    fn invite_target(&mut self, env: &mut Environment, peer: PeerId, path: Path) {
+    fn invite_target(&mut self, env: &mut Environment, peer: PeerId, mut path: Path) {
         let Some(mut invite) = self.invite_of_target(env, peer, &path) else { return };
+        self.introduce(env, &mut path, &mut invite);
         let branch = env.stamp_via(&path, &mut invite);
         let attempt = self.attempts.len();
         self.emit_routed(env, peer, &invite);
@@ -154,7 +155,7 @@ impl Call {
             reason: None,
         });
         self.arm(env, CallTimer::Transfer, TIMER_C_MS);
-        self.arm(env, CallTimer::Silence, SILENCE_MS);
+        self.await_sign(env);
     }
 
     /// Where T's INVITE went nothing answers: the next way is tried, if there is one.

@@ -14,14 +14,14 @@
 use consent::{CallId, Leg};
 
 use super::super::identity::identity;
-use super::super::offering::request_user;
+use super::super::offering::called_user;
 use super::super::{Call, Event, Owner, Phase, Role};
 use super::{MAX_TRANSFERS, Newcomer, Said, Stage, Transfer};
-use crate::Replacement;
 use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::{Dialog, DialogId};
 use crate::transaction::TxId;
 use crate::wire::{Headers, Request, Response, name};
+use crate::{PeerId, Replacement};
 
 /// The dialog that a Replaces names, as its recipient knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Call {
         let dialog = Dialog::of_uas(env, &invite, &tag, env.path_back(origin));
         self.transfers_begun += 1;
         env.transactions.set_owner(server, Owner::Call(self.id, Role::Replacing));
-        let replacement = self.describe_replacement(env, place, record, &invite);
+        let replacement = self.describe_replacement(env, place, origin.peer, record, &invite);
         env.emit(Event::Replacing(Box::new(replacement)));
         let Some(fork) =
             self.add_newcomer(env, leg, dialog).filter(|_| self.transfers_begun <= MAX_TRANSFERS)
@@ -157,6 +157,7 @@ impl Call {
         &self,
         env: &Environment,
         place: DialogPlace,
+        peer: PeerId,
         record: CallId,
         invite: &Request,
     ) -> Replacement {
@@ -167,7 +168,7 @@ impl Call {
             record,
             caller: identity(&invite.headers, name::FROM, trusted),
             side: env.side(place.peer),
-            request_user: request_user(&invite.uri),
+            request_user: called_user(env, peer, invite),
             sip_call_id: invite.headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
         }
     }
