@@ -35,7 +35,7 @@ use figures::{SignallingHealth, Sources};
 use found::Found;
 use ops::Ops;
 use shelf::{Item, Stored};
-use signalling::{Inputs, Parts, Signalling};
+use signalling::{Inputs, Signalling, UnderWay};
 
 /// One or two media threads carry a district's calls many times over; more would only share
 /// the cores with signalling.
@@ -126,7 +126,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         .await
         .map_err(|source| Failure::Io { what: format!("ops.listen {}", config.ops), source })?;
     let terminated = terminated().map_err(|source| Failure::Io { what: "signals".to_owned(), source })?;
-    let parts = Parts {
+    let mut signalling = Signalling {
         clock,
         core,
         hub,
@@ -140,9 +140,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         spools,
         ops,
         health,
+        under_way: UnderWay::default(),
     };
     let inputs = Inputs { network, media, stored };
-    let mut signalling = Signalling::new(parts);
     for sealed in recovered {
         signalling.store(Box::new(sealed), None);
     }
