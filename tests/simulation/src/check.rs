@@ -357,8 +357,7 @@ impl Checks {
         self.counts.add(if sealed.recovered { "sealed by recovery" } else { "sealed" });
         let bytes = std::fs::read(&sealed.file)
             .map_err(|e| violation("I5", format!("recording {id} is gone: {e}")))?;
-        let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        if hash != sealed.sha256 {
+        if hex::encode(Sha256::digest(&bytes)) != sealed.sha256 {
             return Err(violation("I5", format!("recording {id} is not the file that was sealed")));
         }
         let key = unwrap(&sealed.wrapped_key)
