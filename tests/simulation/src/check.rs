@@ -385,8 +385,7 @@ impl Checks {
         for (channel, samples) in channels.iter().enumerate() {
             let mut before = Vec::new();
             for (n, window) in samples.chunks_exact(WINDOW).enumerate() {
-                // Only where somebody speaks all the time: what begins or ends within has no clear pitch.
-                if window.chunks(80).any(|part| part.iter().all(|sample| sample.unsigned_abs() < 1_500)) {
+                if !sound::is_steady(window) {
                     continue;
                 }
                 let at = began + (n * 40 + 20) as Time * MS;
