@@ -189,7 +189,7 @@ impl Prompt {
                 source,
             };
             samples.extend(samples_of(&bytes).map_err(unusable)?);
-            let sha256 = hex(&Sha256::digest(&bytes));
+            let sha256 = hex::encode(Sha256::digest(&bytes));
             recordings.push(PromptRecording { notice, language: language.clone(), file, sha256 });
         }
         let ulaw = samples.iter().map(|sample| g711::to_ulaw(*sample)).collect();
@@ -290,10 +290,6 @@ const fn name_of(notice: Notice) -> &'static str {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -342,7 +338,7 @@ mod tests {
         assert_eq!(prompts.prompt(Notice::Stopped).alaw(), vec![g711::to_alaw(1_000); 800]);
         let own_files: Vec<_> = prompts.recordings().filter(|recording| recording.file.is_some()).collect();
         assert_eq!(own_files.len(), 1);
-        assert_eq!(own_files[0].sha256, hex(&Sha256::digest(&own)));
+        assert_eq!(own_files[0].sha256, hex::encode(Sha256::digest(&own)));
     }
 
     #[test]

@@ -27,9 +27,7 @@ use zeroize::Zeroizing;
 
 use crate::Sealed;
 use crate::ogg_opus::{SAMPLE_RATE, closed_samples, closing_page};
-use crate::sealed::{
-    ChunkFault, ChunkKind, Header, Note, ReadError, SealedReader, Sealer, Summary, hexadecimal,
-};
+use crate::sealed::{ChunkFault, ChunkKind, Header, Note, ReadError, SealedReader, Sealer, Summary};
 use crate::sealed::{MAGIC, parse, read_header};
 use crate::spool::{PART, SEALED, seal_file, sync_directory};
 
@@ -140,7 +138,7 @@ fn read_sealed(path: &Path, unwrap_key: &UnwrapKey<'_>) -> Result<Sealed, Recove
     let bytes = std::fs::read(path)?;
     let key = key_of(&read_header(bytes.as_slice())?, unwrap_key)?;
     let opened = SealedReader::open(bytes.as_slice(), &key)?.read_to_end()?;
-    let sha256 = hexadecimal::encode(&Sha256::digest(&bytes));
+    let sha256 = hex::encode(Sha256::digest(&bytes));
     let sealed = Sealed::new(opened.header, opened.summary, bytes.len() as u64, sha256);
     Ok(Sealed { file: path.to_owned(), ..sealed })
 }

@@ -47,7 +47,7 @@ pub struct Header {
     /// Its call.
     pub call: CallId,
     /// The recording's key, wrapped by the master key.
-    #[serde(with = "hexadecimal")]
+    #[serde(with = "hex")]
     pub wrapped_key: Vec<u8>,
     /// The tag under which it is kept.
     pub retention: RetentionTag,
@@ -366,7 +366,7 @@ impl Sealer {
 
     /// SHA-256 of the file so far, in hexadecimal, and its size.
     pub(crate) fn digest(&self) -> (String, u64) {
-        (hexadecimal::encode(&self.hash.clone().finalize()), self.bytes)
+        (hex::encode(self.hash.clone().finalize()), self.bytes)
     }
 }
 
@@ -488,37 +488,6 @@ fn read_full(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ReadErro
     Ok(filled)
 }
 
-/// Bytes as lower-case hexadecimal in JSON.
-pub(crate) mod hexadecimal {
-    use std::fmt::Write;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn encode(bytes: &[u8]) -> String {
-        bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-    }
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&encode(bytes))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let digits: Option<Vec<u8>> =
-            text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
-        match digits {
-            Some(digits) if digits.len() % 2 == 0 => {
-                Ok(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
-            }
-            _ => Err(serde::de::Error::custom("not hexadecimal")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -550,7 +519,7 @@ mod tests {
         sealer.seal(ChunkKind::Note, br#"{"started":1}"#, &mut file);
         sealer.seal(ChunkKind::Audio, b"second page", &mut file);
         sealer.seal(ChunkKind::Final, &serde_json::to_vec(&summary()).unwrap(), &mut file);
-        assert_eq!(sealer.digest(), (hexadecimal::encode(&Sha256::digest(&file)), file.len() as u64));
+        assert_eq!(sealer.digest(), (hex::encode(Sha256::digest(&file)), file.len() as u64));
         file
     }
 

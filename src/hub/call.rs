@@ -8,13 +8,13 @@
 //! | preparing, running | ended | recorder closes → closing |
 //! | closing | statistics in and recordings sealed, or waited for long enough | record closed |
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use consent::{
     Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Leg, LineClass,
-    Mono, Now, Permit, PermitId, RecordingId, RecordingOutcome, RetentionTag, RuleSet, Side, SignalSource,
+    Mono, Now, Permit, PermitId, RecordingId, RecordingOutcome, RuleSet, Side, SignalSource,
 };
 use recorder::{LegStatistics, SourceChange};
 use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
@@ -60,7 +60,8 @@ pub(super) struct Call {
     callee: String,
     ordinals: [Option<u32>; 2],
     withdraw_by_info: [CodeMatcher; 2],
-    permits: BTreeMap<PermitId, (Basis, RetentionTag)>,
+    /// The last permit. All of a call's are of the same basis and retention, its line's.
+    permit: Option<PermitId>,
     unsealed: BTreeSet<RecordingId>,
     sealed: usize,
     statistics: Option<Box<[LegStatistics; 2]>>,
@@ -121,7 +122,7 @@ impl Call {
             callee: offer.request_user.clone(),
             ordinals: [None, None],
             withdraw_by_info: [CodeMatcher::new(withdraw), CodeMatcher::new(withdraw)],
-            permits: BTreeMap::new(),
+            permit: None,
             unsealed: BTreeSet::new(),
             sealed: 0,
             statistics: None,
@@ -209,12 +210,8 @@ impl Call {
             Media::RecordingStarted { permit, recording, .. } => {
                 self.unsealed.insert(recording);
                 self.tell(now, Event::RecordingStarted { permit }, out);
-                if let Some((basis, retention)) = self.permits.get(&permit).cloned() {
-                    self.write(
-                        now,
-                        Entry::RecordingStarted { call: self.id, recording, basis, retention },
-                        out,
-                    );
+                if let Some(entry) = self.recording_started(permit, recording) {
+                    self.write(now, entry, out);
                 }
             }
             Media::RecordingSealed(sealed) => {
@@ -228,7 +225,7 @@ impl Call {
                 self.tell(now, Event::RecorderFailed { permit }, out);
             }
             Media::MediaFailed { .. } => {
-                for permit in self.permits.keys().copied().collect::<Vec<_>>() {
+                if let Some(permit) = self.permit {
                     self.tell(now, Event::RecorderFailed { permit }, out);
                 }
             }
@@ -494,8 +491,15 @@ impl Call {
         }
     }
 
+    /// What a recording that began is entered as; nothing, if no permit of this call is behind it.
+    fn recording_started(&self, permit: PermitId, recording: RecordingId) -> Option<Entry> {
+        self.permit.filter(|last| permit <= *last)?;
+        let (basis, retention) = (self.machine.basis()?, self.machine.line()?.retention.clone());
+        Some(Entry::RecordingStarted { call: self.id, recording, basis, retention })
+    }
+
     fn open(&mut self, permit: Permit, continues: Option<PermitId>, out: &mut VecDeque<Output>) {
-        self.permits.insert(permit.id(), (permit.basis(), permit.retention().clone()));
+        self.permit = Some(permit.id());
         out.push_back(match continues {
             Some(earlier) => Output::Media(recorder::Command::OpenTap { permit, target: Err(earlier) }),
             None => Output::BeginRecording {

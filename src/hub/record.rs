@@ -115,7 +115,7 @@ pub(super) fn stored(sealed: &Sealed, line: Option<E164>, object: String) -> Ent
         sha256: sealed.sha256.clone(),
         retention: sealed.retention.clone(),
         object,
-        wrapped_key: sealed.wrapped_key.iter().map(|byte| format!("{byte:02x}")).collect(),
+        wrapped_key: hex::encode(&sealed.wrapped_key),
         intervals: sealed.intervals.clone(),
         gaps: sealed.gaps.clone(),
         quarantine: Vec::new(),

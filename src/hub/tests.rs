@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use consent::{
-    CallId, E164, EpochCounter, Leg, Line, LineClass, Mono, Now, Numbering, Permit, RecordingOutcome,
-    RuleSet, RuleVersion, Settings, Side, Wall,
+    Basis, CallId, E164, EpochCounter, Leg, Line, LineClass, Mono, Now, Numbering, Permit, PermitId,
+    RecordingId, RecordingOutcome, RuleSet, RuleVersion, Settings, Side, Wall,
 };
 use recorder::Command as Media;
 use sip_gateway::{
@@ -513,4 +513,32 @@ fn an_invite_that_replaces_a_party_has_a_record_of_its_own() {
             if stamped.entry == Entry::CallsLinked { call: CALL, with: CallId(8) })
     });
     assert!(linked);
+}
+
+#[test]
+fn a_recording_is_entered_on_its_lines_basis_if_a_permit_of_the_call_is_behind_it() {
+    let mut hub = hub();
+    let permit = begun(connect(&mut hub, offer(Side::Public, DISPATCH))).id();
+    let recording = RecordingId(9);
+    for (permit, expected) in [(PermitId(permit.0 + 1), None), (permit, Some(Basis::DispatchLine))] {
+        let at_wall = at(6).wall;
+        let begins = recorder::Event::RecordingStarted { call: CALL, permit, recording, at: at_wall };
+        hub.on_media(at(6), begins);
+        let entered = drain(&mut hub).into_iter().find_map(|output| match output {
+            Output::Journal { stamped, .. } => match stamped.entry {
+                Entry::RecordingStarted { basis, retention, .. } => Some((basis, retention.to_string())),
+                _ => None,
+            },
+            _ => None,
+        });
+        assert_eq!(entered, expected.map(|basis| (basis, "RT-TEST".to_owned())));
+    }
+}
+
+#[test]
+fn a_call_whose_media_failed_is_no_longer_recorded() {
+    let mut hub = hub();
+    connect(&mut hub, offer(Side::Public, DISPATCH));
+    hub.on_media(at(6), recorder::Event::MediaFailed { call: CALL });
+    assert_eq!(decided(&drain(&mut hub)), [consent::Reason::RecorderFailed]);
 }

@@ -37,7 +37,7 @@ use figures::{SignallingHealth, Sources};
 use found::Found;
 use ops::Ops;
 use shelf::{Item, Stored};
-use signalling::{Inputs, Parts, Signalling};
+use signalling::{Inputs, Signalling, UnderWay};
 
 /// One or two media threads carry a district's calls many times over; more would only share
 /// the cores with signalling.
@@ -132,7 +132,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     certificates.put(tls);
     let terminated =
         terminated(certificates).map_err(|source| Failure::Io { what: "signals".to_owned(), source })?;
-    let parts = Parts {
+    let mut signalling = Signalling {
         clock,
         core,
         hub,
@@ -146,9 +146,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         spools,
         ops,
         health,
+        under_way: UnderWay::default(),
     };
     let inputs = Inputs { network, media, stored };
-    let mut signalling = Signalling::new(parts);
     for sealed in recovered {
         signalling.store(Box::new(sealed), None);
     }

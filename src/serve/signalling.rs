@@ -24,6 +24,8 @@ use crate::hub::{Hub, Output};
 
 /// How many inputs are taken before timers and the other queues get their turn.
 const INPUTS_AT_ONCE: usize = 64;
+/// Calls whose journal entry is written and that are not told yet; beyond it their tasks wait.
+const JOURNALLED: usize = 4096;
 
 /// How often it tells how it is.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
@@ -51,7 +53,12 @@ pub(super) struct Signalling {
     /// Where recordings are made, and removed from once they are stored.
     pub(super) spools: Vec<PathBuf>,
     pub(super) ops: Arc<Ops>,
-    health: watch::Sender<SignallingHealth>,
+    pub(super) health: watch::Sender<SignallingHealth>,
+    pub(super) under_way: UnderWay,
+}
+
+/// What the task itself keeps count of.
+pub(super) struct UnderWay {
     /// For the metrics: the direction of each open call.
     directions: HashMap<CallId, Direction>,
     /// Recordings on their way to the store.
@@ -67,63 +74,14 @@ pub(super) struct Inputs {
     pub(super) stored: mpsc::Receiver<Stored>,
 }
 
-/// What the task owns at its start.
-pub(super) struct Parts {
-    pub(super) clock: Clock,
-    pub(super) core: Core,
-    pub(super) hub: Hub,
-    pub(super) sockets: Sockets,
-    pub(super) resolver: Resolver,
-    pub(super) found: Found,
-    pub(super) plane: Plane,
-    pub(super) journal: Arc<Journal>,
-    pub(super) master: MasterKey,
-    pub(super) shelf: mpsc::Sender<Item>,
-    /// Where recordings are made, and removed from once they are stored.
-    pub(super) spools: Vec<PathBuf>,
-    pub(super) ops: Arc<Ops>,
-    pub(super) health: watch::Sender<SignallingHealth>,
+impl Default for UnderWay {
+    fn default() -> Self {
+        let (journalled, journalled_in) = mpsc::channel(JOURNALLED);
+        Self { directions: HashMap::new(), storing: 0, journalled, journalled_in }
+    }
 }
 
 impl Signalling {
-    pub(super) fn new(parts: Parts) -> Self {
-        let (journalled, journalled_in) = mpsc::channel(4096);
-        let Parts {
-            clock,
-            core,
-            hub,
-            sockets,
-            resolver,
-            found,
-            plane,
-            journal,
-            master,
-            shelf,
-            spools,
-            ops,
-            health,
-        } = parts;
-        Self {
-            clock,
-            core,
-            hub,
-            sockets,
-            resolver,
-            found,
-            plane,
-            journal,
-            master,
-            shelf,
-            spools,
-            ops,
-            health,
-            directions: HashMap::new(),
-            storing: 0,
-            journalled,
-            journalled_in,
-        }
-    }
-
     /// Calls `ready` once calls can be taken. Runs until `stop` resolves; then takes no new calls, lets those
     /// in progress go on for `drain`, and ends what is left.
     pub(super) async fn run(
@@ -149,7 +107,7 @@ impl Signalling {
             }
             if let Some(until) = draining {
                 farewell = farewell.filter(|until| self.takes_leave(*until));
-                if self.hub.calls() == 0 && self.storing == 0 && farewell.is_none() {
+                if self.hub.calls() == 0 && self.under_way.storing == 0 && farewell.is_none() {
                     return self;
                 }
                 if tokio::time::Instant::now() >= until {
@@ -181,7 +139,7 @@ impl Signalling {
                     }
                 }
                 Some(event) = inputs.media.recv() => self.on_media(event),
-                Some(call) = self.journalled_in.recv() => self.hub.on_journalled(self.clock.now(), call),
+                Some(call) = self.under_way.journalled_in.recv() => self.hub.on_journalled(self.clock.now(), call),
                 Some(stored) = inputs.stored.recv() => self.on_stored(stored),
                 () = sleep_until(wake) => {}
                 () = sleep_until(draining) => {}
@@ -226,7 +184,7 @@ impl Signalling {
 
     fn on_stored(&mut self, stored: Stored) {
         let Stored { item, object } = stored;
-        self.storing = self.storing.saturating_sub(1);
+        self.under_way.storing = self.under_way.storing.saturating_sub(1);
         self.hub.on_stored(self.clock.now(), &item.sealed, item.line, object);
     }
 
@@ -294,7 +252,7 @@ impl Signalling {
     /// Puts a sealed recording on the way to the store.
     pub(super) fn store(&mut self, sealed: Box<Sealed>, line: Option<E164>) {
         if self.shelf.try_send(Item { sealed, line }).is_ok() {
-            self.storing += 1;
+            self.under_way.storing += 1;
         } else {
             tracing::error!("too many recordings wait for the store; this one waits in the spool");
             self.ops.store_failures.inc();
@@ -330,8 +288,8 @@ impl Signalling {
 
     fn write(&mut self, stamped: Stamped, awaited_by: Option<CallId>) {
         let direction = match &stamped.entry {
-            Entry::CallStarted(started) => self.directions.insert(started.call, started.direction),
-            Entry::CallEnded(ended) => self.directions.remove(&ended.call),
+            Entry::CallStarted(started) => self.under_way.directions.insert(started.call, started.direction),
+            Entry::CallEnded(ended) => self.under_way.directions.remove(&ended.call),
             _ => None,
         };
         self.ops.count(&stamped, direction);
@@ -341,7 +299,7 @@ impl Signalling {
         };
         let receipt = self.journal.append(&stamped);
         if let Some(call) = awaited_by {
-            let journalled = self.journalled.clone();
+            let journalled = self.under_way.journalled.clone();
             tokio::spawn(async move {
                 if let Err(error) = receipt.await {
                     let error = &error as &dyn Error;

@@ -52,7 +52,9 @@ struct Watched {
     arrived: BTreeMap<u32, Time>,
     forwarded: BTreeMap<u32, Time>,
     answered: BTreeMap<u32, Time>,
-    reinvites: BTreeSet<(Leg, u32)>,
+    /// The highest CSeq of the requests inside each dialog, by Call-ID: what comes below it is refused (RFC
+    /// 3261 §12.2.2) and changes nothing.
+    sequences: BTreeMap<String, u32>,
     /// The gateway's own re-INVITEs to whom a transfer leaves: Call-ID, CSeq and the leg that changes.
     joining: Vec<(String, String, Leg)>,
 }
@@ -86,7 +88,7 @@ impl Checks {
             arrived: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             answered: BTreeMap::new(),
-            reinvites: BTreeSet::new(),
+            sequences: BTreeMap::new(),
             joining: Vec::new(),
         };
         let plan_of = |(index, plan): (usize, &Plan)| (plan.phones[0].call_id.clone(), index);
@@ -146,6 +148,7 @@ impl Checks {
         let call_id = message.first("Call-ID");
         let Some(phone) = phones.iter().flatten().find(|phone| phone.call_id == call_id) else { return };
         let watched = &mut self.watched[phone.call];
+        let is_next = watched.is_next(message);
         if message.method() != "INVITE" {
             return;
         }
@@ -165,23 +168,20 @@ impl Checks {
             Some(200) if phone.leg == Leg::B && !phone.is_newcomer => {
                 watched.truth.answered.get_or_insert(now);
             }
-            Some(_) => {}
             None if !message.first("To").contains(";tag=") => {
                 watched.arrived.entry(self.boot).or_insert(now);
             }
-            None => {
-                let cseq = message.first("CSeq").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-                if watched.reinvites.insert((phone.leg, cseq)) && watched.arrived.contains_key(&self.boot) {
-                    self.counts.add("re-INVITEs");
-                    let late = self.faults.late_at_change_per_mille;
-                    if machine.random.per_mille(late) {
-                        let to = now + machine.random.between(50, 2_000) * MS;
-                        machine.faults.commands_late.add(now, to);
-                        self.faults.commands_late.add(now, to);
-                    }
-                    watched.reinvited(phone, now, message);
+            None if is_next && watched.arrived.contains_key(&self.boot) => {
+                self.counts.add("re-INVITEs");
+                let late = self.faults.late_at_change_per_mille;
+                if machine.random.per_mille(late) {
+                    let to = now + machine.random.between(50, 2_000) * MS;
+                    machine.faults.commands_late.add(now, to);
+                    self.faults.commands_late.add(now, to);
                 }
+                watched.reinvited(phone, now, message);
             }
+            _ => {}
         }
     }
 
@@ -357,8 +357,7 @@ impl Checks {
         self.counts.add(if sealed.recovered { "sealed by recovery" } else { "sealed" });
         let bytes = std::fs::read(&sealed.file)
             .map_err(|e| violation("I5", format!("recording {id} is gone: {e}")))?;
-        let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        if hash != sealed.sha256 {
+        if hex::encode(Sha256::digest(&bytes)) != sealed.sha256 {
             return Err(violation("I5", format!("recording {id} is not the file that was sealed")));
         }
         let key = unwrap(&sealed.wrapped_key)
@@ -386,8 +385,7 @@ impl Checks {
         for (channel, samples) in channels.iter().enumerate() {
             let mut before = Vec::new();
             for (n, window) in samples.chunks_exact(WINDOW).enumerate() {
-                // Only where somebody speaks all the time: what begins or ends within has no clear pitch.
-                if window.chunks(80).any(|part| part.iter().all(|sample| sample.unsigned_abs() < 1_500)) {
+                if !sound::is_steady(window) {
                     continue;
                 }
                 let at = began + (n * 40 + 20) as Time * MS;
@@ -497,7 +495,10 @@ impl Checks {
             ));
         }
         let is_over = |phone: &Phone| matches!(phone.state, State::Ended | State::Idle);
-        if caller.state != State::Ended || callee.state != State::Ended || !newcomer.iter().all(is_over) {
+        // A callee is never called where the cancellation came before the INVITE went on.
+        let uncalled = caller.final_status == Some(487) && watched.forwarded.is_empty();
+        let callee_is_over = if uncalled { is_over(callee) } else { callee.state == State::Ended };
+        if caller.state != State::Ended || !callee_is_over || !newcomer.iter().all(is_over) {
             let states: Vec<State> = call.iter().map(|phone| phone.state).collect();
             return Err(violation(
                 "I2",
@@ -556,6 +557,17 @@ impl Checks {
 }
 
 impl Watched {
+    /// Whether this is a request inside a dialog that was neither seen before nor overtaken by a later one.
+    fn is_next(&mut self, message: &Message) -> bool {
+        let outside = !message.first("To").contains(";tag=");
+        if message.status().is_some() || outside || matches!(message.method(), "ACK" | "CANCEL") {
+            return false;
+        }
+        let last = self.sequences.entry(message.first("Call-ID").to_owned()).or_default();
+        let before = std::mem::replace(last, message.sequence().max(*last));
+        *last > before
+    }
+
     fn reinvited(&mut self, phone: &Phone, now: Time, message: &Message) {
         let flow = described(&message.body).map_or("sendrecv", |(_, flow)| flow);
         let held = self.truth.holds.last().is_some_and(|(_, to)| to.is_none());

@@ -42,6 +42,11 @@ impl Message {
         }
     }
 
+    /// The number in the CSeq, 0 without one.
+    pub(crate) fn sequence(&self) -> u32 {
+        self.first("CSeq").split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    }
+
     pub(crate) fn branch(&self) -> &str {
         parameter(self.first("Via"), "branch")
     }

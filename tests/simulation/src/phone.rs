@@ -585,7 +585,7 @@ impl Phone {
     }
 
     fn on_response(&mut self, now: Time, status: u16, message: &Message) {
-        let cseq: u32 = message.first("CSeq").split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        let cseq = message.sequence();
         let invite = message.method() == "INVITE";
         if status >= 200
             && invite

@@ -53,6 +53,14 @@ pub(crate) fn is_heard(samples: &[i16], hz: u32) -> bool {
     strength(samples, hz) > AMPLITUDE * HEARD
 }
 
+/// Whether somebody speaks all the time in these samples: what begins, breaks off or is lost within has no clear
+/// pitch. Two voices beat within 10 ms, so their sum is as even as one. A decoder rings into what was lost.
+pub(crate) fn is_steady(samples: &[i16]) -> bool {
+    let peaks = samples.chunks(80).map(|part| part.iter().map(|s| s.unsigned_abs()).max().unwrap_or(0));
+    let (weakest, strongest) = peaks.fold((u16::MAX, 0), |(low, high), peak| (low.min(peak), high.max(peak)));
+    weakest >= 1_500.max(strongest / 2)
+}
+
 /// The voices in these samples. One that is weaker than another tone beside it does not count: a tone that
 /// begins or ends within the samples has a shadow on its neighbours.
 pub(crate) fn voices(samples: &[i16]) -> Vec<u32> {
@@ -101,4 +109,29 @@ pub(crate) fn wav(hz: u32, ms: u32) -> Vec<u8> {
     file.extend((samples.len() as u32).to_le_bytes());
     file.extend(samples);
     file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(sample_at: impl Fn(u32) -> i16) -> Vec<i16> {
+        (0..320).map(sample_at).collect()
+    }
+
+    #[test]
+    fn voices_are_steady_alone_and_together_and_a_voice_broken_off_is_not() {
+        for hz in VOICES {
+            assert!(is_steady(&window(|n| sample(hz, n))), "{hz}");
+            for (other, louder) in
+                VOICES.into_iter().filter(|other| *other != hz).flat_map(|o| [(o, 1), (o, 8)])
+            {
+                let both = window(|n| sample(hz, n) + sample(other, n) / louder);
+                assert!(is_steady(&both), "{hz} and {other}");
+                assert_eq!(voices(&both).contains(&other), louder == 1, "{hz} and {other}");
+            }
+            let lost = window(|n| if (72..232).contains(&n) { sample(hz, n) / 3 } else { sample(hz, n) });
+            assert!(!is_steady(&lost), "{hz}");
+        }
+    }
 }
