@@ -125,7 +125,7 @@ fn connect(hub: &mut Hub, offer: Offer) -> Vec<Output> {
 }
 
 fn hang_up(hub: &mut Hub, now: Now) {
-    let end = End { by: Some(EndedBy::Caller), final_status: Some(200), cancelled: false };
+    let end = End { by: Some(EndedBy::Caller), final_status: Some(200), cancelled: false, cause: None };
     hub.on_gateway(now, Event::Ended { call: CALL, end });
 }
 
