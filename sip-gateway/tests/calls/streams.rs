@@ -50,6 +50,7 @@ fn a_large_invite_goes_by_tcp_and_its_dialog_by_udp() {
     let invite = on_stream(&mut world, stream).remove(0);
     assert!(invite.get("Via").starts_with("SIP/2.0/TCP 10.0.0.1:5060;"), "{}", invite.get("Via"));
     assert_eq!(invite.get("Contact"), "<sip:10.0.0.1:5060>", "the dialog's own requests may come by UDP");
+    feed(&mut world, stream, &invite.answer("100 Trying", "", "", ""));
     world.advance(10_000);
     assert!(on_stream(&mut world, stream).is_empty(), "nothing is sent again on a stream");
     let b = Ua::callee(CARRIER, &invite, "t");

@@ -214,13 +214,22 @@ impl Checks {
                 self.faults.commands_late.add(now, to);
             }
         }
+        // Until the media plane is told where a newcomer is, nobody hears it: neither its voice nor its keys.
+        let came = truth.arrivals.iter().rfind(|(_, leg, who)| (*leg, *who) == (phone.leg, party));
+        let told = came.and_then(|(at, ..)| self.faults.commands_late.until(*at));
+        if !same_address && told.is_some_and(|told| now <= told) {
+            return;
+        }
         if header[1] & 0x7F == 101 && payload.len() >= 4 && self.pressed.insert((ssrc, timestamp)) {
             let key = match payload[0] {
                 10 => '*',
                 11 => '#',
                 digit => char::from(b'0' + digit),
             };
-            let began = phone.presses.get(&(ssrc, timestamp)).map_or(0, |began| began + self.transit);
+            // Whom a transfer called presses at a telephone of its own.
+            let mut presses = phones.iter().flatten().map(|phone| &phone.presses);
+            let began = presses.find_map(|presses| presses.get(&(ssrc, timestamp)));
+            let began = began.map_or(0, |began| began + self.transit);
             truth.keys.push(Press { arrived: now, began, leg: phone.leg, key });
         }
     }
