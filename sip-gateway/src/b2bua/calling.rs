@@ -96,8 +96,7 @@ impl Call {
                 self.leave_out_description(response);
             }
             Passed::On(body, Some(found)) => {
-                let told = self.session_in(fork).describe(Leg::B, found, !is_final);
-                self.tell(env, told);
+                self.describe_in(env, fork, Leg::B, found, !is_final);
                 response.body = body;
                 if !is_final {
                     self.keep_early_answer(fork, response);
@@ -170,8 +169,7 @@ impl Call {
         match found {
             Some(_) if established => self.leave_out_description(&mut response),
             Some(found) => {
-                let told = self.session_in(fork).describe(Leg::B, found, false);
-                self.tell(env, told);
+                self.describe_in(env, fork, Leg::B, found, false);
                 if self.was_answered_reliably(fork, &response.body) {
                     self.leave_out_description(&mut response);
                 }

@@ -204,8 +204,7 @@ impl Call {
         }
         match self.pass_body(env, place.fork, place.leg, &request.headers, &request.body) {
             Passed::On(body, Some(found)) => {
-                let told = self.session_in(place.fork).describe(place.leg, found, false);
-                self.tell(env, told);
+                self.describe_in(env, place.fork, place.leg, found, false);
                 Some(body)
             }
             Passed::On(body, None) => Some(body),
@@ -266,8 +265,7 @@ impl Call {
             match self.pass_body(env, relay.fork, answerer, &response.headers, &response.body) {
                 Passed::On(body, found) => {
                     if let Some(found) = found {
-                        let told = self.session_in(relay.fork).describe(answerer, found, false);
-                        self.tell(env, told);
+                        self.describe_in(env, relay.fork, answerer, found, false);
                     }
                     response.body = body;
                 }
@@ -385,7 +383,10 @@ impl Call {
     }
 
     pub(super) fn answer(&self, env: &mut Environment, server: TxId, request: &Request, response: Response) {
-        let reply = self.reply(env, request, &self.back, &self.tag, &response);
+        let mut reply = self.reply(env, request, &self.back, &self.tag, &response);
+        if response.status == 422 {
+            reply.headers.copy(&response.headers, name::MIN_SE);
+        }
         env.respond(server, &reply);
     }
 

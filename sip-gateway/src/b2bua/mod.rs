@@ -413,6 +413,16 @@ impl Call {
         }
     }
 
+    /// Takes in a description of a leg in one of the dialogs. Of several early ones this is the one that is
+    /// heard from here on.
+    fn describe_in(&mut self, env: &mut Environment, fork: usize, from: Leg, media: LegMedia, early: bool) {
+        let mut told = self.session_in(fork).describe(from, media, early);
+        if self.answered.is_none() {
+            told.extend(self.session_of(fork).retold());
+        }
+        self.tell(env, told);
+    }
+
     /// The offers and answers in one of the dialogs.
     fn session_of(&self, fork: usize) -> &Session {
         self.forks.get(fork).and_then(|fork| fork.session.as_deref()).unwrap_or(&self.session)
