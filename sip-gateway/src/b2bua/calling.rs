@@ -515,9 +515,10 @@ impl Call {
     /// that was answered by a PRACK of ours need not say it again (RFC 3262 §5).
     fn answer_as_early(&self, fork: usize, response: &mut Response) {
         let early = self.forks.get(fork).and_then(|fork| fork.early_answer.as_ref());
-        let Some(early) = early.filter(|early| !self.was_answered_reliably(fork, &early.body)) else {
-            return;
-        };
+        let missing = response.body.is_empty() && !self.is_emergency();
+        let early = early.filter(|early| missing && !self.was_answered_reliably(fork, &early.body));
+        let Some(early) = early else { return };
+        leave_out_body(response);
         for field in early.headers.iter() {
             response.headers.push_field(field);
         }

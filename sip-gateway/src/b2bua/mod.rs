@@ -398,8 +398,11 @@ impl Call {
     }
 
     /// Tells the hub. Of several early dialogs the last media told are in force (RFC 3960 §3.1); a hold in
-    /// one of them is told when it is the one that is answered.
+    /// one of them is told when it is the one that is answered. After the end there is nothing to tell.
     fn tell(&mut self, env: &mut Environment, told: Vec<Told>) {
+        if self.phase == Phase::Ended {
+            return;
+        }
         for told in told {
             match told {
                 Told::Media(leg, media) if self.told[leg.index()].as_ref() != Some(&media) => {

@@ -529,7 +529,8 @@ mod tests {
         let timer = ("Supported", "replaces, timer");
         let ours = |interval_s| Some(Agreed { interval_s, ours: true });
         let theirs = |interval_s| Some(Agreed { interval_s, ours: false });
-        let cases: [(&[(&str, &str)], Option<Agreed>, Option<Agreed>); 10] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], Option<Agreed>, Option<Agreed>);
+        let cases: [Case<'_>; 10] = [
             (&[timer, ("Session-Expires", "600")], None, theirs(600)),
             (&[timer, ("x", "600;refresher=uac")], None, theirs(600)),
             (&[timer, ("Session-Expires", "600 ; refresher=UAS")], None, ours(600)),
