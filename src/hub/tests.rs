@@ -14,6 +14,8 @@ use storage::{CallEnded, CallStarted, Entry};
 
 use super::{Hub, Output};
 
+mod expiry;
+
 const CALL: CallId = CallId(7);
 const DISPATCH: &str = "+18607427331";
 const NEVER: &str = "+18607427399";

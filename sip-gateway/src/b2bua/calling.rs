@@ -182,6 +182,8 @@ impl Call {
         self.stop_repeating(env);
         self.phase = Phase::Answered;
         self.answered = Some(fork);
+        let diverted = self.diversions.current.as_ref();
+        self.never_expires = diverted.is_some_and(|target| env.is_emergency(&target.uri));
         self.settle_forks(env, fork);
         env.counters().calls_answered += 1;
         tracing::debug!(call = %self.id, "answered");

@@ -252,6 +252,8 @@ pub(crate) struct Call {
     /// The media of each leg that the hub knows of.
     told: [Option<LegMedia>; 2],
     timings: [session_timer::Timing; 2],
+    /// Whether a transfer or redirection has led to an emergency service: no timer ends the call any more.
+    never_expires: bool,
     route: Option<Route>,
     ways_left: Vec<Way>,
     attempts: Vec<Attempt>,

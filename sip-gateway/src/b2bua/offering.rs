@@ -83,6 +83,7 @@ impl Call {
             session: Session::new(session_ids),
             told: [None, None],
             timings: Default::default(),
+            never_expires: false,
             route: None,
             ways_left: Vec::new(),
             attempts: Vec::new(),

@@ -38,7 +38,7 @@
 //! | 10 | any | no refresh until the interval less a third of it, 32 s at most | BYE to both, `session expired` |
 //!
 //! An emergency call has no timer of ours: whatever its ends agree on passes between them, and only they
-//! end it.
+//! end it. Nor does a timer end a call that has been transferred or redirected to an emergency service.
 
 use consent::Leg;
 
@@ -381,7 +381,7 @@ impl Call {
 
     /// Nobody has refreshed a leg's session.
     pub(super) fn expire(&mut self, env: &mut Environment, leg: Leg) {
-        if self.phase != Phase::Answered || self.over[leg.index()] {
+        if self.phase != Phase::Answered || self.over[leg.index()] || self.never_expires {
             return;
         }
         tracing::debug!(call = %self.id, ?leg, "session expired");

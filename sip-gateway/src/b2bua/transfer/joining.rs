@@ -244,6 +244,7 @@ impl Call {
         let Stage::Joining { newcomer, said, reinvite: Some(reinvite) } = stage else { return };
         self.disarm(env, CallTimer::Transfer);
         let (new, other) = (said.fork, leg.other());
+        self.never_expires |= target.as_ref().is_some_and(|target| env.is_emergency(&target.uri));
         self.give_place(env, leg, new, &newcomer, &said);
         self.move_dialog(env, other, (old, new), &response.headers);
         self.take_timer(env, other, &response.headers);
