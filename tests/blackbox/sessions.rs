@@ -11,8 +11,8 @@ use crate::phone::{Call, Phone};
 use crate::transfer::{assert_gate, parties};
 
 /// A gate that is shut while one of two who have agreed holds the other.
-const HELD_ONCE: [(&str, &str); 4] =
-    [("shut", "asking"), ("open", "all-agreed"), ("shut", "held"), ("open", "resumed")];
+const HELD_ONCE: [(&str, &str); 5] =
+    [("shut", "asking"), ("open", "all-agreed"), ("shut", "held"), ("open", "all-agreed"), ("shut", "ended")];
 
 /// A consent line's call on which both have agreed.
 fn agreed(site: &Site) -> (Phone, Phone, Call, Call) {
@@ -50,11 +50,8 @@ fn hold_and_resume() {
 
     let call = site.closed_call();
     assert_eq!(parties(&call), [("caller", CITIZEN), ("callee", CONSENT)]);
-    assert_gate(
-        &site,
-        &call,
-        &[("shut", "asking"), ("open", "all-agreed"), ("shut", "held"), ("open", "resumed")],
-    );
+    assert_gate(&site, &call, &HELD_ONCE);
+    assert_eq!(intervals(&site, &call), 2);
 }
 
 #[test]
@@ -83,11 +80,8 @@ fn glare() {
     let call = site.closed_call();
     assert_eq!(parties(&call), [("caller", CITIZEN), ("callee", CONSENT)]);
     // The refused hold is in no interval of the gate, which stays shut until the last of the two is over.
-    assert_gate(
-        &site,
-        &call,
-        &[("shut", "asking"), ("open", "all-agreed"), ("shut", "held"), ("open", "resumed")],
-    );
+    assert_gate(&site, &call, &HELD_ONCE);
+    assert_eq!(intervals(&site, &call), 2);
 }
 
 #[test]
@@ -112,7 +106,7 @@ fn forked_2xx() {
     assert_eq!(call["outcome"], "answered");
     assert_eq!(call["transfers"], 0);
     assert_eq!(parties(&call), [("caller", CITIZEN), ("callee", DISPATCH)]);
-    assert_gate(&site, &call, &[("open", "dispatch-line")]);
+    assert_gate(&site, &call, &[("open", "dispatch-line"), ("shut", "ended")]);
     assert_eq!(intervals(&site, &call), 1);
     assert!(crate::gateway::number(&site.sealed_recording(&call)["duration_s"]) > 1.5);
 }

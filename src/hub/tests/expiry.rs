@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use serde_json::{Value, json};
 use sip_gateway::locate::Place;
 use sip_gateway::{
@@ -67,7 +66,7 @@ impl Gateway {
     }
 
     fn receive(&mut self, from: &str, text: &str) {
-        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        let bytes = text.as_bytes().to_vec().into();
         let from = from.parse().unwrap();
         self.core.on_input(self.now, Input::Datagram { listener: ListenerId(0), from, bytes });
         self.settle();
@@ -227,7 +226,9 @@ async fn session_expiry() {
     assert!(parties.iter().all(|party| party["left_at"] == time(ended)), "{parties:?}");
     let decisions = explained["decisions"].as_array().unwrap();
     let gate: Vec<_> = decisions.iter().map(|decision| (&decision["gate"], &decision["reason"])).collect();
-    assert_eq!(gate, [(&json!("open"), &json!("dispatch-line"))]);
+    let (open, shut) = (json!("open"), json!("shut"));
+    assert_eq!(gate, [(&open, &json!("dispatch-line")), (&shut, &json!("ended"))]);
+    assert_eq!(decisions[1]["at"], time(ended));
     let intervals = explained["intervals"].as_array().unwrap();
     assert_eq!(intervals.len(), 1);
     assert_eq!(intervals[0]["shut_at"], time(ended));
