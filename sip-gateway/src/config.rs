@@ -130,6 +130,24 @@ pub struct Config {
     pub emergency: Vec<String>,
     /// Bounds.
     pub limits: Limits,
+    /// What is asked of sessions.
+    pub session_timer: SessionTimer,
+}
+
+/// How long a session may go without a sign of life of its far end (RFC 4028).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionTimer {
+    /// The interval that we ask for, in seconds, at least [`Self::min_s`]; 0 asks for none, and leaves it to
+    /// the peer.
+    pub expires_s: u32,
+    /// The shortest interval that we agree to, in seconds; at least 90.
+    pub min_s: u32,
+}
+
+impl Default for SessionTimer {
+    fn default() -> Self {
+        Self { expires_s: 1_800, min_s: 90 }
+    }
 }
 
 /// Which peers are tried first. Those of the side that a list does not name follow in their usual order.

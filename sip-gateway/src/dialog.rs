@@ -65,6 +65,8 @@ pub(crate) struct Dialog {
     /// Their address with their tag: To of what we send.
     pub(crate) remote: String,
     pub(crate) local_seq: u32,
+    /// Whether we began it, and so made its Call-ID.
+    pub(crate) owns_call_id: bool,
     pub(crate) remote_seq: Option<u32>,
     route_set: Vec<String>,
     remote_target: String,
@@ -86,6 +88,7 @@ impl Dialog {
             local,
             remote: from.to_owned(),
             local_seq: 0,
+            owns_call_id: false,
             remote_seq: sequence_of(&invite.headers),
             route_set: routes(&invite.headers).collect(),
             remote_target: contact_uri(&invite.headers).unwrap_or_else(|| invite.uri.clone()),
@@ -108,6 +111,7 @@ impl Dialog {
             local: local.to_owned(),
             remote: remote.to_owned(),
             local_seq: sequence_of(&invite.headers).unwrap_or(1),
+            owns_call_id: true,
             remote_seq: None,
             route_set: Vec::new(),
             remote_target: invite.uri.clone(),

@@ -236,6 +236,15 @@ pub struct End {
     pub final_status: Option<u16>,
     /// Whether the caller cancelled before an answer.
     pub cancelled: bool,
+    /// Why the gateway ended it, where it was not the hub that had it do so.
+    pub cause: Option<Cause>,
+}
+
+/// Why the gateway ended a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Nobody refreshed a leg's session (RFC 4028 §10).
+    SessionExpired,
 }
 
 /// Who ended a call.

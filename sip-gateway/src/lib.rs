@@ -24,7 +24,9 @@ pub mod wire;
 pub use self::core::{Core, Counters, Input, Output, StreamId};
 pub use account::{Account, Algorithm, Secret};
 pub use command::{Command, Route};
-pub use config::{Config, Limits, Listener, ListenerId, Peer, PeerId, Redirects, Routes, Transport};
-pub use event::{Change, End, EndedBy, Event, Identity, Offer, Replacement, Target};
+pub use config::{
+    Config, Limits, Listener, ListenerId, Peer, PeerId, Redirects, Routes, SessionTimer, Transport,
+};
+pub use event::{Cause, Change, End, EndedBy, Event, Identity, Offer, Replacement, Target};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};
 pub use shell::{Resolver, ShellCounters, Sockets};

@@ -108,6 +108,9 @@ fn for_people(call: &CallRow) -> String {
     line("outcome", &word(&call.outcome));
     line("final status", &call.final_status.map(|status| status.to_string()).unwrap_or_default());
     line("ended by", &word(&call.ended_by));
+    if let Some(cause) = &call.end_cause {
+        line("because", &word(cause));
+    }
     line("emergency", if call.emergency { "yes" } else { "no" });
     line("recording", &word(&call.recording_outcome));
     line("basis", &word(&call.basis));

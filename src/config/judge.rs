@@ -9,7 +9,7 @@ use consent::{
     Ask, E164, Line, LineClass, NumberClass, Numbering, Preamble, RetentionTag, RuleError, RuleSet,
     RuleVersion, Settings, Side, Tone,
 };
-use sip_gateway::{Limits, Listener, Transport};
+use sip_gateway::{Limits, Listener, SessionTimer, Transport};
 
 use super::account::{LockedAccount, account};
 use super::{Config, ConfigError, KeySource, Storage, peers, raw, tls};
@@ -47,6 +47,9 @@ const MAX_PREAMBLE_MEMORY_MB: u64 = 1 << 20;
 const MAX_LOOKBACK_MS: u64 = 5_000;
 const MAX_HEADERS: usize = 256;
 const MAX_STREAMS: usize = 512;
+/// RFC 4028 §4.
+const SHORTEST_SESSION_S: u32 = 90;
+const LONGEST_SESSION_S: u64 = 86_400;
 
 pub(super) fn judge(file: raw::File, path: &Path, folder: &Path) -> Result<Config, Fault> {
     let mut remarks = Vec::new();
@@ -170,6 +173,7 @@ fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::C
             max_headers: MAX_HEADERS,
             max_streams: MAX_STREAMS,
         },
+        session_timer: session_timer(&file.sip)?,
     })
 }
 
@@ -177,6 +181,25 @@ fn accounts(file: &raw::File, folder: &Path) -> Result<Vec<LockedAccount>, Fault
     let peers = file.peers.iter().enumerate();
     let accounts = peers.map(|(index, peer)| account(index, peer, folder, &file.node.name));
     accounts.filter_map(Result::transpose).collect()
+}
+
+/// RFC 4028 §4 and §5: no interval below 90 s.
+fn session_timer(sip: &raw::Sip) -> Result<SessionTimer, Fault> {
+    let timer = SessionTimer { expires_s: sip.session_expires_s, min_s: sip.min_se_s };
+    if timer.min_s < SHORTEST_SESSION_S {
+        let mend = format!("give at least {SHORTEST_SESSION_S}");
+        return fault("sip.min_se_s", format!("{} s is below what RFC 4028 allows", timer.min_s), mend);
+    }
+    at_most("sip.min_se_s", timer.min_s.into(), LONGEST_SESSION_S)?;
+    at_most("sip.session_expires_s", timer.expires_s.into(), LONGEST_SESSION_S)?;
+    if timer.expires_s != 0 && timer.expires_s < timer.min_s {
+        return fault(
+            "sip.session_expires_s",
+            format!("{} s is below sip.min_se_s ({} s)", timer.expires_s, timer.min_s),
+            "give at least as much, or 0 to ask for no session timer",
+        );
+    }
+    Ok(timer)
 }
 
 fn at_most(key: &str, value: u64, most: u64) -> Result<(), Fault> {

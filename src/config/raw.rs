@@ -67,6 +67,10 @@ pub(super) struct Sip {
     pub(super) listen: Vec<String>,
     #[serde(default = "max_calls")]
     pub(super) max_calls: usize,
+    #[serde(default = "session_expires_s")]
+    pub(super) session_expires_s: u32,
+    #[serde(default = "min_se_s")]
+    pub(super) min_se_s: u32,
     #[serde(default)]
     pub(super) dns: Vec<String>,
     #[serde(default)]
@@ -85,6 +89,14 @@ pub(super) struct Routes {
 
 const fn max_calls() -> usize {
     2000
+}
+
+const fn session_expires_s() -> u32 {
+    1800
+}
+
+const fn min_se_s() -> u32 {
+    90
 }
 
 #[derive(Debug, Deserialize)]

@@ -70,6 +70,13 @@ fn each_fault_names_file_key_and_mend() {
         ("sip:127.0.0.3:5060", "sip:trunk.example;transport=smoke", "peers[1].uri"),
         ("allow = [\"127.0.0.2/32\"]", "allow = []", "peers[0].allow: nobody"),
         ("side = \"public\"", "side = \"public\"\noptions_ping_s = 86400", "peers[1].options_ping_s"),
+        ("max_calls = 2000", "min_se_s = 89", "sip.min_se_s: 89 s is below what RFC 4028 allows"),
+        ("max_calls = 2000", "session_expires_s = 86401", "sip.session_expires_s: 86401 is too much"),
+        (
+            "max_calls = 2000",
+            "session_expires_s = 300\nmin_se_s = 600",
+            "sip.session_expires_s: 300 s is below",
+        ),
         ("max_calls = 2000", "dns = [\"dns.example\"]", "sip.dns[0]"),
         ("max_calls = 2000", "routes = { public = [\"pbx\"] }", "sip.routes.public[0]"),
         ("max_calls = 2000", "routes = { urgent = [] }", "sip.routes.urgent"),
@@ -102,6 +109,18 @@ fn what_contradicts_itself_is_named_where_it_does() {
         assert!(message.starts_with(&format!("/etc/earmark/earmark.toml: {expected}")), "{message}");
         assert!(message.contains("; keep "), "{message:?} should say how to mend it");
     }
+}
+
+#[test]
+fn sessions_last_half_an_hour_unless_said_otherwise_and_0_asks_for_no_timer() {
+    let timer = |more: &str| {
+        let text = CONTRACT.replace("max_calls = 2000", &format!("max_calls = 2000\n{more}"));
+        let timer = load(&text).unwrap().gateway.session_timer;
+        (timer.expires_s, timer.min_s)
+    };
+    assert_eq!(timer(""), (1_800, 90));
+    assert_eq!(timer("session_expires_s = 600\nmin_se_s = 600"), (600, 600));
+    assert_eq!(timer("session_expires_s = 0"), (0, 90));
 }
 
 #[test]

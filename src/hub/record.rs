@@ -2,8 +2,8 @@
 
 use consent::{Basis, CallId, E164, Leg, RecordingOutcome, RetentionTag};
 use recorder::{LegStatistics, RemoteMedia, Sealed, StreamFormat};
-use sip_gateway::{End, EndedBy, Flow, MediaKind, StreamMedia};
-use storage::{CallEnded, Entry, LegMediaRecord, Outcome, RecordingRow};
+use sip_gateway::{Cause, End, EndedBy, Flow, MediaKind, StreamMedia};
+use storage::{CallEnded, EndCause, Entry, LegMediaRecord, Outcome, RecordingRow};
 
 /// RFC 4566: what is meant where `a=ptime` is silent, for all codecs of telephony.
 const DEFAULT_PTIME_MS: u32 = 20;
@@ -64,6 +64,9 @@ pub(super) fn ended(
                 EndedBy::Gateway => "gateway",
             }
             .to_owned()
+        }),
+        end_cause: end.cause.map(|cause| match cause {
+            Cause::SessionExpired => EndCause::SessionExpired,
         }),
         recording_outcome,
         basis,

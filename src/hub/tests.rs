@@ -14,6 +14,8 @@ use storage::{CallEnded, CallStarted, Entry};
 
 use super::{Hub, Output};
 
+mod expiry;
+
 const CALL: CallId = CallId(7);
 const DISPATCH: &str = "+18607427331";
 const NEVER: &str = "+18607427399";
@@ -125,7 +127,7 @@ fn connect(hub: &mut Hub, offer: Offer) -> Vec<Output> {
 }
 
 fn hang_up(hub: &mut Hub, now: Now) {
-    let end = End { by: Some(EndedBy::Caller), final_status: Some(200), cancelled: false };
+    let end = End { by: Some(EndedBy::Caller), final_status: Some(200), cancelled: false, cause: None };
     hub.on_gateway(now, Event::Ended { call: CALL, end });
 }
 

@@ -175,12 +175,23 @@ pub struct CallEnded {
     pub final_status: Option<u16>,
     /// `caller`, `callee`, `gateway`.
     pub ended_by: Option<String>,
+    /// Why, where the gateway ended it by itself.
+    #[serde(default)]
+    pub end_cause: Option<EndCause>,
     /// How it fared as to recording.
     pub recording_outcome: RecordingOutcome,
     /// The basis on which anything was stored.
     pub basis: Option<Basis>,
     /// Media of leg A and leg B.
     pub media: [LegMediaRecord; 2],
+}
+
+/// Why the gateway ended a call by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndCause {
+    /// One end showed no sign of life within its session (RFC 4028).
+    SessionExpired,
 }
 
 /// How a call came out.

@@ -301,6 +301,7 @@ impl CallRecord {
             outcome,
             final_status: self.answered_at.map(|_| 200),
             ended_by: Some("gateway".into()),
+            end_cause: None,
             recording_outcome: self.recovered_outcome(),
             basis: self.recordings.values().next().map(|recording| recording.basis),
             media: Default::default(),

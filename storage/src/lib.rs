@@ -18,7 +18,7 @@ mod utc;
 mod samples;
 
 pub use delivery::{Delivery, DeliveryHealth};
-pub use entry::{CallEnded, CallStarted, Entry, LegMediaRecord, Outcome, RecordingRow, Stamped};
+pub use entry::{CallEnded, CallStarted, EndCause, Entry, LegMediaRecord, Outcome, RecordingRow, Stamped};
 pub use journal::{Journal, JournalError, JournalHealth, Receipt};
 pub use keys::{KeyError, MasterKey, Recordings, WRAPPED_KEY_BYTES, fill_random, fresh_dek};
 pub use objects::{ObjectError, Objects, sha256_of_file};

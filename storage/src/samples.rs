@@ -125,6 +125,7 @@ pub(crate) fn ended(n: u128, recording_outcome: RecordingOutcome, basis: Option<
         outcome: Outcome::Answered,
         final_status: Some(200),
         ended_by: Some("caller".into()),
+        end_cause: None,
         recording_outcome,
         basis,
         media: [media, LegMediaRecord::default()],

@@ -24,6 +24,7 @@ mod message;
 mod mistakes;
 mod operations;
 mod phone;
+mod sessions;
 mod sound;
 mod stock_clients;
 mod tls;

@@ -74,8 +74,19 @@ struct Dialog {
     /// Every body of a NOTIFY received.
     notices: Vec<String>,
     ended: bool,
+    /// Another telephone that has answered the same INVITE.
+    elsewhere: Option<Elsewhere>,
+    /// Whether offers wait for the script, and the one that does.
+    withholds: bool,
+    withheld: Option<Message>,
     version: u32,
     media: Arc<Media>,
+}
+
+struct Elsewhere {
+    local: String,
+    acknowledged: bool,
+    ended: bool,
 }
 
 impl Invite {
@@ -219,6 +230,41 @@ impl Call {
         self.shared.reply(&self.id, 200, "OK", true);
     }
 
+    /// Callee: 200 to the same INVITE from another telephone, to which a proxy had sent it as well.
+    pub(crate) fn answer_elsewhere(&self) {
+        self.shared.answer_elsewhere(&self.id);
+    }
+
+    /// Waits until that other telephone has its ACK, and has been hung up.
+    pub(crate) fn hung_up_elsewhere(&self) {
+        self.shared.wait("the other telephone to be hung up", PATIENCE, |state| {
+            let elsewhere = state.dialogs[&self.id].elsewhere.as_ref();
+            elsewhere.is_some_and(|elsewhere| elsewhere.acknowledged && elsewhere.ended).then_some(())
+        });
+    }
+
+    /// From now on offers wait for [`Self::agree`].
+    pub(crate) fn withhold(&self) {
+        if let Some(dialog) = self.shared.state().dialogs.get_mut(&self.id) {
+            dialog.withholds = true;
+        }
+    }
+
+    /// Waits for an offer that is to wait.
+    pub(crate) fn offered(&self) {
+        self.shared
+            .wait("an offer", PATIENCE, |state| state.dialogs[&self.id].withheld.is_some().then_some(()));
+    }
+
+    /// Answers it, and all further ones at once.
+    pub(crate) fn agree(&self) {
+        let mut state = self.shared.state();
+        let dialog = state.dialogs.get_mut(&self.id).expect("a dialog");
+        dialog.withholds = false;
+        let offer = dialog.withheld.take().expect("an offer");
+        self.shared.send(&dialog.agree(&offer));
+    }
+
     /// Callee: a final refusal.
     pub(crate) fn reject(&self, status: u16, reason: &str) {
         self.shared.reply(&self.id, status, reason, false);
@@ -270,6 +316,11 @@ impl Call {
     /// Puts the other party on hold.
     pub(crate) fn hold(&self) {
         assert_eq!(self.request("INVITE", Some("sendonly")).status(), Some(200), "hold is answered");
+    }
+
+    /// Asks to put the other party on hold, and says how that was answered.
+    pub(crate) fn try_hold(&self) -> u16 {
+        self.request("INVITE", Some("sendonly")).status().unwrap_or(0)
     }
 
     /// Takes the other party off hold.
@@ -464,6 +515,9 @@ impl Shared {
             responses: Vec::new(),
             notices: Vec::new(),
             ended: false,
+            elsewhere: None,
+            withholds: false,
+            withheld: None,
             version: 1,
             media: Arc::clone(media),
         };
@@ -486,6 +540,18 @@ impl Shared {
         }
         self.send(&reply);
         dialog.reply = Some(reply);
+    }
+
+    fn answer_elsewhere(&self, id: &str) {
+        let mut state = self.state();
+        let dialog = state.dialogs.get_mut(id).expect("a dialog");
+        let local = format!("{};tag=elsewhere", dialog.invite.header("To").unwrap_or_default());
+        let mut reply = response_to(&dialog.invite, 200, "OK", &local)
+            .with("Contact", dialog.contact.clone())
+            .with("Content-Type", "application/sdp");
+        reply.body = describe(dialog.media.address(), 1, "sendrecv").into_bytes();
+        self.send(&reply);
+        dialog.elsewhere = Some(Elsewhere { local, acknowledged: false, ended: false });
     }
 
     fn redirect(&self, id: &str, to: &str) {
@@ -556,6 +622,16 @@ impl Shared {
             return;
         }
         let Some(dialog) = state.dialogs.get_mut(&id) else { return };
+        if let Some(elsewhere) = &mut dialog.elsewhere
+            && message.header("To") == Some(elsewhere.local.as_str())
+        {
+            elsewhere.acknowledged |= message.method() == "ACK";
+            if message.method() == "BYE" {
+                self.send(&response_to(&message, 200, "OK", &elsewhere.local));
+                elsewhere.ended = true;
+            }
+            return;
+        }
         let again = message.header("CSeq") == dialog.invite.header("CSeq") && !dialog.outgoing;
         match message.method() {
             "INVITE" if again => {
@@ -584,6 +660,7 @@ impl Shared {
                 dialog.media.mute(true);
                 dialog.ended = true;
             }
+            "INVITE" if dialog.withholds => dialog.withheld = Some(message),
             _ => self.send(&dialog.agree(&message)),
         }
     }
@@ -605,6 +682,9 @@ impl Shared {
             responses: Vec::new(),
             notices: Vec::new(),
             ended: false,
+            elsewhere: None,
+            withholds: false,
+            withheld: None,
             version: 1,
             media,
         };

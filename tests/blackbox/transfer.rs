@@ -19,14 +19,14 @@ fn gate(site: &Site, call: &Value) -> Vec<(String, String)> {
 }
 
 #[track_caller]
-fn assert_gate(site: &Site, call: &Value, expected: &[(&str, &str)]) {
+pub(crate) fn assert_gate(site: &Site, call: &Value, expected: &[(&str, &str)]) {
     let told = gate(site, call);
     let told: Vec<(&str, &str)> = told.iter().map(|(gate, why)| (gate.as_str(), why.as_str())).collect();
     assert_eq!(told, expected);
 }
 
 /// Who was on the line, in order of joining; whether they left before the last one came is checked too.
-fn parties(call: &Value) -> Vec<(&str, &str)> {
+pub(crate) fn parties(call: &Value) -> Vec<(&str, &str)> {
     let parties = call["parties"].as_array().expect("parties");
     for party in parties {
         let (joined, left) = (text(&party["joined_at"]), text(&party["left_at"]));

@@ -20,6 +20,7 @@ impl Call {
                 waits.is_some_and(|relay| relay.client == client && !relay.unwanted)
             }
             Role::Join(number) => self.awaits_join(number, client),
+            Role::Refresh(leg) => self.refreshes(leg, client),
             Role::Invite | Role::Replacing => false,
         }
     }
@@ -34,6 +35,7 @@ impl Call {
                 }
             }
             Role::Join(number) => self.joins_again(number, again),
+            Role::Refresh(leg) => self.refreshes_again(leg, &again),
             Role::Invite | Role::Replacing => {}
         }
     }

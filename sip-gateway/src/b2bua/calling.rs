@@ -4,17 +4,18 @@ use consent::Leg;
 
 use super::offering::own_ip;
 use super::redirect::{self, policy};
+use super::reliable::{Heard, Held};
 use super::session;
 use super::{
-    Acceptance, Acked, Attempt, Call, CallTimer, Event, MAX_ACKED, MAX_FORKS, Owner, Phase, TIMER_C_MS,
-    forward,
+    Acceptance, Acked, Answer, Attempt, Call, CallTimer, Event, MAX_ACKED, MAX_FORKS, Owner, Phase,
+    TIMER_C_MS, forward,
 };
 use crate::core::{DialogPlace, Environment, Origin, Way, sign_of};
 use crate::dialog::{sequence_of, tag_of};
 use crate::digest::credentials_of;
 use crate::standing::Sign;
 use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS};
-use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
+use crate::wire::{Headers, MediaType, Method, NameAddr, Request, Response, name};
 use crate::{Change, EndedBy, LegMedia, Redirects};
 
 /// What became of a body on its way to the other leg.
@@ -37,6 +38,9 @@ impl Call {
         attempt.heard = true;
         attempt.path.follow(origin);
         env.judge(Way::of(&attempt.path), sign_of(&response));
+        if self.invites_for_longer(env, index, &response) {
+            return;
+        }
         if self.is_target(index) {
             return self.on_target_response(env, index, response);
         }
@@ -62,23 +66,63 @@ impl Call {
         if let Some(attempt) = self.attempts.get_mut(index) {
             attempt.ringing = true;
         }
-        let Some(fork) = self.fork_of(env, index, &response) else { return };
-        self.meet(&response.headers, fork);
-        match self.pass_body(env, Leg::B, &response.headers, &response.body) {
-            Passed::On(body, found) => {
-                if let Some(found) = found {
-                    let told = self.session.describe(Leg::B, found, true);
-                    self.tell(env, told);
-                }
-                response.body = body;
-            }
-            Passed::Unreadable => {
-                response.body = bytes::Bytes::new();
-                response.headers.remove(name::CONTENT_TYPE);
-            }
+        // Whoever has been answered hears nothing more of the others.
+        if self.held_answer.is_some() {
+            return;
         }
+        let Some(fork) = self.fork_of(env, index, &response) else { return };
+        let heard = self.hear(index, fork, &response.headers);
+        if heard == Heard::OutOfOrder {
+            return;
+        }
+        self.meet(&response.headers, fork);
+        let final_early = self.settles_early(heard, &response.headers);
+        self.pass_early_body(env, fork, &mut response, final_early);
         env.emit(Event::Progress { call: self.id, status: response.status });
-        self.answer_caller(env, fork, &response);
+        self.pass_provisional(env, fork, &response, heard);
+    }
+
+    /// Puts our description into a provisional response, whose own is final if it is reliable on both legs.
+    fn pass_early_body(
+        &mut self,
+        env: &mut Environment,
+        fork: usize,
+        response: &mut Response,
+        is_final: bool,
+    ) {
+        let again = self.session_of(fork).is_established();
+        match self.pass_body(env, fork, Leg::B, &response.headers, &response.body) {
+            Passed::On(body, Some(_)) if again => {
+                response.body = body;
+                self.leave_out_description(response);
+            }
+            Passed::On(body, Some(found)) => {
+                self.describe_in(env, fork, Leg::B, found, !is_final);
+                response.body = body;
+                if !is_final {
+                    self.keep_early_answer(fork, response);
+                }
+            }
+            Passed::On(body, None) => response.body = body,
+            Passed::Unreadable => leave_out_body(response),
+        }
+    }
+
+    /// A description that comes when all is said is no answer to anything (RFC 6337 §2.2).
+    fn leave_out_description(&self, response: &mut Response) {
+        let alone = response.headers.first(name::CONTENT_TYPE).and_then(|text| MediaType::parse(text).ok());
+        if !self.is_emergency() && alone.is_some_and(|kind| kind.is("application/sdp")) {
+            leave_out_body(response);
+        }
+    }
+
+    fn keep_early_answer(&mut self, fork: usize, response: &Response) {
+        let Some(fork) = self.forks.get_mut(fork) else { return };
+        let mut headers = Headers::new();
+        for field in DESCRIBING {
+            headers.copy(&response.headers, field);
+        }
+        fork.early_answer = Some(Answer { headers, body: response.body.clone() });
     }
 
     /// The first 2xx wins; any other is acknowledged and hung up (§13.2.2.4).
@@ -92,6 +136,12 @@ impl Call {
         if known.is_some() && known == self.answered {
             return self.repeat_ack(env, index, known);
         }
+        if let Some(held) = &self.held_answer {
+            if known != Some(held.fork) {
+                self.decline_answer(env, index, known, &response);
+            }
+            return;
+        }
         let unwanted = self.attempts.get(index).is_none_or(|attempt| attempt.unwanted);
         if self.phase != Phase::Calling || unwanted {
             return self.decline_answer(env, index, known, &response);
@@ -99,33 +149,50 @@ impl Call {
         let Some(fork) = known.or_else(|| self.add_fork(env, index, &response)) else { return };
         self.confirm(env, fork, &response.headers);
         self.meet(&response.headers, fork);
+        self.disarm(env, CallTimer::Ringing);
+        self.disarm(env, CallTimer::Silence);
+        let waits = self.forks.get(fork).is_some_and(|fork| fork.reliability.holds_back());
+        if waits {
+            self.held_answer = Some(Held { attempt: index, fork, response });
+            return self.cancel_attempts(env, Some(index), None);
+        }
         self.win(env, index, fork, response);
     }
 
-    fn win(&mut self, env: &mut Environment, index: usize, fork: usize, mut response: Response) {
-        let Passed::On(body, found) = self.pass_body(env, Leg::B, &response.headers, &response.body) else {
+    pub(super) fn win(&mut self, env: &mut Environment, index: usize, fork: usize, mut response: Response) {
+        let established = self.session_of(fork).is_established();
+        let Passed::On(body, found) = self.pass_body(env, fork, Leg::B, &response.headers, &response.body)
+        else {
             self.decline_answer(env, index, Some(fork), &response);
             return self.fail(env, EndedBy::Callee, &Response::new(502));
         };
-        match found {
-            Some(found) => {
-                let told = self.session.describe(Leg::B, found, false);
-                self.tell(env, told);
-            }
-            None => self.session.settle(Leg::A),
-        }
         response.body = body;
+        match found {
+            Some(_) if established => self.leave_out_description(&mut response),
+            Some(found) => {
+                self.describe_in(env, fork, Leg::B, found, false);
+                if self.was_answered_reliably(fork, &response.body) {
+                    self.leave_out_description(&mut response);
+                }
+            }
+            None => {
+                self.session_in(fork).settle(Leg::A);
+                self.answer_as_early(fork, &mut response);
+            }
+        }
+        self.stop_repeating(env);
         self.phase = Phase::Answered;
         self.answered = Some(fork);
-        self.disarm(env, CallTimer::Ringing);
-        self.disarm(env, CallTimer::Silence);
+        let diverted = self.diversions.current.as_ref();
+        self.never_expires = diverted.is_some_and(|target| env.is_emergency(&target.uri));
+        self.settle_forks(env, fork);
         env.counters().calls_answered += 1;
         tracing::debug!(call = %self.id, "answered");
         env.emit(Event::Answered { call: self.id });
         let (Some(attempt), Some(passed)) = (self.attempts.get(index), self.forks.get(fork)) else { return };
         let tag = passed.id(Leg::A).local_tag.clone();
         let reply = self.reply(env, &self.invite, &self.back, &tag, &response);
-        let acceptance = Acceptance {
+        let mut acceptance = Acceptance {
             from: Leg::A,
             sequence: sequence_of(&self.invite.headers).unwrap_or_default(),
             other_sequence: sequence_of(&attempt.invite.headers).unwrap_or_default(),
@@ -136,6 +203,9 @@ impl Call {
             credentials: credentials_of(&attempt.invite.headers),
             settled: false,
         };
+        let asked = Request { headers: self.invite.headers.clone(), ..Request::new(Method::INVITE, "") };
+        self.answer_timer(env, Leg::A, &asked, &mut acceptance.response);
+        self.take_timer(env, Leg::B, &response.headers);
         self.accept(env, acceptance);
         self.cancel_attempts(env, Some(index), None);
     }
@@ -189,7 +259,7 @@ impl Call {
         sent.headers.push(name::MAX_FORWARDS, ack.map_or(70, super::offering::hops_left).to_string());
         if let Some(ack) = ack {
             forward::copy_end_to_end(&ack.headers, &mut sent.headers, self.is_emergency());
-            match self.pass_body(env, acceptance.from, &ack.headers, &ack.body) {
+            match self.pass_body(env, fork, acceptance.from, &ack.headers, &ack.body) {
                 Passed::On(body, found) => {
                     if let Some(found) = found.filter(|_| self.session.offerer() == Some(to)) {
                         let told = self.session.describe(acceptance.from, found, false);
@@ -242,7 +312,7 @@ impl Call {
     }
 
     /// ACK and BYE to a 2xx that comes too late, or from another fork.
-    fn decline_answer(
+    pub(super) fn decline_answer(
         &mut self,
         env: &mut Environment,
         index: usize,
@@ -429,6 +499,7 @@ impl Call {
     pub(super) fn pass_body(
         &mut self,
         env: &Environment,
+        fork: usize,
         from: Leg,
         headers: &Headers,
         body: &bytes::Bytes,
@@ -436,7 +507,7 @@ impl Call {
         let path = self.way_to(from.other()).unwrap_or(self.back);
         match session::find(headers, body) {
             Ok(Some(found)) => {
-                let body = self.session.rewrite(from, &found, body, own_ip(env, &path));
+                let body = self.session_in(fork).rewrite(from, &found, body, own_ip(env, &path));
                 Passed::On(body, Some(found.media(self.heard_from[from.index()])))
             }
             Ok(None) => Passed::On(body.clone(), None),
@@ -445,11 +516,32 @@ impl Call {
         }
     }
 
-    fn answer_caller(&self, env: &mut Environment, fork: usize, response: &Response) {
-        let Some(passed) = self.forks.get(fork) else { return };
-        let tag = &passed.id(Leg::A).local_tag;
-        let reply = self.reply(env, &self.invite, &self.back, tag, response);
-        env.respond(self.server, &reply);
+    /// What A got in a provisional response belongs into the 2xx, unless it got it for certain: a callee
+    /// that was answered by a PRACK of ours need not say it again (RFC 3262 §5).
+    fn answer_as_early(&self, fork: usize, response: &mut Response) {
+        let early = self.forks.get(fork).and_then(|fork| fork.early_answer.as_ref());
+        let missing = response.body.is_empty() && !self.is_emergency();
+        let early = early.filter(|early| missing && !self.was_answered_reliably(fork, &early.body));
+        let Some(early) = early else { return };
+        leave_out_body(response);
+        for field in early.headers.iter() {
+            response.headers.push_field(field);
+        }
+        response.body = early.body.clone();
+    }
+
+    /// One early dialog has become the call's; nothing more comes of the others.
+    fn settle_forks(&mut self, env: &mut Environment, winner: usize) {
+        if let Some(session) = self.forks.get_mut(winner).and_then(|fork| fork.session.take()) {
+            self.session = *session;
+        }
+        for fork in &mut self.forks {
+            fork.session = None;
+            fork.early_answer = None;
+        }
+        self.end_relays(env, |relay| relay.fork != winner);
+        let told = self.session.retold();
+        self.tell(env, told);
     }
 
     /// A new party at a leg, as its message shows.
@@ -460,6 +552,16 @@ impl Call {
         let trusted = self.far_peer(leg).is_some_and(|peer| !Self::is_public(env, peer));
         let identity = self.far_ends[leg.index()].identity(headers, trusted);
         env.emit(Event::Changed { call: self.id, leg, change: Change::NewParty { identity } });
+    }
+}
+
+/// The fields that describe a body.
+const DESCRIBING: [&str; 3] = [name::CONTENT_TYPE, name::CONTENT_ENCODING, "Content-Disposition"];
+
+fn leave_out_body(response: &mut Response) {
+    response.body = bytes::Bytes::new();
+    for field in DESCRIBING {
+        response.headers.remove(field);
     }
 }
 

@@ -18,12 +18,13 @@ impl Call {
         match role {
             Role::Invite if matches!(self.phase, Phase::Waiting | Phase::Calling) => {
                 let terminated = Response::new(487);
-                let end = End { by: Some(EndedBy::Caller), final_status: Some(487), cancelled: true };
+                let end =
+                    End { by: Some(EndedBy::Caller), final_status: Some(487), cancelled: true, cause: None };
                 self.finish(env, end, Some(&terminated), reason.as_deref());
             }
             Role::Relay(number) => self.cancel_relay(env, number, server, reason.as_deref()),
             Role::Replacing => self.cancel_replacing(env, server),
-            Role::Invite | Role::Attempt(_) | Role::Join(_) => {}
+            Role::Invite | Role::Attempt(_) | Role::Join(_) | Role::Refresh(_) => {}
         }
     }
 
@@ -37,6 +38,7 @@ impl Call {
             by: Some(EndedBy::Gateway),
             final_status: Some(if answered { 200 } else { 480 }),
             cancelled: false,
+            cause: None,
         };
         self.finish(env, end, Some(&response), Some(&reason));
     }
@@ -48,7 +50,7 @@ impl Call {
 
     /// The same, with exactly this response.
     pub(super) fn fail_with(&mut self, env: &mut Environment, by: EndedBy, failure: &Response) {
-        let end = End { by: Some(by), final_status: Some(failure.status), cancelled: false };
+        let end = End { by: Some(by), final_status: Some(failure.status), cancelled: false, cause: None };
         self.finish(env, end, Some(failure), None);
     }
 
@@ -81,7 +83,7 @@ impl Call {
         };
         if early {
             let terminated = Response::new(487);
-            let end = End { by: Some(by), final_status: Some(487), cancelled: true };
+            let end = End { by: Some(by), final_status: Some(487), cancelled: true, cause: None };
             return self.finish(env, end, Some(&terminated), reason.as_deref());
         }
         self.over[leg.index()] = true;
@@ -89,7 +91,7 @@ impl Call {
             self.bye_after_ack = None;
         }
         self.drop_acceptance_of(env, leg);
-        let end = End { by: Some(by), final_status: Some(200), cancelled: false };
+        let end = End { by: Some(by), final_status: Some(200), cancelled: false, cause: None };
         self.finish(env, end, None, reason.as_deref());
     }
 
@@ -103,7 +105,7 @@ impl Call {
         if let Some(reason) = self.bye_after_ack.take() {
             return self.send_bye(env, Leg::A, reason.as_deref());
         }
-        let end = End { by: Some(EndedBy::Gateway), final_status: Some(200), cancelled: false };
+        let end = End { by: Some(EndedBy::Gateway), final_status: Some(200), cancelled: false, cause: None };
         self.finish(env, end, None, Some("SIP;cause=408;text=\"no ACK\""));
     }
 
@@ -137,7 +139,12 @@ impl Call {
         tracing::debug!(call = %self.id, answered, "ended");
         self.abandon_transfer(env);
         env.emit(Event::Ended { call: self.id, end });
-        self.end_relays(env);
+        self.stop_repeating(env);
+        self.stop_sessions(env);
+        self.end_relays(env, |_| true);
+        if let Some(held) = self.held_answer.take() {
+            self.decline_answer(env, held.attempt, Some(held.fork), &held.response);
+        }
         if answered {
             self.hang_up(env, reason);
         } else if let Some(response) = final_response {
@@ -180,7 +187,7 @@ impl Call {
         // waits for one is settled now.
         let wait_for_ack = match self.acceptance.take() {
             Some(mut acceptance) if acceptance.from == Leg::A && !self.over[Leg::A.index()] => {
-                if !self.over[Leg::B.index()] {
+                if !acceptance.settled && !self.over[Leg::B.index()] {
                     self.pass_ack(env, &acceptance, None);
                 }
                 acceptance.settled = true;
@@ -190,7 +197,7 @@ impl Call {
             Some(acceptance) => {
                 self.disarm(env, CallTimer::RepeatAnswer);
                 self.disarm(env, CallTimer::GiveUpAnswer);
-                if !self.over[Leg::A.index()] {
+                if !acceptance.settled && !self.over[Leg::A.index()] {
                     self.pass_ack(env, &acceptance, None);
                 }
                 false

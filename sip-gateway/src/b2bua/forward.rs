@@ -3,7 +3,7 @@
 //! | field | passes |
 //! |---|---|
 //! | Via, From, To, Call-ID, CSeq, Contact, Route, Record-Route, Max-Forwards, Content-Length | never: each leg has its own |
-//! | Supported, Require | the options of [`PASSED_OPTIONS`] |
+//! | Supported, Require | the options of [`PASSED_OPTIONS`]; `100rel` and `timer` are each leg's own |
 //! | Allow | the methods that pass through us |
 //! | credentials and challenges, Session-Expires, Min-SE, RSeq, RAck, Replaces, Join, Target-Dialog, Path, Service-Route, Security-*, Timestamp, In-Reply-To | never: they bind to one leg |
 //! | `X-Earmark-*`, `X-Consent*` | never: nobody else may speak in our name |
@@ -12,14 +12,15 @@
 //! In an emergency call everything passes but the first row and credentials and challenges, RAck's CSeq
 //! number excepted; with it 100rel and session timers run end to end.
 //!
-//! A response's 3xx becomes 480 and a 401 or 407 becomes 502, each with the status in Reason: a redirection
-//! would lead the caller past the gateway and show it the other side, and credentials are never asked of
-//! one side for the other.
+//! A response's 3xx becomes 480, a 401 or 407 becomes 502, and a 422 becomes 500, each with the status in
+//! Reason: a redirection would lead the caller past the gateway and show it the other side, credentials are
+//! never asked of one side for the other, and how long a session lasts is each leg's own affair.
 
 use crate::wire::{Field, Headers, Response, name};
 
 /// The methods that we answer or pass on.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, MESSAGE, NOTIFY, REFER";
+pub(crate) const ALLOW: &str =
+    "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, MESSAGE, NOTIFY, REFER";
 
 /// Extensions that need nothing of what is between the two ends but their header fields.
 pub(crate) const PASSED_OPTIONS: [&str; 7] = [
@@ -31,6 +32,11 @@ pub(crate) const PASSED_OPTIONS: [&str; 7] = [
     "resource-priority",
     "uui",
 ];
+
+/// The options of both, and those that each leg has with us.
+pub(crate) fn supported() -> String {
+    format!("{}, {}, {}", PASSED_OPTIONS.join(", "), super::reliable::OPTION, super::session_timer::OPTION)
+}
 
 /// Methods that end at the gateway, so that neither side is told that the other knows them.
 const HELD_BACK: [&str; 5] = ["PRACK", "REFER", "SUBSCRIBE", "REGISTER", "PUBLISH"];
@@ -132,6 +138,7 @@ pub(crate) fn map_failure(response: &Response) -> Response {
     let status = match response.status {
         300..=399 => 480,
         401 | 407 => 502,
+        422 => 500,
         _ => return response.clone(),
     };
     let mut mapped = Response::new(status);

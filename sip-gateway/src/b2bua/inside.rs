@@ -7,13 +7,14 @@
 //! | OPTIONS | 200 |
 //! | REFER | as [`transfer`](super::transfer) says |
 //! | anything but BYE and ACK while the other far end has gone, or is another call's, in a transfer | 491 |
-//! | SUBSCRIBE, PUBLISH, REGISTER; PRACK where 100rel is not passed on | 405 |
+//! | SUBSCRIBE, PUBLISH, REGISTER | 405 |
+//! | PRACK | as [`reliable`](super::reliable) says |
 //! | Max-Forwards 0 | 483 |
 //! | requiring an extension that does not pass | 420 |
-//! | INVITE or offer in UPDATE while the other leg's is pending | 491 |
-//! | the same while this leg's own is pending | 500 with Retry-After |
+//! | asking for too short a session; saying nothing new | as [`session_timer`](super::session_timer) says |
+//! | INVITE or UPDATE that crosses another | as [`glare`](super::glare) says |
 //! | INFO with a digit | Digit is told; 200 and no further while digits are swallowed |
-//! | INVITE, UPDATE, PRACK | on, with our own session description |
+//! | INVITE, UPDATE | on, with our own session description |
 //! | anything else | on, body and all, byte for byte |
 //!
 //! The other leg's answer comes back with its status, reason phrase and fields. A request other than
@@ -24,18 +25,16 @@ use consent::Leg;
 
 use super::calling::{Passed, cancel_of, from_of};
 use super::digits::digit_of;
-use super::forward::{self, ALLOW, PASSED_OPTIONS, map_failure, passes_option};
+use super::forward::{self, ALLOW, map_failure, passes_option};
+use super::glare::retry_later;
 use super::offering::hops_left;
 use super::transfer::is_answered_option;
-use super::{Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, sips};
+use super::{Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, reliable, session_timer, sips};
 use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::sequence_of;
 use crate::digest::credentials_of;
 use crate::transaction::{Report, T1_MS, TxId};
 use crate::wire::{Method, Request, Response, max_forwards, name};
-
-/// Retry-After where a leg's own request is still pending (RFC 3261 §14.2: 0 to 10).
-const RETRY_AFTER_S: u32 = 2;
 
 impl Call {
     /// A request within one of our dialogs, in its new transaction.
@@ -57,10 +56,11 @@ impl Call {
             return self.answer(env, server, &request, Response::new(200));
         }
         if self.over[place.leg.index()] || self.phase == Phase::Ended {
-            let status = if request.method == Method::BYE { 200 } else { 481 };
-            if status == 200 {
+            let bye = request.method == Method::BYE;
+            if bye {
                 self.on_bye_after_end(env, place.leg);
             }
+            let status = if bye || self.takes_late_prack(place, &request) { 200 } else { 481 };
             return self.answer(env, server, &request, Response::new(status));
         }
         if request.method == Method::BYE {
@@ -69,31 +69,40 @@ impl Call {
         if request.method == Method::REFER {
             return self.on_refer(env, place, server, &request);
         }
-        if let Some(refusal) = self.judge(place, &request) {
+        if let Some(refusal) = self.judge(env, place, &request) {
             return self.answer(env, server, &request, refusal);
         }
         if request.method == Method::INFO && self.took_digit(env, place.leg, &request) {
             return self.answer(env, server, &request, Response::new(200));
         }
-        self.relay(env, place, server, request);
+        if request.method == Method::PRACK && !self.is_emergency() {
+            return self.on_prack(env, place, server, request);
+        }
+        if !self.absorbs(env, place, server, &request) {
+            self.relay(env, place, server, request, None);
+        }
     }
 
     /// What we answer ourselves.
-    fn judge(&self, place: DialogPlace, request: &Request) -> Option<Response> {
+    fn judge(&self, env: &mut Environment, place: DialogPlace, request: &Request) -> Option<Response> {
         match request.method {
             Method::OPTIONS => Some(capabilities()),
-            Method::PRACK if self.is_emergency() => self.judge_passing(place, request),
-            Method::SUBSCRIBE | Method::PUBLISH | Method::REGISTER | Method::PRACK => {
+            Method::SUBSCRIBE | Method::PUBLISH | Method::REGISTER => {
                 let mut refusal = Response::new(405);
                 refusal.headers.push(name::ALLOW, ALLOW);
                 Some(refusal)
             }
             _ if self.lacks_far_end() => Some(Response::new(491)),
-            _ => self.judge_passing(place, request),
+            _ => self.judge_passing(env, place, request),
         }
     }
 
-    fn judge_passing(&self, place: DialogPlace, request: &Request) -> Option<Response> {
+    fn judge_passing(
+        &self,
+        env: &mut Environment,
+        place: DialogPlace,
+        request: &Request,
+    ) -> Option<Response> {
         if self.answered.is_some_and(|answered| answered != place.fork) {
             return Some(Response::new(481));
         }
@@ -111,36 +120,13 @@ impl Call {
             return Some(refusal);
         }
         if self.relays.len() >= MAX_RELAYS {
-            return Some(retry_later());
+            return Some(retry_later(env));
         }
-        self.judge_glare(place.leg, request)
-    }
-
-    /// RFC 3261 §14.2, RFC 3311 §5.2.
-    fn judge_glare(&self, leg: Leg, request: &Request) -> Option<Response> {
-        let pending = match request.method {
-            Method::INVITE => self.invite_pending(),
-            Method::UPDATE if has_description(request) => self.session.offerer(),
-            _ => None,
-        };
-        match pending {
-            Some(offerer) if offerer == leg => Some(retry_later()),
-            Some(_) => Some(Response::new(491)),
-            None => None,
+        let too_short = || session_timer::refusal(env.config.session_timer, request);
+        if let Some(refusal) = (!self.is_emergency()).then(too_short).flatten() {
+            return Some(refusal);
         }
-    }
-
-    /// Whose INVITE, or offer in an UPDATE, is not through yet.
-    pub(super) fn invite_pending(&self) -> Option<Leg> {
-        if self.answered.is_none() {
-            return Some(Leg::A);
-        }
-        if let Some(leg) = self.joining_leg() {
-            return Some(leg);
-        }
-        let unacknowledged = self.acceptance.as_ref().map(|acceptance| acceptance.from);
-        let relayed = self.relays.iter().find(|relay| relay.request.method == Method::INVITE);
-        unacknowledged.or(relayed.map(|relay| relay.from)).or(self.session.offerer())
+        self.judge_glare(env, place, request)
     }
 
     /// Tells of a digit; `true` if the INFO is to go no further.
@@ -150,9 +136,17 @@ impl Call {
         self.swallow[leg.index()]
     }
 
-    fn relay(&mut self, env: &mut Environment, place: DialogPlace, server: TxId, request: Request) {
+    /// Passes a request on to the other leg, a PRACK with this RAck.
+    pub(super) fn relay(
+        &mut self,
+        env: &mut Environment,
+        place: DialogPlace,
+        server: TxId,
+        request: Request,
+        rack: Option<String>,
+    ) {
         let to = place.leg.other();
-        let Some(body) = self.relayed_body(env, place.leg, &request) else {
+        let Some(body) = self.relayed_body(env, place, &request) else {
             return self.answer(env, server, &request, Response::new(488));
         };
         self.observe(env, place.leg, &request.headers, from_of(&request.headers));
@@ -171,6 +165,12 @@ impl Call {
         }
         forward::copy_end_to_end(&request.headers, &mut sent.headers, emergency);
         map_rack(&mut sent, invite_sequence);
+        if let Some(rack) = rack {
+            sent.headers.set(name::RACK, rack);
+        }
+        if !emergency {
+            self.keep_timer(env, to, &mut sent);
+        }
         sent.body = body;
         env.authorize(&path, &mut sent);
         let branch = env.stamp_via(&path, &mut sent);
@@ -195,14 +195,18 @@ impl Call {
     }
 
     /// The body to send on; `None` if it holds a description that cannot be read.
-    fn relayed_body(&mut self, env: &mut Environment, from: Leg, request: &Request) -> Option<Bytes> {
+    fn relayed_body(
+        &mut self,
+        env: &mut Environment,
+        place: DialogPlace,
+        request: &Request,
+    ) -> Option<Bytes> {
         if !carries_description(&request.method) {
             return Some(request.body.clone());
         }
-        match self.pass_body(env, from, &request.headers, &request.body) {
+        match self.pass_body(env, place.fork, place.leg, &request.headers, &request.body) {
             Passed::On(body, Some(found)) => {
-                let told = self.session.describe(from, found, false);
-                self.tell(env, told);
+                self.describe_in(env, place.fork, place.leg, found, false);
                 Some(body)
             }
             Passed::On(body, None) => Some(body),
@@ -243,7 +247,9 @@ impl Call {
             env.cancel(client, path, cancel_of(&relay.sent), branch);
         }
         let Some(relay) = self.relays.get(index) else { return };
-        if response.status > 100 && relay.request.method == Method::INVITE {
+        let reliably =
+            relay.request.headers.has_token(name::REQUIRE, reliable::OPTION) && !self.is_emergency();
+        if response.status > 100 && relay.request.method == Method::INVITE && !reliably {
             let mut bare = response.clone();
             if !self.is_emergency() {
                 bare.body = Bytes::new();
@@ -258,11 +264,10 @@ impl Call {
         let answerer = relay.from.other();
         self.observe(env, answerer, &response.headers, None);
         if carries_description(&relay.request.method) {
-            match self.pass_body(env, answerer, &response.headers, &response.body) {
+            match self.pass_body(env, relay.fork, answerer, &response.headers, &response.body) {
                 Passed::On(body, found) => {
                     if let Some(found) = found {
-                        let told = self.session.describe(answerer, found, false);
-                        self.tell(env, told);
+                        self.describe_in(env, relay.fork, answerer, found, false);
                     }
                     response.body = body;
                 }
@@ -271,10 +276,7 @@ impl Call {
                     response.headers.remove(name::CONTENT_TYPE);
                 }
             }
-            if self.session.offerer() == Some(relay.from) {
-                let told = self.session.refuse();
-                self.tell(env, told);
-            }
+            self.drop_offer(env, relay);
         }
         if matches!(relay.request.method, Method::INVITE | Method::UPDATE) {
             let fork = relay.fork;
@@ -285,7 +287,11 @@ impl Call {
                 dialog.refresh_target(env, &relay.request.headers);
             }
         }
-        let reply = self.reply_inside(env, relay, &response);
+        let mut reply = self.reply_inside(env, relay, &response);
+        if self.answered.is_some() && matches!(relay.request.method, Method::INVITE | Method::UPDATE) {
+            self.answer_timer(env, relay.from, &relay.request, &mut reply);
+            self.take_timer(env, answerer, &response.headers);
+        }
         if relay.request.method != Method::INVITE {
             return env.respond(relay.server, &reply);
         }
@@ -304,12 +310,18 @@ impl Call {
     }
 
     fn refuse_relay(&mut self, env: &mut Environment, relay: &Relay, failure: &Response) {
-        if carries_description(&relay.request.method) && self.session.offerer() == Some(relay.from) {
-            let told = self.session.refuse();
-            self.tell(env, told);
-        }
+        self.drop_offer(env, relay);
         let reply = self.reply_inside(env, relay, failure);
         env.respond(relay.server, &reply);
+    }
+
+    /// What a request offered was refused, or not answered.
+    fn drop_offer(&mut self, env: &mut Environment, relay: &Relay) {
+        let offered = carries_description(&relay.request.method) && has_description(&relay.request);
+        if offered && self.session_of(relay.fork).offerer() == Some(relay.from) {
+            let told = self.session_in(relay.fork).refuse();
+            self.tell(env, told);
+        }
     }
 
     pub(super) fn on_relay_failed(&mut self, env: &mut Environment, number: u32, id: TxId, report: Report) {
@@ -319,10 +331,7 @@ impl Call {
         if relay.request.method == Method::INVITE || report == Report::Unreachable {
             return self.refuse_relay(env, &relay, &Response::new(report.status()));
         }
-        if self.session.offerer() == Some(relay.from) && has_description(&relay.request) {
-            let told = self.session.refuse();
-            self.tell(env, told);
-        }
+        self.drop_offer(env, &relay);
         let (transactions, mut ports) = env.split();
         transactions.abandon(&mut ports, relay.server);
     }
@@ -348,8 +357,10 @@ impl Call {
     }
 
     /// Every request that still waits gets its answer when the call ends (§15.1.2).
-    pub(super) fn end_relays(&mut self, env: &mut Environment) {
-        for relay in std::mem::take(&mut self.relays) {
+    pub(super) fn end_relays(&mut self, env: &mut Environment, ends: impl Fn(&Relay) -> bool) {
+        let (ended, others) = std::mem::take(&mut self.relays).into_iter().partition(ends);
+        self.relays = others;
+        for relay in <Vec<Relay>>::into_iter(ended) {
             let reply = self.reply_inside(env, &relay, &Response::new(487));
             env.respond(relay.server, &reply);
             if relay.request.method == Method::INVITE {
@@ -375,7 +386,10 @@ impl Call {
     }
 
     pub(super) fn answer(&self, env: &mut Environment, server: TxId, request: &Request, response: Response) {
-        let reply = self.reply(env, request, &self.back, &self.tag, &response);
+        let mut reply = self.reply(env, request, &self.back, &self.tag, &response);
+        if response.status == 422 {
+            reply.headers.copy(&response.headers, name::MIN_SE);
+        }
         env.respond(server, &reply);
     }
 
@@ -385,7 +399,7 @@ impl Call {
     }
 
     /// CSeq number of the INVITE that made a dialog, on this leg.
-    fn invite_sequence(&self, fork: usize, leg: Leg) -> Option<u32> {
+    pub(super) fn invite_sequence(&self, fork: usize, leg: Leg) -> Option<u32> {
         match leg {
             Leg::A => sequence_of(&self.invite.headers),
             Leg::B => {
@@ -400,13 +414,7 @@ fn capabilities() -> Response {
     let mut response = Response::new(200);
     response.headers.push(name::ALLOW, ALLOW);
     response.headers.push(name::ACCEPT, "application/sdp");
-    response.headers.push(name::SUPPORTED, PASSED_OPTIONS.join(", "));
-    response
-}
-
-fn retry_later() -> Response {
-    let mut response = Response::new(500);
-    response.headers.push(name::RETRY_AFTER, RETRY_AFTER_S.to_string());
+    response.headers.push(name::SUPPORTED, forward::supported());
     response
 }
 
@@ -414,7 +422,7 @@ fn carries_description(method: &Method) -> bool {
     matches!(*method, Method::INVITE | Method::UPDATE | Method::PRACK)
 }
 
-fn has_description(request: &Request) -> bool {
+pub(super) fn has_description(request: &Request) -> bool {
     matches!(super::session::find(&request.headers, &request.body), Ok(Some(_)) | Err(_))
 }
 

@@ -31,17 +31,21 @@ mod calling;
 mod digits;
 mod ending;
 mod forward;
+mod glare;
 mod identity;
 mod inside;
 mod offering;
 mod redirect;
+mod reliable;
 mod session;
+mod session_timer;
 mod sips;
 mod transfer;
 
 pub(crate) use offering::escaped;
 
-pub(crate) use forward::{ALLOW, PASSED_OPTIONS, passes_option};
+pub(crate) use forward::{ALLOW, passes_option, supported};
+pub(crate) use session_timer::refusal as refuse_session;
 pub(crate) use transfer::{Loan, is_answered_option, judge_replaces};
 
 use std::collections::VecDeque;
@@ -54,7 +58,7 @@ use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
 use crate::transaction::{Class, Report, T1_64_MS, T4_MS, TxId};
 use crate::wire::{Headers, Request, Response, name};
-use crate::{EndedBy, Event, PeerId, Route};
+use crate::{Change, EndedBy, Event, LegMedia, PeerId, Route};
 use identity::FarEnd;
 use session::{Session, Told};
 
@@ -115,6 +119,8 @@ pub(crate) enum Role {
     Relay(u32),
     /// Our re-INVITE for a transfer: its number.
     Join(u32),
+    /// Our refresh of a leg's session.
+    Refresh(Leg),
     /// An INVITE that replaces a far end.
     Replacing,
 }
@@ -132,6 +138,12 @@ pub(crate) enum CallTimer {
     RepeatAnswer,
     /// The end of those.
     GiveUpAnswer,
+    /// The next repetition of a reliable provisional response in an early dialog of A's.
+    Provisional(usize),
+    /// Our next refresh of a leg's session.
+    Refresh(Leg),
+    /// The end of a leg's session, which nobody has refreshed.
+    Expiry(Leg),
     /// The next thing that a transfer waits for.
     Transfer,
     /// The BYE of whom a transfer has replaced.
@@ -169,12 +181,25 @@ struct Attempt {
     cancelled: bool,
     /// The Reason that the CANCEL carries.
     reason: Option<String>,
+    /// How often a longer session was asked for (422).
+    raised: u8,
 }
 
 /// A dialog of B's and the one of A's that stands for it.
 struct Fork {
     attempt: usize,
     dialogs: [Dialog; 2],
+    reliability: reliable::Reliability,
+    /// Its offers and answers, before any dialog is answered.
+    session: Option<Box<Session>>,
+    /// The answer that A got in a provisional response, as long as it is not settled.
+    early_answer: Option<Answer>,
+}
+
+/// A body as A got it, with the fields that describe it.
+struct Answer {
+    headers: Headers,
+    body: Bytes,
 }
 
 /// A 2xx passed on, whose ACK is awaited.
@@ -232,6 +257,11 @@ pub(crate) struct Call {
     /// Where each leg's latest message came from; of B, whom we call, until there is one.
     heard_from: [IpAddr; 2],
     session: Session,
+    /// The media of each leg that the hub knows of.
+    told: [Option<LegMedia>; 2],
+    timings: [session_timer::Timing; 2],
+    /// Whether a transfer or redirection has led to an emergency service: no timer ends the call any more.
+    never_expires: bool,
     route: Option<Route>,
     ways_left: Vec<Way>,
     /// The first of the attempts to reach whom those lead to.
@@ -239,6 +269,7 @@ pub(crate) struct Call {
     attempts: Vec<Attempt>,
     forks: Vec<Fork>,
     answered: Option<usize>,
+    held_answer: Option<reliable::Held>,
     acceptance: Option<Acceptance>,
     acked: VecDeque<Acked>,
     relays: Vec<Relay>,
@@ -329,6 +360,7 @@ impl Call {
             Role::Attempt(index) => self.on_attempt_response(env, index, origin, response),
             Role::Relay(number) => self.on_relay_response(env, number, client, response),
             Role::Join(number) => self.on_join_response(env, number, client, response),
+            Role::Refresh(leg) => self.on_refresh_response(env, leg, client, &response),
             Role::Invite | Role::Replacing => {}
         }
     }
@@ -339,6 +371,7 @@ impl Call {
             Role::Attempt(index) => self.on_attempt_failed(env, index, report),
             Role::Relay(number) => self.on_relay_failed(env, number, id, report),
             Role::Join(number) => self.on_join_failed(env, number, report),
+            Role::Refresh(leg) => self.on_refresh_failed(env, leg, id, report),
             // A never acknowledged our failure, or its transport is gone: its leg is over already.
             Role::Invite | Role::Replacing => {}
         }
@@ -353,6 +386,9 @@ impl Call {
             CallTimer::Silence => self.on_silence(env),
             CallTimer::RepeatAnswer => self.repeat_answer(env),
             CallTimer::GiveUpAnswer => self.on_no_ack(env),
+            CallTimer::Provisional(fork) => self.repeat_provisional(env, fork),
+            CallTimer::Refresh(leg) => self.refresh(env, leg),
+            CallTimer::Expiry(leg) => self.expire(env, leg),
             CallTimer::Transfer => self.on_transfer_timer(env),
             CallTimer::Farewell => self.on_farewell(env),
             CallTimer::Linger => self.done = true,
@@ -374,13 +410,43 @@ impl Call {
         });
     }
 
-    fn tell(&self, env: &mut Environment, told: Vec<Told>) {
-        for told in told {
-            env.emit(match told {
-                Told::Media(leg, media) => Event::Media { call: self.id, leg, media },
-                Told::Changed(leg, change) => Event::Changed { call: self.id, leg, change },
-            });
+    /// Tells the hub. Of several early dialogs the last media told are in force (RFC 3960 §3.1); a hold in
+    /// one of them is told when it is the one that is answered. After the end there is nothing to tell.
+    fn tell(&mut self, env: &mut Environment, told: Vec<Told>) {
+        if self.phase == Phase::Ended {
+            return;
         }
+        for told in told {
+            match told {
+                Told::Media(leg, media) if self.told[leg.index()].as_ref() != Some(&media) => {
+                    self.told[leg.index()] = Some(media.clone());
+                    env.emit(Event::Media { call: self.id, leg, media });
+                }
+                Told::Media(..) => {}
+                Told::Changed(_, Change::Held | Change::Resumed) if self.answered.is_none() => {}
+                Told::Changed(leg, change) => env.emit(Event::Changed { call: self.id, leg, change }),
+            }
+        }
+    }
+
+    /// Takes in a description of a leg in one of the dialogs. Of several early ones this is the one that is
+    /// heard from here on.
+    fn describe_in(&mut self, env: &mut Environment, fork: usize, from: Leg, media: LegMedia, early: bool) {
+        let mut told = self.session_in(fork).describe(from, media, early);
+        if self.answered.is_none() {
+            told.extend(self.session_of(fork).retold());
+        }
+        self.tell(env, told);
+    }
+
+    /// The offers and answers in one of the dialogs.
+    fn session_of(&self, fork: usize) -> &Session {
+        self.forks.get(fork).and_then(|fork| fork.session.as_deref()).unwrap_or(&self.session)
+    }
+
+    fn session_in(&mut self, fork: usize) -> &mut Session {
+        let early = self.forks.get_mut(fork).and_then(|fork| fork.session.as_deref_mut());
+        early.unwrap_or(&mut self.session)
     }
 
     /// Makes the two dialogs of a callee's response known.
@@ -397,14 +463,18 @@ impl Call {
             }
             return added;
         }
-        let tag = if self.forks.is_empty() { self.tag.clone() } else { env.generator.tag() };
+        let (tag, session) = if self.forks.is_empty() {
+            (self.tag.clone(), self.session.clone())
+        } else {
+            (env.generator.tag(), self.session.beside(Leg::A, env.generator.session()))
+        };
         let a = Dialog::of_uas(env, &self.invite, &tag, self.back);
         let fork = self.forks.len();
         for (leg, dialog, peer) in [(Leg::A, &a, self.peer), (Leg::B, &b, made.path.peer)] {
             let place = crate::core::DialogPlace { call: self.id, leg, fork, peer, class: self.class };
             env.dialogs.insert(dialog.id.clone(), place);
         }
-        self.forks.push(Fork { attempt, dialogs: [a, b] });
+        self.forks.push(Fork::new(attempt, [a, b], Some(Box::new(session))));
         Some(fork)
     }
 
@@ -417,6 +487,7 @@ impl Call {
                 relay.map(|relay| relay.from.other())
             }
             Role::Join(number) => self.remaining(number),
+            Role::Refresh(leg) => Some(leg),
             Role::Invite | Role::Replacing => None,
         }
     }
@@ -480,8 +551,13 @@ impl Call {
     }
 }
 
-/// The dialog ids of a fork, for its removal.
 impl Fork {
+    fn new(attempt: usize, dialogs: [Dialog; 2], session: Option<Box<Session>>) -> Self {
+        let reliability = reliable::Reliability::default();
+        Self { attempt, dialogs, reliability, session, early_answer: None }
+    }
+
+    /// The dialog id on a leg.
     fn id(&self, leg: Leg) -> &DialogId {
         &self.dialogs[leg.index()].id
     }

@@ -8,7 +8,7 @@ use super::identity::{FarEnd, diverted_from, identity, user_of};
 use super::session::{self, Session};
 use super::{
     Attempt, Call, CallTimer, DECISION_MS, EMERGENCY_DECISION_MS, EMERGENCY_SILENCE_MS, Owner, Phase,
-    RelayAddresses, Role, SILENCE_MS, forward, sips,
+    RelayAddresses, Role, SILENCE_MS, forward, session_timer, sips,
 };
 use crate::core::{Environment, Origin, Path, Way};
 use crate::transaction::{Class, TxId};
@@ -81,12 +81,16 @@ impl Call {
             tag: env.generator.tag(),
             heard_from: [origin.source.ip(), IpAddr::from([0, 0, 0, 0])],
             session: Session::new(session_ids),
+            told: [None, None],
+            timings: Default::default(),
+            never_expires: false,
             route: None,
             ways_left: Vec::new(),
             first_attempt: 0,
             attempts: Vec::new(),
             forks: Vec::new(),
             answered: None,
+            held_answer: None,
             acceptance: None,
             acked: std::collections::VecDeque::new(),
             relays: Vec::new(),
@@ -237,6 +241,7 @@ impl Call {
             unwanted: false,
             cancelled: false,
             reason: None,
+            raised: 0,
         });
         self.await_sign(env);
     }
@@ -300,6 +305,10 @@ impl Call {
         }
         forward::copy_end_to_end(&self.invite.headers, headers, self.is_emergency());
         forward::offer_refer(headers, !self.is_emergency() && env.may_refer(peer));
+        if !self.is_emergency() {
+            self.offer_reliability(headers);
+            session_timer::ask(env.config.session_timer, headers);
+        }
         invite.body = self.offered_body(own_ip(env, path));
         invite
     }

@@ -32,10 +32,10 @@ pub(crate) enum Told {
 pub(crate) struct Ours {
     session_id: u64,
     version: u64,
-    sent: Vec<u8>,
+    sent: Bytes,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     offerer: Leg,
     media: LegMedia,
@@ -43,8 +43,8 @@ struct Pending {
     hold_told: bool,
 }
 
-/// The offers and answers of one call.
-#[derive(Debug)]
+/// The offers and answers of one call; before its answer, of one early dialog.
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
     /// Our addresses per `m=` line, towards A and B; `None` until the hub has given them, empty if
     /// descriptions pass with their own.
@@ -52,6 +52,8 @@ pub(crate) struct Session {
     ours: [Ours; 2],
     in_force: [Option<LegMedia>; 2],
     held: [bool; 2],
+    /// What each leg last said, unless it was refused.
+    said: [Bytes; 2],
     pending: Option<Pending>,
     /// Whether an exchange has been completed: only then is there anything to change.
     established: bool,
@@ -77,6 +79,11 @@ pub(crate) fn find(headers: &Headers, body: &Bytes) -> Result<Option<Found>, Sdp
 }
 
 impl Found {
+    /// Whether a body holds nothing else.
+    pub(crate) fn is_whole(&self, body: &Bytes) -> bool {
+        self.place == (0..body.len())
+    }
+
     /// What it says of the leg's media, and from where the message came that holds it.
     pub(crate) fn media(&self, signalled_from: IpAddr) -> LegMedia {
         self.description.leg_media(signalled_from)
@@ -85,11 +92,11 @@ impl Found {
 
 impl Ours {
     pub(crate) const fn new(session_id: u64) -> Self {
-        Self { session_id, version: session_id, sent: Vec::new() }
+        Self { session_id, version: session_id, sent: Bytes::new() }
     }
 
-    /// The description last sent.
-    pub(crate) fn sent(&self) -> &[u8] {
+    /// The description last sent; empty if there was none.
+    pub(crate) const fn sent(&self) -> &Bytes {
         &self.sent
     }
 }
@@ -102,6 +109,7 @@ impl Session {
             ours: [Ours::new(a), Ours::new(b)],
             in_force: [None, None],
             held: [false, false],
+            said: [Bytes::new(), Bytes::new()],
             pending: None,
             established: false,
         }
@@ -115,11 +123,46 @@ impl Session {
         &self.ours[leg.index()]
     }
 
+    /// Another dialog with a leg, to which nothing has been said: a copy with a session id of its own there.
+    pub(crate) fn beside(&self, leg: Leg, session_id: u64) -> Self {
+        let mut beside = self.clone();
+        beside.ours[leg.index()] = Ours::new(session_id);
+        beside
+    }
+
+    /// Whether an exchange has been completed.
+    pub(crate) const fn is_established(&self) -> bool {
+        self.established
+    }
+
+    /// What is in force, to be told to whom has heard of other dialogs only.
+    pub(crate) fn retold(&self) -> Vec<Told> {
+        let media = Leg::BOTH
+            .into_iter()
+            .filter_map(|leg| self.in_force[leg.index()].clone().map(|media| Told::Media(leg, media)));
+        let held = Leg::BOTH.into_iter().filter(|leg| self.held[leg.index()]);
+        media.chain(held.map(|leg| Told::Changed(leg, Change::Held))).collect()
+    }
+
+    /// Whether a leg's description says what it said last; its version may have grown for nothing.
+    pub(crate) fn repeats(&self, from: Leg, found: &Found, body: &Bytes) -> bool {
+        let (said, now) = (&self.said[from.index()], body.get(found.place.clone()).unwrap_or_default());
+        self.established && !said.is_empty() && lines_but_version(said).eq(lines_but_version(now))
+    }
+
+    /// Our last description to a leg is offered to it again, in the other leg's name.
+    pub(crate) fn offer_again(&mut self, to: Leg) {
+        let offerer = to.other();
+        self.pending =
+            self.in_force[offerer.index()].clone().map(|media| Pending { offerer, media, hold_told: false });
+    }
+
     /// Somebody else is at a leg: its description is not known, and ours goes on from what was said to it.
     /// A hold of its predecessor's is told as over with the next answer.
     pub(crate) fn replace(&mut self, leg: Leg, ours: Ours) {
         self.ours[leg.index()] = ours;
         self.in_force[leg.index()] = None;
+        self.said[leg.index()] = Bytes::new();
     }
 
     /// Whose offer waits for its answer.
@@ -129,10 +172,14 @@ impl Session {
 
     /// The body to send to `from`'s other leg instead of the one received; `host` is our address there.
     pub(crate) fn rewrite(&mut self, from: Leg, found: &Found, body: &Bytes, host: IpAddr) -> Bytes {
+        let said = body.slice(found.place.clone());
+        let towards = from.other().index();
         if self.relay.is_empty() {
+            self.ours[towards].sent = said.clone();
+            self.said[from.index()] = said;
             return body.clone();
         }
-        let towards = from.other().index();
+        self.said[from.index()] = said;
         let media: Vec<SocketAddr> = self.relay.iter().map(|pair| pair[towards]).collect();
         let ours = &mut self.ours[towards];
         let address = media.first().map_or(host, SocketAddr::ip);
@@ -142,8 +189,9 @@ impl Session {
             octets = rewrite(&found.description, &side(ours.version + 1));
             ours.version += 1;
         }
-        ours.sent.clone_from(&octets);
-        splice(body, found.place.clone(), &octets)
+        let rewritten = splice(body, found.place.clone(), &octets);
+        ours.sent = octets.into();
+        rewritten
     }
 
     /// Takes in a description of a leg. `early` is for answers in provisional responses.
@@ -165,6 +213,9 @@ impl Session {
 
     /// The pending offer was refused, or its answer never came.
     pub(crate) fn refuse(&mut self) -> Vec<Told> {
+        if let Some(offerer) = self.offerer() {
+            self.said[offerer.index()] = Bytes::new();
+        }
         match self.pending.take() {
             Some(pending) if pending.hold_told => {
                 self.held[pending.offerer.index()] = false;
@@ -219,6 +270,15 @@ impl Session {
             Vec::new()
         }
     }
+}
+
+/// The lines of a description, the version of its `o=` left out (RFC 8866 §5.2).
+fn lines_but_version(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
+    text.split(|octet| *octet == b'\n').map(|line| {
+        let words = line.split(|octet| *octet == b' ').enumerate();
+        let origin = line.starts_with(b"o=");
+        words.filter(|(index, _)| !origin || *index != 2).map(|(_, word)| word).collect()
+    })
 }
 
 fn audio(media: &LegMedia) -> impl Iterator<Item = Flow> {

@@ -203,6 +203,7 @@ impl Call {
             return there;
         }
         self.drop_acceptance_of(env, leg);
+        self.forget_timing(env, leg);
         self.over[leg.index()] = true;
         true
     }
@@ -237,7 +238,7 @@ impl Call {
         tracing::debug!(call = %self.id, status = failure.status, "transfer failed");
         if transfer.gone {
             let by = if transfer.leg == Leg::A { EndedBy::Caller } else { EndedBy::Callee };
-            let end = End { by: Some(by), final_status: Some(200), cancelled: false };
+            let end = End { by: Some(by), final_status: Some(200), cancelled: false, cause: None };
             let reason = format!("SIP;cause={}", failure.status);
             self.finish(env, end, None, Some(&reason));
         }

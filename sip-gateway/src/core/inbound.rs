@@ -14,6 +14,7 @@
 //! | INVITE or OPTIONS for a scheme but `sip:`, `tel:` and, by TLS, `sips:` | 416 |
 //! | INVITE with Max-Forwards 0 | 483 |
 //! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
+//! | INVITE that asks for too short a session | 422 with Min-SE |
 //! | INVITE of an ordinary call that is sure to be refused, or beyond the hard cap | 503 with Retry-After |
 //! | INVITE whose description cannot be read | 488 with Warning |
 //! | INVITE with Replaces | to the call whose far end it replaces, or refused as `b2bua::transfer` says |
@@ -28,7 +29,10 @@
 mod challenge;
 
 use super::{Core, Origin, Path};
-use crate::b2bua::{ALLOW, Call, Loan, Owner, Role, is_answered_option, judge_replaces, passes_option};
+use crate::b2bua::{
+    ALLOW, Call, Loan, Owner, Role, is_answered_option, judge_replaces, passes_option, refuse_session,
+    supported,
+};
 use crate::dialog::{DialogId, add_tag, tag_of};
 use crate::transaction::{Class, Full, MergeKey, Report, Room, ServerKey, TxId, Within};
 use crate::wire::{Method, Request, Response, Uri, Via, max_forwards, name, stamp_source};
@@ -129,7 +133,7 @@ impl Core {
         match loan {
             Loan::Asked { by, place } => {
                 let lent = match self.calls.get_mut(&place.call) {
-                    Some(call) => call.lend(place),
+                    Some(call) => call.lend(&mut self.env, place),
                     None => Err(481),
                 };
                 self.with_call(by, |call, env| call.on_loan(env, lent));
@@ -295,7 +299,7 @@ impl Core {
             self.answer(arrival, 483);
             return true;
         }
-        !emergency && self.refused_by_require(arrival)
+        !emergency && (self.refused_by_require(arrival) || self.refused_by_session(arrival))
     }
 
     fn refused_by_require(&mut self, arrival: &Arrival) -> bool {
@@ -310,6 +314,16 @@ impl Core {
         true
     }
 
+    fn refused_by_session(&mut self, arrival: &Arrival) -> bool {
+        let Some(refusal) = refuse_session(self.env.config.session_timer, &arrival.request) else {
+            return false;
+        };
+        let mut response = Response::to(&arrival.request.headers, refusal.status);
+        response.headers.copy(&refusal.headers, name::MIN_SE);
+        self.finish(arrival, response);
+        true
+    }
+
     fn on_options(&mut self, arrival: &Arrival) {
         if !arrival.has_known_scheme() {
             return self.answer(arrival, 416);
@@ -320,7 +334,7 @@ impl Core {
         let mut response = Response::to(&arrival.request.headers, 200);
         response.headers.push(name::ALLOW, ALLOW);
         response.headers.push(name::ACCEPT, "application/sdp");
-        response.headers.push(name::SUPPORTED, crate::b2bua::PASSED_OPTIONS.join(", "));
+        response.headers.push(name::SUPPORTED, supported());
         self.finish(arrival, response);
     }
 

@@ -136,6 +136,7 @@ mod tests {
             routes: Routes::default(),
             emergency: vec![],
             limits: Limits { max_calls: 1, max_message_bytes: 1, max_headers: 1, max_streams: 1 },
+            session_timer: crate::SessionTimer::default(),
         }
     }
 

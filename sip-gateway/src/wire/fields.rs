@@ -53,6 +53,26 @@ pub fn delta_seconds(text: &str) -> Option<u32> {
     decimal(trim(text.split(['(', ';']).next().unwrap_or_default()))
 }
 
+/// Session-Expires (RFC 4028 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionExpires {
+    /// The session interval in seconds.
+    pub interval_s: u32,
+    /// Whether its refresher is `uac`, or `uas`; `None` if it names neither.
+    pub refresher_is_uac: Option<bool>,
+}
+
+impl SessionExpires {
+    /// Reads one; `None` if its interval is not a decimal below 2^32.
+    pub fn parse(text: &str) -> Option<Self> {
+        let params = text.split_at(text.find(';').unwrap_or(text.len())).1;
+        let refresher = Params::parse(params).ok().and_then(|params| params.get("refresher"));
+        let is = |role: &str| refresher.is_some_and(|named| named.eq_ignore_ascii_case(role));
+        let refresher_is_uac = if is("uac") { Some(true) } else { is("uas").then_some(false) };
+        Some(Self { interval_s: delta_seconds(text)?, refresher_is_uac })
+    }
+}
+
 /// One element of a Reason header (RFC 3326).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason<'a> {

@@ -23,7 +23,7 @@ mod uri;
 mod via;
 
 pub use error::{Fault, Malformed, ParseError};
-pub use fields::{CSeq, MediaType, Reason, content_length, delta_seconds, max_forwards};
+pub use fields::{CSeq, MediaType, Reason, SessionExpires, content_length, delta_seconds, max_forwards};
 pub use framer::{Frame, Framer};
 pub use grammar::{Param, Params};
 pub(crate) use grammar::{quoted_end, split_list, trim, unquoted};

@@ -2,6 +2,8 @@
 //! panics, what goes out is well-formed, each call ends exactly once (the world checks it at every event),
 //! and nothing is left behind.
 
+use std::collections::BTreeMap;
+
 use consent::Side;
 use sip_gateway::wire::{Message, Method};
 use sip_gateway::{Command, Event};
@@ -24,7 +26,7 @@ impl Dice {
     }
 }
 
-const STATUSES: [&str; 12] = [
+const STATUSES: [&str; 13] = [
     "100 Trying",
     "180 Ringing",
     "183 Progress",
@@ -34,12 +36,27 @@ const STATUSES: [&str; 12] = [
     "302 Moved",
     "404 No",
     "407 Proxy",
+    "422 Too Small",
     "487 Terminated",
     "491 Pending",
     "503 Unavailable",
 ];
 const METHODS: [&str; 12] =
     ["ACK", "ACK", "ACK", "BYE", "CANCEL", "INVITE", "UPDATE", "INFO", "REFER", "PRACK", "OPTIONS", "FOO"];
+
+/// What callers ask for, and callees answer with, `#` an RSeq.
+const CALLERS_TERMS: [&str; 4] = [
+    "",
+    "Supported: 100rel, timer\r\nAllow: UPDATE, PRACK\r\n",
+    "Require: 100rel\r\n",
+    "Supported: timer\r\nSession-Expires: 90;refresher=uas\r\n",
+];
+const CALLEES_TERMS: [&str; 4] = [
+    "",
+    "Require: 100rel\r\nRSeq: #\r\n",
+    "Session-Expires: 90;refresher=uac\r\n",
+    "Allow: UPDATE\r\nSession-Expires: 120;refresher=uas\r\nMin-SE: 120\r\n",
+];
 
 struct Chaos {
     world: World,
@@ -49,6 +66,8 @@ struct Chaos {
     /// Requests that each address got.
     got: Vec<(String, Msg)>,
     branch: u32,
+    /// The last RSeq that came to each call.
+    rseqs: BTreeMap<String, u32>,
 }
 
 impl Chaos {
@@ -58,7 +77,15 @@ impl Chaos {
             world.hub = Hub::Waits;
         }
         let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        Self { world, dice, callers: Vec::new(), callees: Vec::new(), got: Vec::new(), branch: 0 }
+        Self {
+            world,
+            dice,
+            callers: Vec::new(),
+            callees: Vec::new(),
+            got: Vec::new(),
+            branch: 0,
+            rseqs: BTreeMap::new(),
+        }
     }
 
     fn description(&mut self, ip: &str) -> String {
@@ -99,7 +126,8 @@ impl Chaos {
         a.local = format!("<sip:ann@x>;tag=a{number}");
         let body = self.description(OFFER_IP);
         self.fresh(&mut a);
-        let text = a.invite("", &body);
+        let extra = *self.dice.pick(&CALLERS_TERMS);
+        let text = a.invite(extra, &body);
         self.world.send(at, text);
         self.callers.push(a);
     }
@@ -117,7 +145,9 @@ impl Chaos {
         let (at, request) = self.got[index].clone();
         let tag = *self.dice.pick(&["one", "one", "one", "two", "three", ""]);
         let status = *self.dice.pick(&STATUSES);
-        let contact = format!("Contact: <sip:line{tag}@{at}>\r\n");
+        let rseq = self.dice.roll(4) + 1;
+        let terms = self.dice.pick(&CALLEES_TERMS).replace('#', &rseq.to_string());
+        let contact = format!("Contact: <sip:line{tag}@{at}>\r\n{terms}");
         if request.request().method == Method::INVITE {
             self.callees.push(Ua::callee(&at, &request, tag));
         }
@@ -150,7 +180,10 @@ impl Chaos {
             self.fresh(ua);
         }
         let body = self.description(OFFER_IP);
-        let contact = ua.contact();
+        let rack = self.rseqs.get(&ua.call_id).copied().unwrap_or(1);
+        let rack = format!("RAck: {rack} 101 INVITE\r\n");
+        let terms = *self.dice.pick(&["", "", "Supported: timer\r\nSession-Expires: 90\r\n"]);
+        let contact = format!("{}{}{terms}", ua.contact(), if method == "PRACK" { &rack } else { "" });
         let text = ua.request(method, &contact, &body);
         self.world.send(&ua.at.clone(), text);
     }
@@ -189,6 +222,9 @@ impl Chaos {
 
     fn learn(&mut self, message: &Msg) {
         let call_id = message.get("Call-ID").to_owned();
+        if let Some(rseq) = message.headers().first("RSeq").and_then(|rseq| rseq.parse().ok()) {
+            self.rseqs.insert(call_id.clone(), rseq);
+        }
         if message.tag("To").is_some()
             && let Some(a) = self.callers.iter_mut().find(|a| a.call_id == call_id)
         {

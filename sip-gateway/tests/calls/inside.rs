@@ -229,7 +229,7 @@ fn methods_that_nobody_knows_pass_and_those_that_end_here_do_not() {
     assert_eq!((odd.get("X-Odd"), odd.body().as_str()), ("\u{e9}", "body"));
     up.world.send(CARRIER, odd.answer("501 Never Heard Of It", "", "", ""));
     up.world.expect(PBX, "SIP/2.0 501 Never Heard Of It");
-    for (method, status) in [("SUBSCRIBE", "405"), ("PRACK", "405"), ("OPTIONS", "200"), ("PUBLISH", "405")] {
+    for (method, status) in [("SUBSCRIBE", "405"), ("PRACK", "481"), ("OPTIONS", "200"), ("PUBLISH", "405")] {
         up.world.send(PBX, up.a.request(method, "Refer-To: <sip:x@10.2.0.20>\r\n", ""));
         up.world.expect(PBX, &format!("SIP/2.0 {status} "));
     }

@@ -54,20 +54,21 @@ fn octets_that_are_not_utf_8_pass_as_they_are() {
 fn what_binds_to_one_leg_stays_on_it() {
     let own = "Supported: 100rel, timer, replaces, histinfo, path\r\nAllow: INVITE, PRACK, REFER, INFO, FOO\r\n\
                Proxy-Authorization: Digest username=\"a\"\r\nAuthorization: Digest username=\"a\"\r\n\
-               Session-Expires: 90\r\nMin-SE: 90\r\nRoute: <sip:10.0.0.1;lr>\r\n\
+               Session-Expires: 600\r\nMin-SE: 500\r\nRoute: <sip:10.0.0.1;lr>\r\n\
                Proxy-Require: foo\r\nX-Consent: yes\r\nX-Earmark-Basis: dispatch-line\r\nTimestamp: 5\r\n";
     let mut world = World::new();
     let mut a = Ua::caller(PBX, "100");
     world.send(PBX, a.invite(own, ""));
     assert_eq!(world.expect(PBX, "SIP/2.0 100 ").get("Timestamp"), "5");
     let invite = world.expect(CARRIER, "INVITE ");
-    assert_eq!(invite.get("Supported"), "histinfo");
-    assert_eq!(invite.get("Allow"), "INVITE, INFO, FOO");
+    // 100rel and timer are offered in our own name.
+    let supported: Vec<&str> = invite.headers().all("Supported").collect();
+    assert_eq!(supported, ["histinfo", "100rel", "timer"]);
+    assert_eq!(invite.get("Allow"), "INVITE, INFO, FOO, PRACK");
+    assert_eq!((invite.get("Session-Expires"), invite.get("Min-SE")), ("1800", "90"));
     for name in [
         "Proxy-Authorization",
         "Authorization",
-        "Session-Expires",
-        "Min-SE",
         "Route",
         "Proxy-Require",
         "X-Consent",

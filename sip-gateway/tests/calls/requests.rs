@@ -59,8 +59,8 @@ fn what_cannot_be_a_call_is_refused_with_the_right_status() {
     assert_eq!(refused(&uri("sips:100@10.0.0.1"), "").response().status, 416);
     let hops = |text: String| text.replace("Max-Forwards: 70", "Max-Forwards: 0");
     assert_eq!(refused(&hops, "").response().status, 483);
-    let bad = refused(&same, "Require: 100rel, timer\r\nRequire: histinfo\r\n");
-    assert_eq!((bad.response().status, bad.get("Unsupported")), (420, "100rel, timer"));
+    let bad = refused(&same, "Require: precondition, gruu\r\nRequire: histinfo, 100rel, timer\r\n");
+    assert_eq!((bad.response().status, bad.get("Unsupported")), (420, "precondition, gruu"));
     assert_eq!(refused(&same, "CSeq: 5 INVITE\r\n").response().status, 400);
     let broken = sdp(OFFER_IP, 4000, "").replace("v=0", "v=9");
     let described = move |text: String| {

@@ -10,7 +10,7 @@ use sip_gateway::locate::{Place, Plan, Question};
 use sip_gateway::wire::{Headers, Message, NameAddr, Request, Response, parse_datagram};
 use sip_gateway::{
     Command, Config, Core, Event, Input, Limits, Listener, ListenerId, Offer, Output, Peer, PeerId,
-    Redirects, Route, Routes, StreamId, Transport,
+    Redirects, Route, Routes, SessionTimer, StreamId, Transport,
 };
 
 pub const GATEWAY: &str = "10.0.0.1:5060";
@@ -96,6 +96,7 @@ pub fn config() -> Config {
         routes: Routes::default(),
         emergency: vec!["9911".to_owned()],
         limits: Limits { max_calls: 100, max_message_bytes: 65_535, max_headers: 100, max_streams: 8 },
+        session_timer: SessionTimer::default(),
     }
 }
 

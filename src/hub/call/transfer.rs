@@ -99,7 +99,12 @@ impl Call {
         if answered {
             self.write(now, Entry::CallAnswered { call: record }, out);
         }
-        let end = End { by: Some(EndedBy::Gateway), final_status: Some(status), cancelled: status == 487 };
+        let end = End {
+            by: Some(EndedBy::Gateway),
+            final_status: Some(status),
+            cancelled: status == 487,
+            cause: None,
+        };
         let ended = record::ended(record, &end, answered, RecordingOutcome::NotAsked, None, None);
         self.write(now, Entry::CallEnded(Box::new(ended)), out);
     }

@@ -29,6 +29,7 @@ struct Joined {
     outcome: String,
     final_status: Option<i64>,
     ended_by: Option<String>,
+    end_cause: Option<String>,
     recording_outcome: Option<String>,
     basis: Option<String>,
     parties: String,
@@ -46,7 +47,8 @@ macro_rules! joined {
             Joined,
             r#"SELECT c.id, c.node, c.line, c.line_class, c.retention, c.direction, c.caller, c.callee,
                       c.privacy AS "privacy!: bool", c.emergency AS "emergency!: bool", c.started_at, c.ringing_at,
-                      c.answered_at, c.ended_at, c.outcome, c.final_status, c.ended_by, c.recording_outcome, c.basis,
+                      c.answered_at, c.ended_at, c.outcome, c.final_status, c.ended_by, c.end_cause,
+                      c.recording_outcome, c.basis,
                       (SELECT json_group_array(json_object(
                                   'leg', leg, 'ordinal', ordinal, 'identity', identity, 'joined_at', joined_at,
                                   'left_at', left_at, 'consent', consent, 'method', consent_method, 'at', consent_at)
@@ -216,6 +218,7 @@ fn call_row(row: Joined) -> Result<CallRow, StoreError> {
         outcome: value("outcome", row.outcome)?,
         final_status: row.final_status.and_then(|status| u16::try_from(status).ok()),
         ended_by: row.ended_by,
+        end_cause: row.end_cause.map(|cause| value("cause of the end", cause)).transpose()?,
         emergency: row.emergency,
         transfers: parties.iter().filter(|party| party.ordinal > 0).count() as u64,
         media: media(&row.media)?,

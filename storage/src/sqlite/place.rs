@@ -547,10 +547,10 @@ async fn end(
     at: Wall,
 ) -> Result<Placed, StoreError> {
     let (outcome, recording_outcome) = (word(&ended.outcome)?, word(&ended.recording_outcome)?);
-    let basis = words(ended.basis.as_ref())?;
+    let (basis, end_cause) = (words(ended.basis.as_ref())?, words(ended.end_cause.as_ref())?);
     let updated = sqlx::query!(
         "UPDATE call SET ended_at = $2, outcome = $3, final_status = $4, ended_by = $5, recording_outcome = $6,
-                         basis = $7
+                         basis = $7, end_cause = $8
          WHERE id = $1 AND ended_at IS NULL",
         call,
         at.0,
@@ -558,7 +558,8 @@ async fn end(
         ended.final_status,
         ended.ended_by,
         recording_outcome,
-        basis
+        basis,
+        end_cause
     )
     .execute(&mut *connection)
     .await?;

@@ -7,7 +7,7 @@ use consent::{
 };
 use serde::Serialize;
 
-use crate::Outcome;
+use crate::{EndCause, Outcome};
 
 /// Which calls.
 #[derive(Clone, Debug)]
@@ -71,6 +71,8 @@ pub struct CallRow {
     pub outcome: Outcome,
     pub final_status: Option<u16>,
     pub ended_by: Option<String>,
+    /// Why, where the gateway ended it by itself.
+    pub end_cause: Option<EndCause>,
     pub emergency: bool,
     /// How often another party took a party's place.
     pub transfers: u64,

@@ -78,6 +78,7 @@ pub(crate) fn config(signalled: [bool; 2]) -> Config {
         routes: Routes::default(),
         emergency: Vec::new(),
         limits: Limits { max_calls: 100, max_message_bytes: 65_535, max_headers: 200, max_streams: 10 },
+        session_timer: sip_gateway::SessionTimer::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use consent::Leg;
 
 use super::super::calling::cancel_of;
+use super::super::glare;
 use super::super::identity::FarEnd;
 use super::super::offering::own_ip;
 use super::super::session::{self, Ours};
@@ -17,9 +18,6 @@ use crate::dialog::{Dialog, sequence_of};
 use crate::digest::credentials_of;
 use crate::transaction::{Report, T1_MS, TxId};
 use crate::wire::{Headers, Method, Request, Response, name};
-
-/// RFC 3261 §14.1: at least this long after a 491 where the Call-ID is ours, and up to twice that.
-const GLARE_MS: u64 = 2_100;
 
 /// What T's message may tell R of T besides its description.
 const SHOWN: [&str; 6] = [
@@ -143,6 +141,7 @@ impl Call {
         let (mut sent, path) = (dialog.request(Method::INVITE), dialog.path);
         sent.headers.push(name::MAX_FORWARDS, "70");
         sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
+        self.keep_timer(env, leg.other(), &mut sent);
         for field in SHOWN {
             sent.headers.copy(&headers, field);
         }
@@ -178,6 +177,7 @@ impl Call {
         if self.lent_number() == Some(number) {
             return self.on_lent_response(env, response);
         }
+        let stays = self.remaining(number);
         let Some(reinvite) = self.pending_reinvite(number) else {
             return self.on_stray_response(env, client, &response);
         };
@@ -186,7 +186,10 @@ impl Call {
             200..=299 => self.join(env, &response),
             491 => {
                 self.forget_reinvite();
-                let wait_ms = GLARE_MS + u64::from(env.generator.sequence()) % GLARE_MS;
+                let stays = self.answered.zip(stays);
+                let owns_call_id =
+                    stays.and_then(|(fork, leg)| self.dialog(fork, leg)).is_some_and(|it| it.owns_call_id);
+                let wait_ms = glare::wait_ms(env, owns_call_id);
                 self.arm(env, CallTimer::Transfer, wait_ms);
             }
             _ => self.lose_other(env, &response),
@@ -266,8 +269,13 @@ impl Call {
         let Stage::Joining { newcomer, said, reinvite: Some(reinvite) } = stage else { return };
         self.disarm(env, CallTimer::Transfer);
         let (new, other) = (said.fork, leg.other());
+        self.never_expires |= target.as_ref().is_some_and(|target| env.is_emergency(&target.uri));
         self.give_place(env, leg, new, &newcomer, &said, target.as_ref());
         self.move_dialog(env, other, (old, new), &response.headers);
+        self.take_timer(env, other, &response.headers);
+        if !matches!(newcomer, Newcomer::Calling { .. }) {
+            self.take_timer(env, leg, &said.headers);
+        }
         if let Some(dialog) = self.dialog(new, leg) {
             self.heard_from[leg.index()] = dialog.path.to.ip();
         }
@@ -358,6 +366,8 @@ impl Call {
             Newcomer::Called { .. } | Newcomer::Calling { .. } => Ours::new(env.generator.session()),
         };
         self.session.replace(leg, ours);
+        self.told[leg.index()] = None;
+        self.forget_timing(env, leg);
     }
 
     /// From here on R talks to T: its dialog stands beside T's.
@@ -408,7 +418,8 @@ impl Call {
         };
         let mut accepted = response.clone();
         accepted.body = body;
-        let reply = self.reply(env, invite, &path, &tag, &accepted);
+        let mut reply = self.reply(env, invite, &path, &tag, &accepted);
+        self.answer_timer(env, leg, invite, &mut reply);
         let acceptance = Acceptance {
             from: leg,
             sequence: sequence_of(&invite.headers).unwrap_or_default(),
@@ -550,7 +561,7 @@ impl Call {
                 let mut answer = Headers::new();
                 answer.push(name::CONTENT_TYPE, "application/sdp");
                 let of = Some(lent.invited());
-                let sent = Bytes::copy_from_slice(lent.ours.sent());
+                let sent = lent.ours.sent().clone();
                 self.acknowledge_newcomer(env, leg, lent.fork, of, &answer, sent);
                 env.loans.push_back(super::Loan::Back(lent));
             }
@@ -582,7 +593,7 @@ impl Call {
             Leg::A => [dialog, stays],
             Leg::B => [stays, dialog],
         };
-        self.forks.push(super::super::Fork { attempt: super::super::NO_ATTEMPT, dialogs });
+        self.forks.push(super::super::Fork::new(super::super::NO_ATTEMPT, dialogs, None));
         Some(fork)
     }
 }

@@ -17,6 +17,7 @@ use consent::{CallId, Leg};
 
 use super::super::identity::FarEnd;
 use super::super::session::Ours;
+use super::super::session_timer::{self, Timing};
 use super::super::sips;
 use super::super::{Call, CallTimer, EndedBy, Owner, Phase, Role, TIMER_C_MS};
 use super::{Invited, Newcomer, RETRY_MS, Said, Stage};
@@ -45,6 +46,7 @@ pub(crate) struct Lent {
     pub(super) dialog: Dialog,
     pub(super) ours: Ours,
     pub(super) far_end: FarEnd,
+    timing: Timing,
     pub(super) hung_up: bool,
     /// In By: where its dialog is, and our re-INVITE to it.
     pub(super) fork: usize,
@@ -123,6 +125,7 @@ impl Call {
         lent.dialog.local_seq = dialog.local_seq;
         sent.headers.push(name::MAX_FORWARDS, "70");
         sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
+        session_timer::ask(env.config.session_timer, &mut sent.headers);
         self.relays_begun = self.relays_begun.wrapping_add(1);
         lent.number = self.relays_begun;
         lent.fork = fork;
@@ -170,6 +173,7 @@ impl Call {
                     dialog.refresh_target(env, &response.headers);
                     lent.dialog = dialog.clone();
                 }
+                lent.timing.agree(&response.headers);
                 let said = Said { fork: lent.fork, headers: response.headers, body: response.body };
                 self.begin_joining(env, Newcomer::Lent(lent), said);
             }
@@ -184,7 +188,7 @@ impl Call {
     ///
     /// # Errors
     /// The status that refuses it; 491 if it may work a little later.
-    pub(crate) fn lend(&mut self, place: DialogPlace) -> Result<Box<Lent>, u16> {
+    pub(crate) fn lend(&mut self, env: &mut Environment, place: DialogPlace) -> Result<Box<Lent>, u16> {
         if self.is_emergency() {
             return Err(403);
         }
@@ -205,6 +209,7 @@ impl Call {
             dialog,
             ours: self.session.ours(leg).clone(),
             far_end: self.far_ends[leg.index()].clone(),
+            timing: self.lend_timing(env, leg),
             hung_up: false,
             fork: 0,
             number: 0,
@@ -220,7 +225,7 @@ impl Call {
             return;
         }
         let by = if self.over[Leg::A.index()] { EndedBy::Callee } else { EndedBy::Caller };
-        let end = End { by: Some(by), final_status: Some(200), cancelled: false };
+        let end = End { by: Some(by), final_status: Some(200), cancelled: false, cause: None };
         self.finish(env, end, None, None);
     }
 
@@ -239,9 +244,10 @@ impl Call {
         }
         if hung_up {
             let by = if leg == Leg::A { EndedBy::Caller } else { EndedBy::Callee };
-            let end = End { by: Some(by), final_status: Some(200), cancelled: false };
+            let end = End { by: Some(by), final_status: Some(200), cancelled: false, cause: None };
             return self.finish(env, end, None, None);
         }
         self.over[leg.index()] = false;
+        self.take_timing(env, leg, lent.timing);
     }
 }

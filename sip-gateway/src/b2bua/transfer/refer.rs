@@ -6,8 +6,8 @@ use super::super::forward::passes_option;
 use super::super::identity::user_of;
 use super::super::offering::{Place, address_at, uri_at};
 use super::super::redirect::Diversions;
-use super::super::sips;
 use super::super::{Attempt, Call, CallTimer, Event, Owner, Role, TIMER_C_MS};
+use super::super::{reliable, session_timer, sips};
 use super::{DECISION_MS, MAX_TRANSFERS, Newcomer, Report, Stage, Target, Transfer};
 use crate::core::{DialogPlace, Environment, Path};
 use crate::dialog::sequence_of;
@@ -153,6 +153,7 @@ impl Call {
             unwanted: false,
             cancelled: false,
             reason: None,
+            raised: 0,
         });
         self.arm(env, CallTimer::Transfer, TIMER_C_MS);
         self.await_sign(env);
@@ -196,6 +197,7 @@ impl Call {
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&uri)));
         headers.push(name::ALLOW, super::super::ALLOW);
+        session_timer::ask(env.config.session_timer, headers);
         if leg == Leg::B {
             for field in [name::P_ASSERTED_IDENTITY, name::PRIVACY] {
                 headers.copy(&self.invite.headers, field);
@@ -212,7 +214,9 @@ impl Call {
 
 /// Options that we answer ourselves and that go no further.
 pub(crate) fn is_answered_option(option: &str) -> bool {
-    ["replaces", "norefersub"].iter().any(|own| option.eq_ignore_ascii_case(own))
+    ["replaces", "norefersub", reliable::OPTION, session_timer::OPTION]
+        .iter()
+        .any(|own| option.eq_ignore_ascii_case(own))
 }
 
 fn untagged(address: &str) -> String {
