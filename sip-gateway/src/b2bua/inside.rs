@@ -4,6 +4,7 @@
 //! |---|---|
 //! | CSeq below the last | 500 |
 //! | BYE | 200, and the call ends |
+//! | anything else of somebody whom a transfer has not joined yet | as [`transfer`](super::transfer) says |
 //! | OPTIONS | 200 |
 //! | REFER | as [`transfer`](super::transfer) says |
 //! | anything but BYE and ACK while the other far end has gone, or is another call's, in a transfer | 491 |
@@ -52,13 +53,19 @@ impl Call {
         if !dialog.accepts_sequence(&request.headers) {
             return self.answer(env, server, &request, Response::new(500));
         }
-        self.heard_from[place.leg.index()] = origin.source.ip();
         if request.method == Method::BYE && self.takes_leave(env, place.fork, place.leg) {
             return self.answer(env, server, &request, Response::new(200));
         }
-        if self.over[place.leg.index()] || self.phase == Phase::Ended {
+        if let Some(refusal) = self.judge_newcomer(place, &request) {
+            return self.answer(env, server, &request, refusal);
+        }
+        let present = self.is_present(place.fork);
+        if present {
+            self.heard_from[place.leg.index()] = origin.source.ip();
+        }
+        if (present && self.over[place.leg.index()]) || self.phase == Phase::Ended {
             let status = if request.method == Method::BYE { 200 } else { 481 };
-            if status == 200 {
+            if status == 200 && present {
                 self.on_bye_after_end(env, place.leg);
             }
             return self.answer(env, server, &request, Response::new(status));
@@ -78,6 +85,19 @@ impl Call {
         self.relay(env, place, server, request);
     }
 
+    /// What a far end is answered that a transfer has not joined yet: nothing that would end its dialog.
+    fn judge_newcomer(&self, place: DialogPlace, request: &Request) -> Option<Response> {
+        let arriving = self.is_arriving(place.leg) && self.is_present(place.fork);
+        if request.method == Method::BYE || !(arriving || self.is_newcomers(place.fork, place.leg)) {
+            return None;
+        }
+        Some(match request.method {
+            Method::OPTIONS => capabilities(),
+            Method::INVITE | Method::UPDATE => Response::new(491),
+            _ => retry_later(),
+        })
+    }
+
     /// What we answer ourselves.
     fn judge(&self, place: DialogPlace, request: &Request) -> Option<Response> {
         match request.method {
@@ -94,7 +114,7 @@ impl Call {
     }
 
     fn judge_passing(&self, place: DialogPlace, request: &Request) -> Option<Response> {
-        if self.answered.is_some_and(|answered| answered != place.fork) {
+        if !self.is_present(place.fork) {
             return Some(Response::new(481));
         }
         if request.headers.first(name::MAX_FORWARDS).map(max_forwards) == Some(Ok(0)) {
@@ -120,7 +140,7 @@ impl Call {
     fn judge_glare(&self, leg: Leg, request: &Request) -> Option<Response> {
         let pending = match request.method {
             Method::INVITE => self.invite_pending(),
-            Method::UPDATE if has_description(request) => self.session.offerer(),
+            Method::UPDATE if has_description(request) => self.exchange_of_ours().or(self.session.offerer()),
             _ => None,
         };
         match pending {
@@ -135,12 +155,17 @@ impl Call {
         if self.answered.is_none() {
             return Some(Leg::A);
         }
-        if let Some(leg) = self.joining_leg() {
+        if let Some(leg) = self.exchange_of_ours() {
             return Some(leg);
         }
         let unacknowledged = self.acceptance.as_ref().map(|acceptance| acceptance.from);
         let relayed = self.relays.iter().find(|relay| relay.request.method == Method::INVITE);
         unacknowledged.or(relayed.map(|relay| relay.from)).or(self.session.offerer())
+    }
+
+    /// On whose behalf a re-INVITE of ours is under way.
+    fn exchange_of_ours(&self) -> Option<Leg> {
+        self.joining_leg().or(self.undoing.as_ref().map(|undoing| undoing.leg.other()))
     }
 
     /// Tells of a digit; `true` if the INFO is to go no further.
@@ -220,7 +245,7 @@ impl Call {
         let Some(index) = self.relays.iter().position(|relay| relay.number == number) else {
             // A 2xx again: our ACK was lost.
             if (200..300).contains(&response.status) {
-                self.acknowledge_again(env, client, self.answered);
+                self.acknowledge_again(env, client);
             }
             return;
         };
@@ -228,7 +253,10 @@ impl Call {
             return self.on_relay_provisional(env, index, &response);
         }
         let relay = self.relays.remove(index);
-        if response.status < 300 {
+        if !self.is_present(relay.fork) {
+            let reply = self.reply_inside(env, &relay, &Response::new(481));
+            env.respond(relay.server, &reply);
+        } else if response.status < 300 {
             self.on_relay_accepted(env, &relay, response);
         } else {
             self.refuse_relay(env, &relay, &map_failure(&response));
@@ -347,10 +375,11 @@ impl Call {
         env.cancel(relay.client, relay.path, cancel, relay.branch.clone());
     }
 
-    /// Every request that still waits gets its answer when the call ends (§15.1.2).
-    pub(super) fn end_relays(&mut self, env: &mut Environment) {
+    /// Every request that still waits gets its answer when the call ends (§15.1.2), or when the two do not talk
+    /// to each other any more.
+    pub(super) fn end_relays(&mut self, env: &mut Environment, failure: &Response) {
         for relay in std::mem::take(&mut self.relays) {
-            let reply = self.reply_inside(env, &relay, &Response::new(487));
+            let reply = self.reply_inside(env, &relay, failure);
             env.respond(relay.server, &reply);
             if relay.request.method == Method::INVITE {
                 self.abandon_invite(env, &relay);
@@ -367,7 +396,7 @@ impl Call {
     }
 
     fn on_bye_after_end(&mut self, env: &mut Environment, leg: Leg) {
-        if leg == Leg::A && self.bye_after_ack.take().is_some() {
+        if self.bye_after_ack.take_if(|(waits, _)| *waits == leg).is_some() {
             self.acceptance = None;
             self.disarm(env, super::CallTimer::RepeatAnswer);
             self.disarm(env, super::CallTimer::GiveUpAnswer);
@@ -389,7 +418,7 @@ impl Call {
         match leg {
             Leg::A => sequence_of(&self.invite.headers),
             Leg::B => {
-                let attempt = self.forks.get(fork).and_then(|fork| self.attempts.get(fork.attempt))?;
+                let attempt = self.forks.get(fork).and_then(|fork| self.attempts.get(fork.attempt?))?;
                 sequence_of(&attempt.invite.headers)
             }
         }
@@ -404,7 +433,8 @@ fn capabilities() -> Response {
     response
 }
 
-fn retry_later() -> Response {
+/// Something of the sender's own, or of ours, is in the way.
+pub(super) fn retry_later() -> Response {
     let mut response = Response::new(500);
     response.headers.push(name::RETRY_AFTER, RETRY_AFTER_S.to_string());
     response
