@@ -25,6 +25,14 @@ pub enum Command {
         /// To whom.
         route: Route,
     },
+    /// The INVITE that replaces a far end is journalled: go on with it; answers
+    /// [`Event::Replacing`](crate::Event::Replacing).
+    Replace {
+        /// Which call.
+        call: CallId,
+        /// The id given to that INVITE.
+        record: CallId,
+    },
     /// Answer the INVITE with a failure.
     Refuse {
         /// Which call.

@@ -77,7 +77,8 @@ pub enum Event {
         /// Whom.
         target: Target,
     },
-    /// An INVITE was accepted that is to replace the far end of one of our legs.
+    /// An INVITE was accepted that is to replace the far end of one of our legs. The core waits for
+    /// [`Command::Replace`](crate::Command::Replace).
     Replacing(Box<Replacement>),
     /// What became of it.
     Replaced {
@@ -87,6 +88,18 @@ pub enum Event {
         record: CallId,
         /// Its final status.
         status: u16,
+    },
+    /// Whoever was at a leg's far end has lost the place to somebody who has not said where to send to. Nothing
+    /// that comes on that leg is anybody's before [`Change::Replaced`] and the [`Event::Media`] after it.
+    Vacated {
+        /// Which call.
+        call: CallId,
+        /// Where.
+        leg: Leg,
+        /// Who is to come there.
+        identity: Identity,
+        /// From which side.
+        side: Side,
     },
     /// The far end of another call was joined to this one.
     Linked {
@@ -113,6 +126,7 @@ impl Event {
             Self::Replacing(replacement) => replacement.call,
             Self::Diverted { call, .. }
             | Self::Replaced { call, .. }
+            | Self::Vacated { call, .. }
             | Self::Linked { call, .. }
             | Self::Routed { call, .. }
             | Self::Progress { call, .. }
@@ -247,6 +261,13 @@ pub enum Cause {
     SessionExpired,
 }
 
+impl End {
+    /// The end of an answered call.
+    pub(crate) const fn by(by: EndedBy) -> Self {
+        Self { by: Some(by), final_status: Some(200), cancelled: false, cause: None }
+    }
+}
+
 /// Who ended a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the contract's words")]
@@ -254,4 +275,14 @@ pub enum EndedBy {
     Caller,
     Callee,
     Gateway,
+}
+
+impl EndedBy {
+    /// Whoever is at this leg.
+    pub(crate) const fn of(leg: Leg) -> Self {
+        match leg {
+            Leg::A => Self::Caller,
+            Leg::B => Self::Callee,
+        }
+    }
 }

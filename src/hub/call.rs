@@ -52,6 +52,8 @@ pub(super) struct Call {
     rtp: [Vec<Option<SocketAddr>>; 2],
     /// Whether somebody else has come to a leg and not been described yet.
     replaced: [bool; 2],
+    /// The INVITE that is to replace a party, and until when it waits for its record.
+    replacing: Option<(CallId, Mono)>,
     /// Whether media runs through our ports; without it nothing can be stored.
     anchored: bool,
     answered: bool,
@@ -116,6 +118,7 @@ impl Call {
             offered_media: offer.media.clone(),
             rtp: [Vec::new(), Vec::new()],
             replaced: [false, false],
+            replacing: None,
             anchored: false,
             answered: false,
             ringing: false,
@@ -173,6 +176,9 @@ impl Call {
             Sip::Diverted { leg, target, .. } => self.on_diverted(now, leg, &target, out),
             Sip::Replacing(replacement) => self.on_replacing(now, &replacement, out),
             Sip::Replaced { record, status, .. } => self.on_replaced(now, record, status, out),
+            Sip::Vacated { leg, identity, side, .. } => {
+                self.on_vacated(now, leg, (&identity, side), out);
+            }
             Sip::Linked { with, .. } => self.write(now, Entry::CallsLinked { call: self.id, with }, out),
             Sip::Changed { leg, change, .. } => self.on_changed(now, leg, change, out),
             Sip::Digit { leg, digit, .. } => {
@@ -243,7 +249,10 @@ impl Call {
         self.close_if_complete(now, out);
     }
 
-    pub(super) fn on_journalled(&mut self, now: Now, out: &mut VecDeque<Output>) {
+    pub(super) fn on_journalled(&mut self, now: Now, record: CallId, out: &mut VecDeque<Output>) {
+        if record != self.id {
+            return self.replace(out);
+        }
         if let Stage::Preparing { journalled, .. } = &mut self.stage {
             *journalled = true;
             self.proceed_if_ready(now, out);
@@ -252,6 +261,9 @@ impl Call {
 
     pub(super) fn on_timeout(&mut self, now: Now, out: &mut VecDeque<Output>) {
         self.proceed_if_ready(now, out);
+        if self.replacing.is_some_and(|(_, by)| by <= now.mono) {
+            self.replace(out);
+        }
         if self.machine.poll_timeout().is_some_and(|at| at <= now.mono) {
             let mut actions = Vec::new();
             self.machine.on_timeout(now, &mut actions);
@@ -270,7 +282,8 @@ impl Call {
             Stage::Closing { by, .. } => Some(*by),
             Stage::Running | Stage::Refused | Stage::Closed => None,
         };
-        own.into_iter().chain(self.machine.poll_timeout()).min()
+        let replacing = self.replacing.map(|(_, by)| by);
+        own.into_iter().chain(replacing).chain(self.machine.poll_timeout()).min()
     }
 
     pub(super) const fn is_closed(&self) -> bool {

@@ -37,7 +37,7 @@ pub enum Output {
     Journal {
         /// The entry.
         stamped: Stamped,
-        /// Call [`Hub::on_journalled`] for this call once it is written.
+        /// Call [`Hub::on_journalled`] for this record once it is written.
         awaited_by: Option<CallId>,
     },
     /// Move a sealed recording to its store, then call [`Hub::on_stored`].
@@ -112,10 +112,16 @@ impl Hub {
         self.settle(now, id);
     }
 
-    /// The entry that `call` waits for is written (or refused: the call does not wait for a full journal).
-    pub fn on_journalled(&mut self, now: Now, id: CallId) {
+    /// The entry that opens this record is written (or refused: nobody waits for a full journal).
+    pub fn on_journalled(&mut self, now: Now, record: CallId) {
+        // A call's own, or that of an INVITE which replaces a party of some call.
+        let waits = |(_, call): &(&CallId, &Call)| call.awaits(record);
+        let Some(id) = self.calls.get_key_value(&record).or_else(|| self.calls.iter().find(waits)) else {
+            return;
+        };
+        let id = *id.0;
         if let Some(call) = self.calls.get_mut(&id) {
-            call.on_journalled(now, &mut self.outputs);
+            call.on_journalled(now, record, &mut self.outputs);
             self.settle(now, id);
         }
     }

@@ -506,16 +506,62 @@ fn an_invite_that_replaces_a_party_has_a_record_of_its_own() {
         request_user: String::new(),
         sip_call_id: "pick@up".to_owned(),
     };
-    hub.on_gateway(at(9), Event::Replacing(Box::new(replacement)));
-    hub.on_gateway(at(10), Event::Replaced { call: CALL, record: CallId(8), status: 200 });
-    let outputs = drain(&mut hub);
+    let goes_on = |outputs: &[Output]| {
+        let wanted =
+            |output: &Output| matches!(output, Output::Gateway(Sip::Replace { record: CallId(8), .. }));
+        outputs.iter().any(wanted)
+    };
+    hub.on_gateway(at(9), Event::Replacing(Box::new(replacement.clone())));
+    let mut outputs = drain(&mut hub);
+    let awaited = |output: &Output| matches!(output, Output::Journal { awaited_by: Some(CallId(8)), .. });
+    assert!(outputs.iter().any(awaited) && !goes_on(&outputs));
+    hub.on_journalled(at(10), CallId(8));
+    assert!(goes_on(&drain(&mut hub)));
+    hub.on_gateway(at(11), Event::Replaced { call: CALL, record: CallId(8), status: 200 });
+    outputs.extend(drain(&mut hub));
     assert_eq!(started(&outputs).call, CallId(8));
     assert_eq!(ended(&outputs).final_status, Some(200));
     let linked = outputs.iter().any(|output| {
         matches!(output, Output::Journal { stamped, .. }
             if stamped.entry == Entry::CallsLinked { call: CALL, with: CallId(8) })
     });
-    assert!(linked);
+    assert!(linked); // A journal that hangs holds it for no longer than a call.
+    hub.on_gateway(at(30), Event::Replacing(Box::new(replacement)));
+    drain(&mut hub);
+    hub.on_timeout(at(49));
+    assert!(!goes_on(&drain(&mut hub)));
+    hub.on_timeout(at(50));
+    assert!(goes_on(&drain(&mut hub)));
+}
+
+#[test]
+fn a_leg_that_is_vacated_is_nobodys_until_who_comes_is_described() {
+    let mut hub = hub();
+    let began = connect(&mut hub, offer(Side::Public, "7427310"));
+    let epoch = shared_epoch(&began);
+    let before = epoch.current();
+    hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change: Change::Held });
+    let identity = Identity { from: "7427355".to_owned(), ..Identity::default() };
+    hub.on_gateway(at(9), Event::Vacated { call: CALL, leg: Leg::B, identity, side: Side::District });
+    assert!(epoch.current() > before);
+    let outputs = drain(&mut hub);
+    let emptied = |output: &Output| {
+        matches!(output, Output::Media(Media::Describe { leg: Leg::B, streams, change, .. })
+            if streams.is_empty() && *change == recorder::SourceChange::Replaced)
+    };
+    assert!(outputs.iter().any(emptied), "{outputs:?}");
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Media(Media::Play { .. }))));
+}
+
+#[test]
+fn a_dispatch_line_whose_place_is_vacated_for_an_extension_is_left_at_once() {
+    for (user, reasons) in [("7427355", vec![consent::Reason::LeftLine]), (DISPATCH, vec![])] {
+        let mut hub = hub();
+        connect(&mut hub, offer(Side::Public, DISPATCH));
+        let identity = Identity { from: user.to_owned(), ..Identity::default() };
+        hub.on_gateway(at(9), Event::Vacated { call: CALL, leg: Leg::B, identity, side: Side::District });
+        assert_eq!(decided(&drain(&mut hub)), reasons, "{user}");
+    }
 }
 
 #[test]

@@ -110,9 +110,11 @@ impl Latch {
         }
     }
 
-    /// Somebody else takes the leg's place: who was heard last, or was to be, is heard no more.
+    /// Somebody else takes the leg's place: who was heard last, or was to be, is heard no more. Where nobody
+    /// was meanwhile, that is still who was there before.
     pub(super) fn bar_former(&mut self) {
-        self.former = self.held.map(|(held, _)| held).or(self.described.map(|described| described.address));
+        let heard = self.held.map(|(held, _)| held).or(self.described.map(|described| described.address));
+        self.former = heard.or(self.former);
     }
 
     /// How well the source of a packet fits, if the packet is the leg's at all. `sibling` is the IP from
@@ -295,6 +297,12 @@ mod tests {
         latch.bar_former();
         latch.describe(Some(at("10.0.0.1:5000")), true);
         assert_eq!(latch.admit(Mono(3), after, Learning::Never, None), Some(Fit::Exact));
+        // Nobody is there for a while: who was is remembered.
+        latch.bar_former();
+        latch.describe(None, true);
+        latch.bar_former();
+        latch.describe(Some(at("10.0.0.1:6000")), true);
+        assert_eq!(latch.admit(Mono(4), after, Learning::Never, None), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ impl Call {
                 let waits = self.relays.iter().find(|relay| relay.number == number);
                 waits.is_some_and(|relay| relay.client == client && !relay.unwanted)
             }
-            Role::Join(number) => self.awaits_join(number, client),
+            Role::Join | Role::Lent => self.awaits_join(client),
             Role::Refresh(leg) => self.refreshes(leg, client),
             Role::Invite | Role::Replacing => false,
         }
@@ -34,7 +34,8 @@ impl Call {
                     relay.sent_again(again);
                 }
             }
-            Role::Join(number) => self.joins_again(number, again),
+            Role::Join => self.joins_again(again),
+            Role::Lent => self.borrows_again(again),
             Role::Refresh(leg) => self.refreshes_again(leg, &again),
             Role::Invite | Role::Replacing => {}
         }
@@ -45,7 +46,7 @@ impl Call {
         let Some(attempt) = self.attempts.get_mut(index) else { return };
         let leg = attempt.leg;
         attempt.sent_again(again);
-        for fork in self.forks.iter_mut().filter(|fork| fork.attempt == index) {
+        for fork in self.forks.iter_mut().filter(|fork| fork.attempt == Some(index)) {
             let dialog = &mut fork.dialogs[leg.index()];
             dialog.local_seq = dialog.local_seq.max(sequence);
         }

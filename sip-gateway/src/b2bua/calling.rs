@@ -14,7 +14,7 @@ use crate::core::{DialogPlace, Environment, Origin, Way, sign_of};
 use crate::dialog::{sequence_of, tag_of};
 use crate::digest::credentials_of;
 use crate::standing::Sign;
-use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS};
+use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS, TxId};
 use crate::wire::{Headers, MediaType, Method, NameAddr, Request, Response, name};
 use crate::{Change, EndedBy, LegMedia, Redirects};
 
@@ -134,7 +134,8 @@ impl Call {
         let tag = tag_of(&response.headers, name::TO).unwrap_or_default();
         let known = self.find_fork(index, &tag);
         if known.is_some() && known == self.answered {
-            return self.repeat_ack(env, index, known);
+            self.repeat_ack(env, index, known);
+            return;
         }
         if let Some(held) = &self.held_answer {
             if known != Some(held.fork) {
@@ -234,19 +235,23 @@ impl Call {
         origin: Origin,
         ack: &Request,
     ) {
+        if self.answered != Some(place.fork) {
+            return;
+        }
         self.heard_from[place.leg.index()] = origin.source.ip();
         let sequence = sequence_of(&ack.headers);
         let expected = self
             .acceptance
             .take_if(|acceptance| acceptance.from == place.leg && Some(acceptance.sequence) == sequence);
-        let Some(acceptance) = expected.filter(|_| self.answered == Some(place.fork)) else { return };
+        let Some(acceptance) = expected else { return };
         self.disarm(env, CallTimer::RepeatAnswer);
         self.disarm(env, CallTimer::GiveUpAnswer);
         if !acceptance.settled {
+            self.arrive(env, place.leg);
             self.pass_ack(env, &acceptance, Some(ack));
         }
-        if let Some(reason) = self.bye_after_ack.take() {
-            self.send_bye(env, Leg::A, reason.as_deref());
+        if let Some((leg, reason)) = self.bye_after_ack.take() {
+            self.send_bye(env, leg, reason.as_deref());
         }
     }
 
@@ -282,7 +287,7 @@ impl Call {
     pub(super) fn acknowledge(
         &mut self,
         env: &mut Environment,
-        client: crate::transaction::TxId,
+        client: TxId,
         fork: usize,
         mut path: crate::core::Path,
         ack: Request,
@@ -294,21 +299,21 @@ impl Call {
         self.acked.push_back(Acked { client, fork, path, bytes });
     }
 
-    fn repeat_ack(&mut self, env: &mut Environment, index: usize, fork: Option<usize>) {
-        let Some(client) = self.attempts.get(index).map(|attempt| attempt.client) else { return };
-        self.acknowledge_again(env, client, fork);
+    /// Repeats the ACK of one fork of an INVITE; `false` if there is none.
+    fn repeat_ack(&mut self, env: &mut Environment, index: usize, fork: Option<usize>) -> bool {
+        let client = self.attempts.get(index).map(|attempt| attempt.client);
+        self.send_ack(env, |acked| Some(acked.client) == client && Some(acked.fork) == fork)
     }
 
-    pub(super) fn acknowledge_again(
-        &mut self,
-        env: &mut Environment,
-        client: crate::transaction::TxId,
-        fork: Option<usize>,
-    ) {
-        let sent = self.acked.iter_mut().find(|acked| acked.client == client && Some(acked.fork) == fork);
-        if let Some(acked) = sent {
-            env.transport.send(&mut acked.path, acked.bytes.clone());
-        }
+    /// Repeats the ACK of a re-INVITE, in whichever dialog its leg's far end is now; `false` if there is none.
+    pub(super) fn acknowledge_again(&mut self, env: &mut Environment, client: TxId) -> bool {
+        self.send_ack(env, |acked| acked.client == client)
+    }
+
+    fn send_ack(&mut self, env: &mut Environment, wanted: impl Fn(&Acked) -> bool) -> bool {
+        let Some(acked) = self.acked.iter_mut().find(|acked| wanted(acked)) else { return false };
+        env.transport.send(&mut acked.path, acked.bytes.clone());
+        true
     }
 
     /// ACK and BYE to a 2xx that comes too late, or from another fork.
@@ -323,8 +328,8 @@ impl Call {
         let (leg, client) = (attempt.leg, attempt.client);
         let invite_sequence = sequence_of(&attempt.invite.headers).unwrap_or_default();
         let credentials = credentials_of(&attempt.invite.headers);
-        if self.acked.iter().any(|acked| acked.client == client && Some(acked.fork) == known) {
-            return self.acknowledge_again(env, client, known);
+        if self.repeat_ack(env, index, known) {
+            return;
         }
         let Some(fork) = known.or_else(|| self.add_fork(env, index, response)) else { return };
         if let Some(dialog) = self.dialog(fork, leg) {
@@ -539,7 +544,7 @@ impl Call {
             fork.session = None;
             fork.early_answer = None;
         }
-        self.end_relays(env, |relay| relay.fork != winner);
+        self.end_relays(env, &Response::new(487), |relay| relay.fork != winner);
         let told = self.session.retold();
         self.tell(env, told);
     }

@@ -24,7 +24,7 @@ impl Call {
             }
             Role::Relay(number) => self.cancel_relay(env, number, server, reason.as_deref()),
             Role::Replacing => self.cancel_replacing(env, server),
-            Role::Invite | Role::Attempt(_) | Role::Join(_) | Role::Refresh(_) => {}
+            Role::Invite | Role::Attempt(_) | Role::Join | Role::Lent | Role::Refresh(_) => {}
         }
     }
 
@@ -77,22 +77,15 @@ impl Call {
             return;
         }
         let reason = bye.headers.first(name::REASON).map(str::to_owned);
-        let by = match leg {
-            Leg::A => EndedBy::Caller,
-            Leg::B => EndedBy::Callee,
-        };
+        let by = EndedBy::of(leg);
         if early {
             let terminated = Response::new(487);
             let end = End { by: Some(by), final_status: Some(487), cancelled: true, cause: None };
             return self.finish(env, end, Some(&terminated), reason.as_deref());
         }
         self.over[leg.index()] = true;
-        if self.bye_after_ack.is_some() && leg == Leg::A {
-            self.bye_after_ack = None;
-        }
         self.drop_acceptance_of(env, leg);
-        let end = End { by: Some(by), final_status: Some(200), cancelled: false, cause: None };
-        self.finish(env, end, None, reason.as_deref());
+        self.finish(env, End::by(by), None, reason.as_deref());
     }
 
     /// A 2xx of ours has not been acknowledged for 64*T1 (§13.3.1.4).
@@ -102,11 +95,10 @@ impl Call {
         if !acceptance.settled && !self.over[acceptance.from.other().index()] {
             self.pass_ack(env, &acceptance, None);
         }
-        if let Some(reason) = self.bye_after_ack.take() {
-            return self.send_bye(env, Leg::A, reason.as_deref());
+        if let Some((leg, reason)) = self.bye_after_ack.take() {
+            return self.send_bye(env, leg, reason.as_deref());
         }
-        let end = End { by: Some(EndedBy::Gateway), final_status: Some(200), cancelled: false, cause: None };
-        self.finish(env, end, None, Some("SIP;cause=408;text=\"no ACK\""));
+        self.finish(env, End::by(EndedBy::Gateway), None, Some("SIP;cause=408;text=\"no ACK\""));
     }
 
     /// A leg that has hung up sends no ACK any more; the other still needs its own.
@@ -138,10 +130,11 @@ impl Call {
         }
         tracing::debug!(call = %self.id, answered, "ended");
         self.abandon_transfer(env);
+        self.abandon_undoing(env);
         env.emit(Event::Ended { call: self.id, end });
         self.stop_repeating(env);
         self.stop_sessions(env);
-        self.end_relays(env, |_| true);
+        self.end_relays(env, &Response::new(487), |_| true);
         if let Some(held) = self.held_answer.take() {
             self.decline_answer(env, held.attempt, Some(held.fork), &held.response);
         }
@@ -183,30 +176,18 @@ impl Call {
     }
 
     fn hang_up(&mut self, env: &mut Environment, reason: Option<&str>) {
-        // The caller may not get a BYE before it has sent its ACK (§15); the callee's side of a 2xx that
-        // waits for one is settled now.
-        let wait_for_ack = match self.acceptance.take() {
-            Some(mut acceptance) if acceptance.from == Leg::A && !self.over[Leg::A.index()] => {
-                if !acceptance.settled && !self.over[Leg::B.index()] {
-                    self.pass_ack(env, &acceptance, None);
-                }
-                acceptance.settled = true;
-                self.acceptance = Some(acceptance);
-                true
+        // Whoever has been accepted gets no BYE before it has sent its ACK (§15): a 2xx that was lost would
+        // leave it without a final response. The other side of the exchange is settled now.
+        let acceptance = self.acceptance.take().filter(|acceptance| !self.over[acceptance.from.index()]);
+        if let Some(mut acceptance) = acceptance {
+            let waits = acceptance.from;
+            if !self.over[waits.other().index()] {
+                self.pass_ack(env, &acceptance, None);
             }
-            Some(acceptance) => {
-                self.disarm(env, CallTimer::RepeatAnswer);
-                self.disarm(env, CallTimer::GiveUpAnswer);
-                if !acceptance.settled && !self.over[Leg::A.index()] {
-                    self.pass_ack(env, &acceptance, None);
-                }
-                false
-            }
-            None => false,
-        };
-        if wait_for_ack {
-            self.bye_after_ack = Some(reason.map(str::to_owned));
-            self.over[Leg::A.index()] = true;
+            acceptance.settled = true;
+            self.acceptance = Some(acceptance);
+            self.bye_after_ack = Some((waits, reason.map(str::to_owned)));
+            self.over[waits.index()] = true;
         }
         for leg in Leg::BOTH {
             if !self.over[leg.index()] {

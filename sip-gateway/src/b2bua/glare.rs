@@ -44,7 +44,9 @@ impl Call {
         let pending = match request.method {
             Method::UPDATE if self.relays.iter().any(updating) => Some(place.leg),
             Method::INVITE => self.invite_pending(),
-            Method::UPDATE if has_description(request) => self.session_of(place.fork).offerer(),
+            Method::UPDATE if has_description(request) => {
+                self.exchange_of_ours().or(self.session_of(place.fork).offerer())
+            }
             _ => None,
         };
         match pending {
@@ -55,12 +57,19 @@ impl Call {
         }
     }
 
+    /// How long a re-INVITE of ours to this leg waits after a 491.
+    pub(super) fn glare_wait_ms(&mut self, env: &mut Environment, leg: Leg) -> u64 {
+        let dialog = self.answered.and_then(|fork| self.dialog(fork, leg));
+        let owns_call_id = dialog.is_some_and(|dialog| dialog.owns_call_id);
+        wait_ms(env, owns_call_id)
+    }
+
     /// Whose INVITE, or offer in an UPDATE, is not through yet.
     pub(super) fn invite_pending(&self) -> Option<Leg> {
         if self.answered.is_none() {
             return Some(Leg::A);
         }
-        if let Some(leg) = self.joining_leg() {
+        if let Some(leg) = self.exchange_of_ours() {
             return Some(leg);
         }
         let unacknowledged = self.acceptance.as_ref().map(|acceptance| acceptance.from);
@@ -77,7 +86,7 @@ pub(super) fn retry_later(env: &mut Environment) -> Response {
 }
 
 /// How long to wait after a 491.
-pub(super) fn wait_ms(env: &mut Environment, owns_call_id: bool) -> u64 {
+fn wait_ms(env: &mut Environment, owns_call_id: bool) -> u64 {
     if owns_call_id {
         OWNER_MS + STEP_MS * u64::from(env.generator.up_to(OWNER_STEPS))
     } else {

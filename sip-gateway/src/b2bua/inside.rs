@@ -4,6 +4,7 @@
 //! |---|---|
 //! | CSeq below the last | 500 |
 //! | BYE | 200, and the call ends |
+//! | anything else of somebody whom a transfer has not joined yet | as [`transfer`](super::transfer) says |
 //! | OPTIONS | 200 |
 //! | REFER | as [`transfer`](super::transfer) says |
 //! | anything but BYE and ACK while the other far end has gone, or is another call's, in a transfer | 491 |
@@ -51,13 +52,19 @@ impl Call {
         if !dialog.accepts_sequence(&request.headers) {
             return self.answer(env, server, &request, Response::new(500));
         }
-        self.heard_from[place.leg.index()] = origin.source.ip();
         if request.method == Method::BYE && self.takes_leave(env, place.fork, place.leg) {
             return self.answer(env, server, &request, Response::new(200));
         }
-        if self.over[place.leg.index()] || self.phase == Phase::Ended {
+        if let Some(refusal) = self.judge_newcomer(env, place, &request) {
+            return self.answer(env, server, &request, refusal);
+        }
+        let present = self.is_present(place.fork);
+        if present {
+            self.heard_from[place.leg.index()] = origin.source.ip();
+        }
+        if (present && self.over[place.leg.index()]) || self.phase == Phase::Ended {
             let bye = request.method == Method::BYE;
-            if bye {
+            if bye && present {
                 self.on_bye_after_end(env, place.leg);
             }
             let status = if bye || self.takes_late_prack(place, &request) { 200 } else { 481 };
@@ -83,6 +90,24 @@ impl Call {
         }
     }
 
+    /// What a far end is answered that a transfer has not joined yet: nothing that would end its dialog.
+    fn judge_newcomer(
+        &self,
+        env: &mut Environment,
+        place: DialogPlace,
+        request: &Request,
+    ) -> Option<Response> {
+        let arriving = self.is_arriving(place.leg) && self.is_present(place.fork);
+        if request.method == Method::BYE || !(arriving || self.is_newcomers(place.fork, place.leg)) {
+            return None;
+        }
+        Some(match request.method {
+            Method::OPTIONS => capabilities(),
+            Method::INVITE | Method::UPDATE => Response::new(491),
+            _ => retry_later(env),
+        })
+    }
+
     /// What we answer ourselves.
     fn judge(&self, env: &mut Environment, place: DialogPlace, request: &Request) -> Option<Response> {
         match request.method {
@@ -103,7 +128,7 @@ impl Call {
         place: DialogPlace,
         request: &Request,
     ) -> Option<Response> {
-        if self.answered.is_some_and(|answered| answered != place.fork) {
+        if !self.is_present(place.fork) {
             return Some(Response::new(481));
         }
         if request.headers.first(name::MAX_FORWARDS).map(max_forwards) == Some(Ok(0)) {
@@ -127,6 +152,11 @@ impl Call {
             return Some(refusal);
         }
         self.judge_glare(env, place, request)
+    }
+
+    /// On whose behalf a re-INVITE of ours is under way.
+    pub(super) fn exchange_of_ours(&self) -> Option<Leg> {
+        self.joining_leg().or(self.undoing.as_ref().map(|undoing| undoing.leg.other()))
     }
 
     /// Tells of a digit; `true` if the INFO is to go no further.
@@ -224,7 +254,7 @@ impl Call {
         let Some(index) = self.relays.iter().position(|relay| relay.number == number) else {
             // A 2xx again: our ACK was lost.
             if (200..300).contains(&response.status) {
-                self.acknowledge_again(env, client, self.answered);
+                self.acknowledge_again(env, client);
             }
             return;
         };
@@ -232,7 +262,10 @@ impl Call {
             return self.on_relay_provisional(env, index, &response);
         }
         let relay = self.relays.remove(index);
-        if response.status < 300 {
+        if !self.is_present(relay.fork) {
+            let reply = self.reply_inside(env, &relay, &Response::new(481));
+            env.respond(relay.server, &reply);
+        } else if response.status < 300 {
             self.on_relay_accepted(env, &relay, response);
         } else {
             self.refuse_relay(env, &relay, &map_failure(&response));
@@ -356,12 +389,18 @@ impl Call {
         env.cancel(relay.client, relay.path, cancel, relay.branch.clone());
     }
 
-    /// Every request that still waits gets its answer when the call ends (§15.1.2).
-    pub(super) fn end_relays(&mut self, env: &mut Environment, ends: impl Fn(&Relay) -> bool) {
+    /// Every request that still waits gets its answer when the call ends (§15.1.2), or when the two do not talk
+    /// to each other any more.
+    pub(super) fn end_relays(
+        &mut self,
+        env: &mut Environment,
+        failure: &Response,
+        ends: impl Fn(&Relay) -> bool,
+    ) {
         let (ended, others) = std::mem::take(&mut self.relays).into_iter().partition(ends);
         self.relays = others;
         for relay in <Vec<Relay>>::into_iter(ended) {
-            let reply = self.reply_inside(env, &relay, &Response::new(487));
+            let reply = self.reply_inside(env, &relay, failure);
             env.respond(relay.server, &reply);
             if relay.request.method == Method::INVITE {
                 self.abandon_invite(env, &relay);
@@ -378,7 +417,7 @@ impl Call {
     }
 
     fn on_bye_after_end(&mut self, env: &mut Environment, leg: Leg) {
-        if leg == Leg::A && self.bye_after_ack.take().is_some() {
+        if self.bye_after_ack.take_if(|(waits, _)| *waits == leg).is_some() {
             self.acceptance = None;
             self.disarm(env, super::CallTimer::RepeatAnswer);
             self.disarm(env, super::CallTimer::GiveUpAnswer);
@@ -403,7 +442,7 @@ impl Call {
         match leg {
             Leg::A => sequence_of(&self.invite.headers),
             Leg::B => {
-                let attempt = self.forks.get(fork).and_then(|fork| self.attempts.get(fork.attempt))?;
+                let attempt = self.forks.get(fork).and_then(|fork| self.attempts.get(fork.attempt?))?;
                 sequence_of(&attempt.invite.headers)
             }
         }

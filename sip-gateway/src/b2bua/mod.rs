@@ -46,7 +46,7 @@ pub(crate) use offering::escaped;
 
 pub(crate) use forward::{ALLOW, passes_option, supported};
 pub(crate) use session_timer::refusal as refuse_session;
-pub(crate) use transfer::{Loan, is_answered_option, judge_replaces};
+pub(crate) use transfer::{Loan, NotLent, is_answered_option, judge_replaces};
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -117,8 +117,10 @@ pub(crate) enum Role {
     Attempt(usize),
     /// A request inside the dialogs, on either leg: its number.
     Relay(u32),
-    /// Our re-INVITE for a transfer: its number.
-    Join(u32),
+    /// Our re-INVITE to the far end that stays in a transfer.
+    Join,
+    /// Our re-INVITE to one that is lent.
+    Lent,
     /// Our refresh of a leg's session.
     Refresh(Leg),
     /// An INVITE that replaces a far end.
@@ -148,6 +150,8 @@ pub(crate) enum CallTimer {
     Transfer,
     /// The BYE of whom a transfer has replaced.
     Farewell,
+    /// The answer to a re-INVITE that its transfer did not outlive, or its next try.
+    Undoing,
     /// The end of an ended call.
     Linger,
 }
@@ -159,9 +163,6 @@ enum Phase {
     Answered,
     Ended,
 }
-
-/// The attempt of a dialog that no INVITE of this call made.
-const NO_ATTEMPT: usize = usize::MAX;
 
 /// Our INVITE to one peer.
 struct Attempt {
@@ -187,7 +188,8 @@ struct Attempt {
 
 /// A dialog of B's and the one of A's that stands for it.
 struct Fork {
-    attempt: usize,
+    /// The INVITE of ours that made it.
+    attempt: Option<usize>,
     dialogs: [Dialog; 2],
     reliability: reliable::Reliability,
     /// Its offers and answers, before any dialog is answered.
@@ -280,12 +282,14 @@ pub(crate) struct Call {
     transfer: Option<Box<transfer::Transfer>>,
     transfers_begun: usize,
     leaving: Option<transfer::Leaving>,
+    arriving: Option<transfer::Arriving>,
+    undoing: Option<transfer::Undoing>,
     /// Whether the far end of one leg is another call's for now.
     lent: bool,
     /// Whether a leg's dialog has ended or never will be.
     over: [bool; 2],
-    /// The Reason of the BYE that A gets once it has sent its ACK.
-    bye_after_ack: Option<Option<String>>,
+    /// The leg that gets its BYE once it has sent its ACK, and the Reason.
+    bye_after_ack: Option<(Leg, Option<String>)>,
     last_failure: Option<Response>,
     /// Client transactions of re-INVITEs that the call did not outlive.
     orphans: Vec<TxId>,
@@ -353,13 +357,14 @@ impl Call {
         origin: Origin,
         response: Response,
     ) {
-        if let Some(leg) = self.answerer(role) {
+        if let Some(leg) = self.answerer(role, client) {
             self.heard_from[leg.index()] = origin.source.ip();
         }
         match role {
             Role::Attempt(index) => self.on_attempt_response(env, index, origin, response),
             Role::Relay(number) => self.on_relay_response(env, number, client, response),
-            Role::Join(number) => self.on_join_response(env, number, client, response),
+            Role::Join => self.on_join_response(env, client, &response),
+            Role::Lent => self.on_lent_response(env, client, response),
             Role::Refresh(leg) => self.on_refresh_response(env, leg, client, &response),
             Role::Invite | Role::Replacing => {}
         }
@@ -370,7 +375,8 @@ impl Call {
         match role {
             Role::Attempt(index) => self.on_attempt_failed(env, index, report),
             Role::Relay(number) => self.on_relay_failed(env, number, id, report),
-            Role::Join(number) => self.on_join_failed(env, number, report),
+            Role::Join => self.on_join_failed(env, id, report),
+            Role::Lent => self.on_lent_response(env, id, Response::new(report.status())),
             Role::Refresh(leg) => self.on_refresh_failed(env, leg, id, report),
             // A never acknowledged our failure, or its transport is gone: its leg is over already.
             Role::Invite | Role::Replacing => {}
@@ -391,6 +397,7 @@ impl Call {
             CallTimer::Expiry(leg) => self.expire(env, leg),
             CallTimer::Transfer => self.on_transfer_timer(env),
             CallTimer::Farewell => self.on_farewell(env),
+            CallTimer::Undoing => self.on_undoing_timer(env),
             CallTimer::Linger => self.done = true,
         }
     }
@@ -459,7 +466,7 @@ impl Call {
             let added = self.add_newcomer(env, leg, b);
             debug_assert!(added.is_none_or(|added| added == fork));
             if let Some(fork) = self.forks.get_mut(fork) {
-                fork.attempt = attempt;
+                fork.attempt = Some(attempt);
             }
             return added;
         }
@@ -474,29 +481,34 @@ impl Call {
             let place = crate::core::DialogPlace { call: self.id, leg, fork, peer, class: self.class };
             env.dialogs.insert(dialog.id.clone(), place);
         }
-        self.forks.push(Fork::new(attempt, [a, b], Some(Box::new(session))));
+        self.forks.push(Fork::new(Some(attempt), [a, b], Some(Box::new(session))));
         Some(fork)
     }
 
     /// The leg that answers a request of ours; nobody's where it is not a party yet.
-    fn answerer(&self, role: Role) -> Option<Leg> {
+    fn answerer(&self, role: Role, client: TxId) -> Option<Leg> {
         match role {
             Role::Attempt(_) => self.answered.is_none().then_some(Leg::B),
             Role::Relay(number) => {
                 let relay = self.relays.iter().find(|relay| relay.number == number);
-                relay.map(|relay| relay.from.other())
+                relay.filter(|relay| self.is_present(relay.fork)).map(|relay| relay.from.other())
             }
-            Role::Join(number) => self.remaining(number),
+            Role::Join => self.remaining(client),
             Role::Refresh(leg) => Some(leg),
-            Role::Invite | Role::Replacing => None,
+            Role::Invite | Role::Lent | Role::Replacing => None,
         }
     }
 
     fn find_fork(&self, attempt: usize, remote_tag: &str) -> Option<usize> {
         self.forks.iter().position(|fork| {
             let leg = self.attempts.get(attempt).map_or(Leg::B, |attempt| attempt.leg);
-            fork.attempt == attempt && fork.dialogs[leg.index()].id.remote_tag == remote_tag
+            fork.attempt == Some(attempt) && fork.dialogs[leg.index()].id.remote_tag == remote_tag
         })
+    }
+
+    /// Whether a dialog is one of those in which the parties talk, or may come to.
+    fn is_present(&self, fork: usize) -> bool {
+        self.answered.is_none_or(|answered| answered == fork)
     }
 
     fn dialog(&mut self, fork: usize, leg: Leg) -> Option<&mut Dialog> {
@@ -552,7 +564,7 @@ impl Call {
 }
 
 impl Fork {
-    fn new(attempt: usize, dialogs: [Dialog; 2], session: Option<Box<Session>>) -> Self {
+    fn new(attempt: Option<usize>, dialogs: [Dialog; 2], session: Option<Box<Session>>) -> Self {
         let reliability = reliable::Reliability::default();
         Self { attempt, dialogs, reliability, session, early_answer: None }
     }

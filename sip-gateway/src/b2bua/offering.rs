@@ -101,6 +101,8 @@ impl Call {
             transfer: None,
             transfers_begun: 0,
             leaving: None,
+            arriving: None,
+            undoing: None,
             lent: false,
             over: [false, false],
             bye_after_ack: None,

@@ -112,7 +112,8 @@ impl Call {
         }
     }
 
-    fn dialled_now(&self) -> String {
+    /// Who is called at present.
+    pub(super) fn dialled_now(&self) -> String {
         let transferred = self.transfer.as_ref().and_then(|transfer| transfer.target.as_ref());
         let current = transferred.or(self.diversions.current.as_ref());
         current.map_or_else(|| self.invite.uri.clone(), |target| target.uri.clone())

@@ -99,6 +99,22 @@ impl Ours {
     pub(crate) const fn sent(&self) -> &Bytes {
         &self.sent
     }
+
+    /// An earlier one, to be sent again; as an answer, with as many `m=` lines as the offer.
+    pub(crate) fn again(&mut self, former: &[u8], offer: Option<&Found>) -> Bytes {
+        let Ok(mut description) = Description::parse(former) else { return Bytes::copy_from_slice(former) };
+        if let Some(offer) = offer {
+            description.pad(&offer.description);
+            description.truncate(offer.description.streams());
+        }
+        let mut octets = description.numbered(self.version);
+        if self.sent != octets {
+            self.version += 1;
+            octets = description.numbered(self.version);
+        }
+        self.sent = octets.into();
+        self.sent.clone()
+    }
 }
 
 impl Session {
@@ -158,11 +174,30 @@ impl Session {
     }
 
     /// Somebody else is at a leg: its description is not known, and ours goes on from what was said to it.
-    /// A hold of its predecessor's is told as over with the next answer.
+    /// What its predecessor offered or was offered is void; a hold of his is told as over with the next answer.
     pub(crate) fn replace(&mut self, leg: Leg, ours: Ours) {
         self.ours[leg.index()] = ours;
         self.in_force[leg.index()] = None;
         self.said[leg.index()] = Bytes::new();
+        self.pending = None;
+    }
+
+    /// Nobody is at a leg until its next description: a hold.
+    pub(crate) fn vacate(&mut self, leg: Leg) -> Vec<Told> {
+        let held = std::mem::replace(&mut self.held[leg.index()], true);
+        if held { Vec::new() } else { vec![Told::Changed(leg, Change::Held)] }
+    }
+
+    /// A leg gets again what had been sent to it; as an answer, with as many `m=` lines as this offer of its.
+    pub(crate) fn restore(&mut self, leg: Leg, former: &[u8], offer: Option<&Found>) -> Bytes {
+        self.ours[leg.index()].again(former, offer)
+    }
+
+    /// The other leg's description is in force again towards this one, whose own is `media`.
+    pub(crate) fn reassert(&mut self, leg: Leg, media: LegMedia) -> Vec<Told> {
+        let offerer = leg.other();
+        let Some(known) = self.in_force[offerer.index()].clone() else { return Vec::new() };
+        self.answer(Pending { offerer, media: known, hold_told: false }, leg, media, false)
     }
 
     /// Whose offer waits for its answer.
@@ -180,18 +215,35 @@ impl Session {
             return body.clone();
         }
         self.said[from.index()] = said;
+        let description = self.fitted(from, &found.description);
         let media: Vec<SocketAddr> = self.relay.iter().map(|pair| pair[towards]).collect();
         let ours = &mut self.ours[towards];
         let address = media.first().map_or(host, SocketAddr::ip);
         let side = |version| OurSide { session_id: ours.session_id, version, address, media: &media };
-        let mut octets = rewrite(&found.description, &side(ours.version));
+        let mut octets = rewrite(&description, &side(ours.version));
         if !ours.sent.is_empty() && ours.sent != octets {
-            octets = rewrite(&found.description, &side(ours.version + 1));
+            octets = rewrite(&description, &side(ours.version + 1));
             ours.version += 1;
         }
         let rewritten = splice(body, found.place.clone(), &octets);
         ours.sent = octets.into();
         rewritten
+    }
+
+    /// The same description with the `m=` lines that the other leg must find in it (RFC 3264 §6, §8): in an offer
+    /// not fewer than were sent before, in an answer as many as it has offered. After a transfer the two legs'
+    /// numbers of them may differ.
+    fn fitted(&self, from: Leg, received: &Description) -> Description {
+        let mut description = received.clone();
+        let answers = self.pending.as_ref().filter(|pending| pending.offerer != from);
+        let known = &self.ours[if answers.is_some() { from } else { from.other() }.index()];
+        if let Ok(known) = Description::parse(&known.sent) {
+            description.pad(&known);
+        }
+        if let Some(offer) = answers {
+            description.truncate(offer.media.streams.len());
+        }
+        description
     }
 
     /// Takes in a description of a leg. `early` is for answers in provisional responses.

@@ -44,7 +44,7 @@ use consent::Leg;
 
 use super::calling::from_of;
 use super::session;
-use super::{Acceptance, Call, CallTimer, EndedBy, Owner, Phase, Role, glare, sips};
+use super::{Acceptance, Call, CallTimer, EndedBy, Owner, Phase, Role, sips};
 use crate::core::{Again, DialogPlace, Environment};
 use crate::dialog::sequence_of;
 use crate::digest::credentials_of;
@@ -311,7 +311,8 @@ impl Call {
         let taken = self.timings[leg.index()].refresh.take_if(|refresh| refresh.client == client);
         let Some(refresh) = taken else {
             // A 2xx again: our ACK was lost.
-            return self.acknowledge_again(env, client, self.answered);
+            self.acknowledge_again(env, client);
+            return;
         };
         if response.status < 300 {
             return self.on_refreshed(env, leg, &refresh, response);
@@ -344,11 +345,7 @@ impl Call {
     fn on_refresh_refused(&mut self, env: &mut Environment, leg: Leg, refresh: &Refresh, failure: &Response) {
         let wait_ms = match failure.status {
             408 | 481 => return self.expire(env, leg),
-            491 => {
-                let dialog = self.answered.and_then(|fork| self.dialog(fork, leg));
-                let owns_call_id = dialog.is_some_and(|dialog| dialog.owns_call_id);
-                glare::wait_ms(env, owns_call_id)
-            }
+            491 => self.glare_wait_ms(env, leg),
             422 => {
                 let timing = &mut self.timings[leg.index()];
                 let least_s = least_of(&failure.headers);
@@ -516,7 +513,7 @@ impl Call {
         let owner = Owner::Call(self.id, Role::Attempt(index));
         attempt.client =
             env.request_with_branch(attempt.path, &attempt.invite, attempt.branch.clone(), owner);
-        for fork in self.forks.iter_mut().filter(|fork| fork.attempt == index) {
+        for fork in self.forks.iter_mut().filter(|fork| fork.attempt == Some(index)) {
             let dialog = &mut fork.dialogs[leg.index()];
             dialog.local_seq = dialog.local_seq.max(sequence);
         }

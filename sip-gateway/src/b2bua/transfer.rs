@@ -12,6 +12,7 @@
 //! | 5589 7.1 | none | REFER of L whose Replaces names a dialog of ours | 202, NOTIFY 100, the other call is asked for it | Borrowing |
 //! | | Borrowing | it is lent | re-INVITE without offer to T, whom L's other call had reached | Inviting |
 //! | | Borrowing | it is busy | asked again each [`RETRY_MS`] | Borrowing |
+//! | 5589 7.6 | Borrowing | T still rings there | that call is cancelled; Diverted to whom it dialled | Deciding |
 //! | | Deciding | Divert | INVITE without offer to T, with Referred-By, and with a Replaces that is not ours | Inviting |
 //! | 3515 2.4.5 | Inviting | first 18x of T | NOTIFY 180 | Inviting |
 //! | 3725 4.1 | Inviting | 2xx of T with an offer | re-INVITE to R with it, once nothing else is pending | Joining |
@@ -19,15 +20,20 @@
 //! | 3261 22.2 | Inviting, Joining | a challenge that our account answers | the request again (`again`) | the same |
 //! | | Inviting | 503, 408, transport failure before any 18x | the next peer | Inviting |
 //! | | Inviting | other failure of T | NOTIFY with it, terminated | none |
-//! | 3891 3 | none | INVITE of T that replaces L | re-INVITE to R with its offer, or without | Joining |
+//! | 3891 3 | none | INVITE of T that replaces L | Replacing | Announced |
+//! | | Announced | Replace | re-INVITE to R with T's offer, or without | Joining |
+//! | 3261 14.2 | Announced to Joining | T's own INVITE or UPDATE; OPTIONS; anything else but BYE | 491; 200; 500 with Retry-After | the same |
 //! | 3261 14.1 | Joining | 491 of R | again after a while | Joining |
+//! | 3261 12.2.1.2 | Joining | 408 or 481 of R, or nothing | the call ends | ended |
 //! | | Joining | other failure of R | T: ACK and BYE, or the failure, or back to its call; NOTIFY with it | none |
-//! | | Joining | 2xx of R | NewParty, Media; ACK or 200 to T, ACK to R; NOTIFY 200, terminated | Leaving |
+//! | | Joining | 2xx of R | Replaced, Media; ACK or 200 to T, ACK to R; NOTIFY 200, terminated | Leaving |
+//! | 3261 13.2.1 | Joining | the same, where T offers nothing | Vacated; 200 to T with R's offer; Replaced, Media with T's ACK | Leaving |
+//! | 3264 8 | Joining | what fails after R was asked | as [`undoing`] says | |
 //! | 5589 6.1 | Leaving | BYE of L; none for [`FAREWELL_MS`] | 200; BYE to L | none |
 //! | | Deciding to Joining | BYE of L | 200; no NOTIFY any more; the transfer goes on | the same |
 //! | | the same, L gone | any failure above | the call ends | ended |
 //! | | Deciding to Joining | BYE of R, the call ends | T is let go, NOTIFY 487 | ended |
-//! | | Inviting, Joining | BYE of T; too long without a sign | as a failure of T: 487, 408 | none |
+//! | | Inviting to Joining | BYE of T; too long without a sign | as a failure of T: 487, 408 | none |
 //!
 //! | REFER | answer |
 //! |---|---|
@@ -44,27 +50,30 @@
 //! Left out: early media of T (L's music is what R hears), T's REFER before it has joined, a
 //! subscription that outlives its dialog (RFC 5057), and GRUUs.
 
+mod inviting;
 mod joining;
 mod lending;
 mod refer;
+mod releasing;
 mod replaces;
 mod target;
+mod undoing;
 
-pub(crate) use lending::{Lent, Loan};
+pub(crate) use lending::{Lent, Loan, NotLent};
 pub(crate) use refer::is_answered_option;
 pub(crate) use replaces::{Replaces, judge_replaces};
 pub(crate) use target::Target;
+pub(super) use undoing::Undoing;
 
 use bytes::Bytes;
-use consent::{CallId, Leg};
+use consent::{CallId, Leg, Mono};
 
-use super::{Attempt, Call, CallTimer, EndedBy, Phase};
-use crate::End;
-use crate::core::Environment;
-use crate::dialog::sequence_of;
-use crate::digest::credentials_of;
+use super::{Call, CallTimer, EndedBy, Fork, Owner, Phase, sips};
+use crate::core::{Again, Environment, Path};
+use crate::dialog::Dialog;
 use crate::transaction::TxId;
 use crate::wire::{Headers, Method, Request, Response, name, reason_phrase};
+use crate::{Change, End};
 
 /// Transfers that one call may try; a PBX that loops must not keep it busy for ever.
 const MAX_TRANSFERS: usize = 32;
@@ -75,28 +84,29 @@ const DECISION_MS: u64 = 10_000;
 /// How often something that is in the way is looked at again.
 const RETRY_MS: u64 = 200;
 
-/// How long it may be in the way: T waits for its ACK meanwhile.
-const RETRY_LIMIT: u32 = 40;
+/// How long R may take to accept T, whose 2xx waits for its ACK meanwhile: T gives up after 64*T1, 32 s.
+const JOINING_MS: u64 = 31_000;
 
 /// How long L has for its own BYE.
 const FAREWELL_MS: u64 = 2_000;
 
 /// A transfer in progress.
 pub(super) struct Transfer {
-    /// L: whose place is given up, and the early dialog of it.
+    /// L: whose place is given up, and the dialog of it.
     leg: Leg,
     fork: usize,
-    report: Option<Report>,
+    subscription: Option<Subscription>,
     /// Whether L has hung up already.
     pub(super) gone: bool,
     pub(super) target: Option<Target>,
     referred_by: Option<String>,
-    retries: u32,
+    /// Until when what is in the way may be.
+    give_up_at: Mono,
     stage: Stage,
 }
 
 /// The implicit subscription of a REFER: its id, and whether it was told of ringing.
-struct Report {
+struct Subscription {
     id: u32,
     rang: bool,
 }
@@ -104,18 +114,37 @@ struct Report {
 enum Stage {
     Borrowing { replaces: Replaces },
     Deciding,
-    Inviting(Newcomer),
+    Announced { taker: Taker, said: Said },
+    Inviting(Invited),
     Joining { newcomer: Newcomer, said: Said, reinvite: Option<Box<Reinvite>> },
 }
 
-/// How T comes.
-enum Newcomer {
+/// T, as long as it has not answered.
+enum Invited {
     /// We call it: index into the attempts.
     Called { attempt: usize },
-    /// It replaces L by an INVITE of its own.
-    Calling { server: TxId, record: CallId, invite: Box<Request>, fork: usize },
-    /// It was the far end of another call.
-    Lent(Box<Lent>),
+    /// It was the far end of another call; its dialog here.
+    Lent { borrowed: Box<Borrowed>, fork: usize },
+}
+
+/// T, as soon as it has said something.
+enum Newcomer {
+    Called { attempt: usize },
+    Lent(Box<Borrowed>),
+    Calling(Taker),
+}
+
+/// An INVITE that replaces L.
+struct Taker {
+    server: TxId,
+    record: CallId,
+    invite: Box<Request>,
+}
+
+/// The far end of another call, and our re-INVITE to it.
+struct Borrowed {
+    lent: Box<Lent>,
+    reinvite: Reinvite,
 }
 
 /// What T has said, and in which of the call's dialogs.
@@ -125,35 +154,97 @@ struct Said {
     body: Bytes,
 }
 
-/// Our INVITE to T, as its ACK needs it.
-struct Invited {
-    client: TxId,
-    sequence: u32,
-    credentials: Headers,
-}
-
-impl Invited {
-    fn of(attempt: &Attempt) -> Self {
-        let sent = &attempt.invite.headers;
-        let sequence = sequence_of(sent).unwrap_or_default();
-        Self { client: attempt.client, sequence, credentials: credentials_of(sent) }
-    }
-}
-
-/// Our re-INVITE to R.
-struct Reinvite {
-    number: u32,
+/// A re-INVITE of ours.
+pub(super) struct Reinvite {
     client: TxId,
     sent: Request,
-    path: crate::core::Path,
+    path: Path,
     branch: String,
     heard: bool,
+    /// The description last sent before this one.
+    former: Bytes,
+}
+
+impl Reinvite {
+    /// It was challenged and has been sent again.
+    fn sent_again(&mut self, again: Again) {
+        (self.client, self.branch, self.path) = (again.client, again.branch, again.path);
+        self.sent = again.request;
+        self.heard = false;
+    }
 }
 
 /// L's dialog after T has taken its place.
 pub(super) struct Leaving {
     fork: usize,
     leg: Leg,
+}
+
+/// T is in L's place, but has not said where: what is to be told with its ACK.
+pub(super) struct Arriving {
+    pub(super) leg: Leg,
+    pub(super) change: Change,
+}
+
+impl Transfer {
+    fn new(leg: Leg, fork: usize, give_up_at: Mono, stage: Stage) -> Self {
+        Self {
+            leg,
+            fork,
+            subscription: None,
+            gone: false,
+            target: None,
+            referred_by: None,
+            give_up_at,
+            stage,
+        }
+    }
+
+    /// The dialog of T's that is known already.
+    fn newcomers_fork(&self) -> Option<usize> {
+        match &self.stage {
+            Stage::Announced { said, .. } | Stage::Joining { said, .. } => Some(said.fork),
+            Stage::Inviting(Invited::Lent { fork, .. }) => Some(*fork),
+            Stage::Inviting(Invited::Called { .. }) | Stage::Borrowing { .. } | Stage::Deciding => None,
+        }
+    }
+
+    /// The far end of another call, if that is T.
+    fn borrowed(&mut self) -> Option<&mut Borrowed> {
+        match &mut self.stage {
+            Stage::Inviting(Invited::Lent { borrowed, .. })
+            | Stage::Joining { newcomer: Newcomer::Lent(borrowed), .. } => Some(borrowed),
+            _ => None,
+        }
+    }
+
+    /// Tells L how far the transfer is: nothing if it wants no word or has gone.
+    fn report(&self, env: &mut Environment, forks: &mut [Fork], response: &Response) {
+        let Some(subscription) = self.subscription.as_ref().filter(|_| !self.gone) else { return };
+        if let Some(fork) = forks.get_mut(self.fork) {
+            subscription.notify(&mut fork.dialogs[self.leg.index()], env, response);
+        }
+    }
+}
+
+impl Subscription {
+    /// Tells a state (RFC 3515 §2.4.4).
+    fn notify(&self, dialog: &mut Dialog, env: &mut Environment, response: &Response) {
+        let phrase =
+            if response.reason.is_empty() { reason_phrase(response.status) } else { &response.reason };
+        let body = format!("SIP/2.0 {} {phrase}\r\n", response.status);
+        let state = if response.status < 200 { "active;expires=180" } else { "terminated;reason=noresource" };
+        let (mut notify, path) = (dialog.request(Method::NOTIFY), dialog.path);
+        let contact = env.contact(&path, sips::is_sent_to(&notify));
+        let headers = &mut notify.headers;
+        headers.push(name::MAX_FORWARDS, "70");
+        headers.push(name::CONTACT, contact);
+        headers.push(name::EVENT, format!("refer;id={}", self.id));
+        headers.push("Subscription-State", state);
+        headers.push(name::CONTENT_TYPE, "message/sipfrag;version=2.0");
+        notify.body = body.into();
+        env.request(path, notify, Owner::Nobody);
+    }
 }
 
 impl Call {
@@ -171,11 +262,21 @@ impl Call {
     /// Whether this attempt is a transfer's that is in progress.
     pub(super) fn is_target(&self, attempt: usize) -> bool {
         self.transfer.as_ref().is_some_and(|transfer| match &transfer.stage {
-            Stage::Inviting(newcomer) | Stage::Joining { newcomer, .. } => {
-                matches!(newcomer, Newcomer::Called { attempt: called } if *called == attempt)
-            }
-            Stage::Borrowing { .. } | Stage::Deciding => false,
+            Stage::Inviting(Invited::Called { attempt: called })
+            | Stage::Joining { newcomer: Newcomer::Called { attempt: called }, .. } => *called == attempt,
+            _ => false,
         })
+    }
+
+    /// Whether this is a dialog of T's, who is no party yet.
+    pub(super) fn is_newcomers(&self, fork: usize, leg: Leg) -> bool {
+        let transfer = self.transfer.as_ref().filter(|transfer| transfer.leg == leg);
+        transfer.is_some_and(|transfer| transfer.newcomers_fork() == Some(fork))
+    }
+
+    /// Whether T is in this leg's place, but has not sent the ACK that says where it is.
+    pub(super) fn is_arriving(&self, leg: Leg) -> bool {
+        self.arriving.as_ref().is_some_and(|arriving| arriving.leg == leg)
     }
 
     /// Takes the BYE of somebody who is no party of the call any more, or not yet: L during its transfer or
@@ -185,62 +286,36 @@ impl Call {
             self.disarm(env, CallTimer::Farewell);
             return true;
         }
-        let Some(transfer) = &mut self.transfer else { return false };
-        if transfer.leg != leg {
-            return false;
+        if self.is_newcomers(fork, leg) {
+            self.lose_newcomer(env);
+            return true;
         }
-        if transfer.fork == fork {
-            transfer.gone = true;
-        } else {
-            let there = match &transfer.stage {
-                Stage::Joining { said, .. } => said.fork == fork,
-                Stage::Inviting(Newcomer::Lent(lent)) => lent.fork == fork,
-                _ => false,
-            };
-            if there {
-                self.lose_newcomer(env);
-            }
-            return there;
-        }
+        let leaves = |transfer: &&mut Box<Transfer>| (transfer.fork, transfer.leg) == (fork, leg);
+        let Some(transfer) = self.transfer.as_mut().filter(leaves) else { return false };
+        transfer.gone = true;
         self.drop_acceptance_of(env, leg);
         self.forget_timing(env, leg);
         self.over[leg.index()] = true;
         true
     }
 
-    /// Tells L how far the transfer is (RFC 3515 §2.4.4): nothing if it wants no word or has gone.
+    /// Tells L how far the transfer is.
     fn report(&mut self, env: &mut Environment, response: &Response) {
-        let Some(transfer) = &self.transfer else { return };
-        let Some(report) = transfer.report.as_ref().filter(|_| !transfer.gone) else { return };
-        let (id, fork, leg) = (report.id, transfer.fork, transfer.leg);
-        let phrase =
-            if response.reason.is_empty() { reason_phrase(response.status) } else { &response.reason };
-        let body = format!("SIP/2.0 {} {phrase}\r\n", response.status);
-        let state = if response.status < 200 { "active;expires=180" } else { "terminated;reason=noresource" };
-        let Some(dialog) = self.dialog(fork, leg) else { return };
-        let (mut notify, path) = (dialog.request(Method::NOTIFY), dialog.path);
-        let contact = env.contact(&path, super::sips::is_sent_to(&notify));
-        let headers = &mut notify.headers;
-        headers.push(name::MAX_FORWARDS, "70");
-        headers.push(name::CONTACT, contact);
-        headers.push(name::EVENT, format!("refer;id={id}"));
-        headers.push("Subscription-State", state);
-        headers.push(name::CONTENT_TYPE, "message/sipfrag;version=2.0");
-        notify.body = body.into();
-        env.request(path, notify, super::Owner::Nobody);
+        if let Some(transfer) = &self.transfer {
+            transfer.report(env, &mut self.forks, response);
+        }
     }
 
-    /// The transfer has come to nothing: L is told why, and keeps the call unless it has hung up.
+    /// The transfer has come to nothing: T is let go, L is told why, and keeps the call unless it has hung up.
     pub(super) fn fail_transfer(&mut self, env: &mut Environment, failure: &Response) {
         self.disarm(env, CallTimer::Transfer);
+        self.release_newcomer(env, failure);
         self.report(env, &super::forward::map_failure(failure));
         let Some(transfer) = self.transfer.take() else { return };
         tracing::debug!(call = %self.id, status = failure.status, "transfer failed");
         if transfer.gone {
-            let by = if transfer.leg == Leg::A { EndedBy::Caller } else { EndedBy::Callee };
-            let end = End { by: Some(by), final_status: Some(200), cancelled: false, cause: None };
             let reason = format!("SIP;cause={}", failure.status);
-            self.finish(env, end, None, Some(&reason));
+            self.finish(env, End::by(EndedBy::of(transfer.leg)), None, Some(&reason));
         }
     }
 
@@ -248,6 +323,7 @@ impl Call {
     pub(super) fn abandon_transfer(&mut self, env: &mut Environment) {
         self.disarm(env, CallTimer::Transfer);
         self.disarm(env, CallTimer::Farewell);
+        self.arriving = None;
         if let Some(leaving) = self.leaving.take() {
             self.bid_farewell(env, &leaving);
         }
@@ -261,28 +337,16 @@ impl Call {
     }
 
     pub(super) fn on_transfer_timer(&mut self, env: &mut Environment) {
-        let Some(transfer) = &mut self.transfer else { return };
-        match &transfer.stage {
-            Stage::Borrowing { .. } | Stage::Joining { reinvite: None, .. } => {
-                transfer.retries += 1;
-                if transfer.retries > RETRY_LIMIT {
-                    let pending = Response::new(491);
-                    self.release_newcomer(env, &pending);
-                    return self.fail_transfer(env, &pending);
-                }
-                if matches!(transfer.stage, Stage::Borrowing { .. }) {
-                    self.borrow(env);
-                } else {
-                    self.reinvite_other(env);
-                }
-            }
-            Stage::Deciding => self.fail_transfer(env, &Response::new(500)),
-            Stage::Inviting(_) | Stage::Joining { .. } => {
-                let timeout = Response::new(408);
-                self.release_newcomer(env, &timeout);
-                self.fail_transfer(env, &timeout);
-            }
-        }
+        let Some(transfer) = &self.transfer else { return };
+        let in_time = env.now.mono < transfer.give_up_at;
+        let failure = match &transfer.stage {
+            Stage::Borrowing { .. } if in_time => return self.borrow(env),
+            Stage::Joining { reinvite: None, .. } if in_time => return self.reinvite_other(env),
+            Stage::Borrowing { .. } | Stage::Joining { reinvite: None, .. } => 491,
+            Stage::Deciding | Stage::Announced { .. } => 500,
+            Stage::Inviting(_) | Stage::Joining { .. } => 408,
+        };
+        self.fail_transfer(env, &Response::new(failure));
     }
 
     pub(super) fn on_farewell(&mut self, env: &mut Environment) {
@@ -295,7 +359,7 @@ impl Call {
         let Some(dialog) = self.dialog(leaving.fork, leaving.leg) else { return };
         let (mut bye, path) = (dialog.request(Method::BYE), dialog.path);
         bye.headers.push(name::MAX_FORWARDS, "70");
-        env.request(path, bye, super::Owner::Nobody);
+        env.request(path, bye, Owner::Nobody);
     }
 
     /// A 3xx of T names somebody else; `None` if there is no transfer that waits for T.
@@ -309,6 +373,6 @@ impl Call {
 
     /// Whether a transfer may begin now.
     fn may_transfer(&self) -> bool {
-        self.phase == Phase::Answered && self.transfer.is_none() && !self.lent
+        self.phase == Phase::Answered && self.transfer.is_none() && !self.lent && self.arriving.is_none()
     }
 }

@@ -30,8 +30,8 @@ mod challenge;
 
 use super::{Core, Origin, Path};
 use crate::b2bua::{
-    ALLOW, Call, Loan, Owner, Role, is_answered_option, judge_replaces, passes_option, refuse_session,
-    supported,
+    ALLOW, Call, Loan, NotLent, Owner, Role, is_answered_option, judge_replaces, passes_option,
+    refuse_session, supported,
 };
 use crate::dialog::{DialogId, add_tag, tag_of};
 use crate::transaction::{Class, Full, MergeKey, Report, Room, ServerKey, TxId, Within};
@@ -132,18 +132,19 @@ impl Core {
     fn carry(&mut self, loan: Loan) {
         match loan {
             Loan::Asked { by, place } => {
-                let lent = match self.calls.get_mut(&place.call) {
-                    Some(call) => call.lend(&mut self.env, place),
-                    None => Err(481),
-                };
+                let mut lent = Err(NotLent::Gone);
+                self.with_call(place.call, |call, env| lent = call.lend(env, place));
                 self.with_call(by, |call, env| call.on_loan(env, lent));
             }
             Loan::Kept { of } => self.with_call(of, Call::end_lent),
-            Loan::Back(mut lent) => {
+            Loan::Back { mut lent, pending } => {
                 if self.calls.contains_key(&lent.of) {
-                    self.with_call(lent.of, |call, env| call.take_back(env, lent));
-                } else {
-                    lent.hang_up(&mut self.env);
+                    return self.with_call(lent.of, |call, env| call.take_back(env, lent, pending));
+                }
+                lent.hang_up(&mut self.env);
+                if let Some(client) = pending {
+                    let (transactions, mut ports) = self.env.split();
+                    transactions.abandon(&mut ports, client);
                 }
             }
         }

@@ -103,6 +103,9 @@ impl Core {
             Command::Divert { call, route } => {
                 self.with_call(call, |call, env| call.proceed_diverted(env, &route));
             }
+            Command::Replace { call, record } => {
+                self.with_call(call, |call, env| call.proceed_replacing(env, record));
+            }
             Command::Refuse { call, status, text, retry_after_s } => {
                 self.with_call(call, |call, env| call.refuse(env, status, text, retry_after_s));
             }

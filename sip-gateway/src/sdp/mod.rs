@@ -80,6 +80,44 @@ impl Description {
         }
         Ok(Self { session })
     }
+
+    /// How many `m=` lines it has.
+    pub fn streams(&self) -> usize {
+        self.session.medias.len()
+    }
+
+    /// Adds the `m=` lines that `known` has beyond its own, refused (RFC 3264 §6, §8.2).
+    pub fn pad(&mut self, known: &Self) {
+        for media in known.session.medias.iter().skip(self.streams()) {
+            self.session.medias.push(Media {
+                media: media.media.clone(),
+                port: 0,
+                num_ports: None,
+                proto: media.proto.clone(),
+                fmt: media.fmt.clone(),
+                media_title: None,
+                connections: Vec::new(),
+                bandwidths: Vec::new(),
+                key: None,
+                attributes: Vec::new(),
+            });
+        }
+    }
+
+    /// Takes away the `m=` lines beyond the first `streams`.
+    pub fn truncate(&mut self, streams: usize) {
+        self.session.medias.truncate(streams);
+    }
+
+    /// Its text with this version in `o=`, otherwise as it is.
+    pub fn numbered(&self, version: u64) -> Vec<u8> {
+        let mut session = self.session.clone();
+        session.origin.sess_version = version;
+        let mut octets = Vec::with_capacity(1024);
+        // Writing to a Vec cannot fail.
+        let _ = session.write(&mut octets);
+        octets
+    }
 }
 
 fn is_rtp(media: &Media) -> bool {

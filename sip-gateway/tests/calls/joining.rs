@@ -8,7 +8,7 @@ use crate::transfer::{TARGET_IP, Talk, call_in, identity};
 use crate::world::*;
 
 /// X has two calls: R on the first, Q on the second. X names the second in a REFER on the first.
-fn attended() -> (Talk, Ua, Ua) {
+pub fn attended() -> (Talk, Ua, Ua) {
     let mut talk = Talk::new();
     let (q, x) = call_in(&mut talk.world, "18607427310", "second");
     (talk, q, x)
@@ -148,13 +148,13 @@ fn replacements_that_are_refused() {
 }
 
 /// The Replaces that names a dialog of the gateway's with this telephone.
-fn replacing(x: &Ua) -> String {
+pub fn replacing(x: &Ua) -> String {
     let tag = |address: &str| address.rsplit("tag=").next().unwrap().to_owned();
     format!("Replaces: {};to-tag={};from-tag={}\r\n", x.call_id, tag(&x.remote), tag(&x.local))
 }
 
 /// A telephone of the PBX's that takes a call over.
-fn taker() -> Ua {
+pub fn taker() -> Ua {
     let mut t = Ua::caller(PBX, "7310");
     t.call_id = "pick-up".to_owned();
     t.local = "<sip:7355@10.1.0.10>;tag=ts".to_owned();
@@ -271,6 +271,7 @@ fn a_replacement_that_does_not_suit_or_is_cancelled_leaves_the_call_as_it_was() 
     // R has answered meanwhile.
     talk.world.send(CARRIER, reinvite.answer("200 OK", "", &talk.r.contact(), &sdp(ANSWER_IP, 5000, "")));
     talk.world.expect(CARRIER, "ACK ");
+    talk.restored();
     assert_eq!(talk.newcomers(), []);
     talk.hang_up();
 }

@@ -74,6 +74,16 @@ impl Talk {
         (reinvite, ack)
     }
 
+    /// R gets L's description again, and takes it.
+    #[track_caller]
+    pub fn restored(&mut self) -> Msg {
+        let reinvite = self.world.expect(CARRIER, "INVITE sip:line@10.2.0.20:5060 ");
+        let ok = reinvite.answer("200 OK", "", &self.r.contact(), &sdp(ANSWER_IP, 5000, ""));
+        self.world.send(CARRIER, ok);
+        self.world.expect(CARRIER, "ACK ");
+        reinvite
+    }
+
     #[track_caller]
     pub fn left(&mut self) {
         self.world.send(PBX, self.l.request("BYE", "", ""));
@@ -106,14 +116,21 @@ impl Talk {
 /// A call from the carrier to the PBX, up: the caller and the callee.
 #[track_caller]
 pub fn call_in(world: &mut World, dialled: &str, name: &str) -> (Ua, Ua) {
+    call_in_with(world, dialled, name, "")
+}
+
+/// The same, with `more` in both descriptions.
+#[track_caller]
+pub fn call_in_with(world: &mut World, dialled: &str, name: &str, more: &str) -> (Ua, Ua) {
     let mut r = Ua::caller(CARRIER, dialled);
     r.call_id = format!("{name}@10.2.0.20");
     r.local = format!("<sip:8605550100@10.2.0.20>;tag={name}-r");
-    world.send(CARRIER, r.invite("", &sdp(ANSWER_IP, 5000, "")));
+    world.send(CARRIER, r.invite("", &sdp(ANSWER_IP, 5000, more)));
     world.expect(CARRIER, "SIP/2.0 100 ");
     let invite = world.expect(PBX, "INVITE ");
     let l = Ua::callee(PBX, &invite, &format!("{name}-l"));
-    world.send(PBX, invite.answer("200 OK", &format!("{name}-l"), &l.contact(), &sdp(OFFER_IP, 4000, "")));
+    let answer = sdp(OFFER_IP, 4000, more);
+    world.send(PBX, invite.answer("200 OK", &format!("{name}-l"), &l.contact(), &answer));
     let ok = world.expect(CARRIER, "SIP/2.0 200 OK");
     r.learn(&ok);
     world.send(CARRIER, r.request("ACK", "", ""));
@@ -204,7 +221,9 @@ fn a_transfer_that_fails_leaves_the_call_as_it_was() {
     talk.notified("SIP/2.0 486 Busy Here", "terminated");
     assert_eq!(talk.newcomers(), []);
     talk.world.send(CARRIER, talk.r.request("INFO", "", ""));
-    talk.world.expect(PBX, "INFO sip:line@");
+    let info = talk.world.expect(PBX, "INFO sip:line@");
+    talk.world.send(PBX, info.answer("200 OK", "", "", ""));
+    talk.world.expect(CARRIER, "SIP/2.0 200 ");
     // And the next one may succeed.
     talk.referred("<sip:7355@10.1.0.10>");
     talk.answered_by_target(&sdp(TARGET_IP, 4400, ""));

@@ -226,6 +226,11 @@ impl World {
             self.events.push_back(event);
             return self.command(Command::Divert { call, route });
         }
+        if let (Event::Replacing(replacement), Hub::Proceeds) = (&event, self.hub) {
+            let (call, record) = (replacement.call, replacement.record);
+            self.events.push_back(event);
+            return self.command(Command::Replace { call, record });
+        }
         self.events.push_back(event);
     }
 

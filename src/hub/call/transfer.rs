@@ -1,5 +1,6 @@
 //! Whoever comes in somebody's place, by a transfer, a redirection, or an INVITE with Replaces: told to
-//! `consent`, which says what it means ([`consent::Arrival`]), and written down.
+//! `consent`, which says what it means ([`consent::Arrival`]), and written down. Whoever has not said yet where it
+//! is, is told only as far as it bars; for the rest it is doubt who is there.
 //!
 //! | whom a REFER or 3xx names | is called on |
 //! |---|---|
@@ -9,13 +10,15 @@
 //! | anybody else | the public side, without the outside prefix |
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
-use consent::{Arrival, CallId, Direction, Leg, Newcomer, Now, Reason, RecordingOutcome, Side};
+use consent::{Arrival, CallId, Direction, Event, Leg, Newcomer, Now, Reason, RecordingOutcome, Side};
+use recorder::SourceChange;
 use sip_gateway::{End, EndedBy, Identity, Replacement, Route, Target};
-use storage::{CallStarted, Entry};
+use storage::{CallStarted, Entry, Stamped};
 
 use super::super::{Output, record};
-use super::{Call, caller_user, names, outside};
+use super::{Call, JOURNAL_WAIT_MS, caller_user, names, outside};
 
 impl Call {
     /// Somebody else is at a leg, who goes by these names.
@@ -33,6 +36,33 @@ impl Call {
         let withheld = self.withholds(leg, arrival);
         self.leave(now, leg, out);
         self.join(now, leg, caller_user(identity), identity.privacy || withheld, out);
+        self.tell(now, event, out);
+    }
+
+    /// Whoever was at a leg has gone, and who comes there from this side has not said where it is: nobody is
+    /// heard there, and nothing is sent there.
+    pub(super) fn on_vacated(
+        &mut self,
+        now: Now,
+        leg: Leg,
+        (identity, side): (&Identity, Side),
+        out: &mut VecDeque<Output>,
+    ) {
+        let names: Vec<&str> = names(identity).collect();
+        let newcomer = Newcomer { side, names: &names, emergency: false };
+        let event = match self.machine.arrival(leg, &newcomer) {
+            Arrival::Change | Arrival::OnLine => Event::Doubt { leg, epoch: self.epoch.raise() },
+            barred => barred.begin(leg, &self.epoch),
+        };
+        self.rtp[leg.index()].clear();
+        self.replaced[leg.index()] = true;
+        out.push_back(Output::Media(recorder::Command::Describe {
+            call: self.id,
+            leg,
+            signalled_from: IpAddr::from([0, 0, 0, 0]),
+            streams: Vec::new(),
+            change: SourceChange::Replaced,
+        }));
         self.tell(now, event, out);
     }
 
@@ -68,8 +98,8 @@ impl Call {
         }));
     }
 
-    /// An INVITE that replaces a far end has a record of its own (I3), linked to this call's; its media and
-    /// what is recorded of it are this call's.
+    /// An INVITE that replaces a far end has a record of its own (I3), for which it waits as a call does, linked
+    /// to this call's; its media and what is recorded of it are this call's.
     pub(super) fn on_replacing(&mut self, now: Now, replacement: &Replacement, out: &mut VecDeque<Output>) {
         let (leg, caller) = (replacement.leg, &replacement.caller);
         let names: Vec<&str> = names(caller).collect();
@@ -89,12 +119,27 @@ impl Call {
             sip_call_id: replacement.sip_call_id.clone(),
             linked_calls: Vec::new(),
         };
-        self.write(now, Entry::CallStarted(Box::new(started)), out);
+        let stamped = Stamped { at: now.wall, entry: Entry::CallStarted(Box::new(started)) };
+        out.push_back(Output::Journal { stamped, awaited_by: Some(replacement.record) });
+        self.replacing = Some((replacement.record, now.mono.plus_ms(JOURNAL_WAIT_MS)));
         self.write(now, Entry::CallsLinked { call: self.id, with: replacement.record }, out);
+    }
+
+    /// Whether an INVITE waits for this record.
+    pub(in super::super) fn awaits(&self, record: CallId) -> bool {
+        self.replacing.is_some_and(|(awaited, _)| awaited == record)
+    }
+
+    /// The INVITE that replaces a party goes on.
+    pub(super) fn replace(&mut self, out: &mut VecDeque<Output>) {
+        if let Some((record, _)) = self.replacing.take() {
+            out.push_back(Output::Gateway(sip_gateway::Command::Replace { call: self.id, record }));
+        }
     }
 
     /// Such an INVITE has had its answer, which ends its record.
     pub(super) fn on_replaced(&mut self, now: Now, record: CallId, status: u16, out: &mut VecDeque<Output>) {
+        self.replacing.take_if(|(awaited, _)| *awaited == record);
         let answered = status < 300;
         if answered {
             self.write(now, Entry::CallAnswered { call: record }, out);

@@ -4,20 +4,22 @@
 use bytes::Bytes;
 use consent::Leg;
 
-use super::super::calling::cancel_of;
-use super::super::glare;
+use super::super::glare::retry_later;
 use super::super::identity::FarEnd;
 use super::super::offering::own_ip;
-use super::super::session::{self, Ours};
+use super::super::session::{self, Found, Ours};
 use super::super::sips;
-use super::super::{Acceptance, Call, CallTimer, Event, Owner, Role, TIMER_C_MS};
-use super::{FAREWELL_MS, Invited, Leaving, Newcomer, RETRY_MS, Reinvite, Said, Stage, Target, Transfer};
-use crate::Change;
-use crate::core::{Again, DialogPlace, Environment};
+use super::super::{Acceptance, Call, CallTimer, EndedBy, Event, Fork, Owner, Role};
+use super::{
+    Arriving, Borrowed, Invited, JOINING_MS, Leaving, Loan, Newcomer, RETRY_MS, Reinvite, Said, Stage, Taker,
+    Target, Transfer,
+};
+use crate::core::{Again, DialogPlace, Environment, Path};
 use crate::dialog::{Dialog, sequence_of};
 use crate::digest::credentials_of;
 use crate::transaction::{Report, T1_MS, TxId};
 use crate::wire::{Headers, Method, Request, Response, name};
+use crate::{Change, End};
 
 /// What T's message may tell R of T besides its description.
 const SHOWN: [&str; 6] = [
@@ -29,93 +31,24 @@ const SHOWN: [&str; 6] = [
     name::PRIVACY,
 ];
 
+/// T's coming, once R has accepted it.
+struct Join {
+    /// L's leg, which is T's now, and R's.
+    leg: Leg,
+    stays: Leg,
+    /// L's dialog and T's.
+    old: usize,
+    new: usize,
+    /// Whom L has named.
+    target: Option<Target>,
+    reinvite: Box<Reinvite>,
+}
+
 impl Call {
-    /// A response of whom we invite in L's stead.
-    pub(in super::super) fn on_target_response(
-        &mut self,
-        env: &mut Environment,
-        index: usize,
-        response: Response,
-    ) {
-        match response.status {
-            100..=199 => self.on_target_provisional(env, index, &response),
-            200..=299 => self.on_target_answer(env, index, response),
-            _ => self.on_target_failure(env, index, &response),
-        }
-    }
-
-    fn on_target_provisional(&mut self, env: &mut Environment, index: usize, response: &Response) {
-        if !self.transfer.as_ref().is_some_and(|transfer| matches!(transfer.stage, Stage::Inviting(_))) {
-            return;
-        }
-        self.arm(env, CallTimer::Transfer, TIMER_C_MS);
-        if response.status == 100 {
-            return;
-        }
-        if let Some(attempt) = self.attempts.get_mut(index) {
-            attempt.ringing = true;
-        }
-        let first = self
-            .transfer
-            .as_mut()
-            .and_then(|transfer| transfer.report.as_mut())
-            .is_some_and(|report| !std::mem::replace(&mut report.rang, true));
-        if first {
-            self.report(env, &Response::new(180));
-        }
-    }
-
-    fn on_target_answer(&mut self, env: &mut Environment, index: usize, response: Response) {
-        // Its ACK waits for R; what comes meanwhile is the same 2xx again, or another fork's, which is
-        // declined when it comes once more after the join.
-        if !self.transfer.as_ref().is_some_and(|transfer| matches!(transfer.stage, Stage::Inviting(_))) {
-            return;
-        }
-        if let Some(attempt) = self.attempts.get_mut(index) {
-            attempt.finished = true;
-        }
-        let Some(fork) = self.add_fork(env, index, &response) else {
-            return self.fail_transfer(env, &Response::new(503));
-        };
-        let said = Said { fork, headers: response.headers, body: response.body };
-        self.begin_joining(env, Newcomer::Called { attempt: index }, said);
-    }
-
-    fn on_target_failure(&mut self, env: &mut Environment, index: usize, response: &Response) {
-        let Some(attempt) = self.attempts.get_mut(index) else { return };
-        attempt.finished = true;
-        let failover = matches!(response.status, 408 | 503) && !attempt.ringing;
-        let peer = attempt.path.peer;
-        if self.redirects(env, peer, response) {
-            return;
-        }
-        self.end_target(env, response, failover);
-    }
-
-    pub(in super::super) fn on_target_failed(&mut self, env: &mut Environment, index: usize, report: Report) {
-        let Some(attempt) = self.attempts.get_mut(index) else { return };
-        attempt.finished = true;
-        let failover = !attempt.ringing;
-        if self.transfer.as_ref().is_some_and(|transfer| matches!(transfer.stage, Stage::Inviting(_))) {
-            self.end_target(env, &Response::new(report.status()), failover);
-        }
-    }
-
-    fn end_target(&mut self, env: &mut Environment, failure: &Response, failover: bool) {
-        if self.try_next_diversion(env, failure) {
-            return;
-        }
-        if failover {
-            self.last_failure = Some(failure.clone());
-            return self.invite_next_target(env);
-        }
-        self.fail_transfer(env, failure);
-    }
-
     /// T has said what it has to say: R's turn, as soon as no other exchange is under way.
     pub(super) fn begin_joining(&mut self, env: &mut Environment, newcomer: Newcomer, said: Said) {
         let Some(transfer) = &mut self.transfer else { return };
-        transfer.retries = 0;
+        transfer.give_up_at = env.now.mono.plus_ms(JOINING_MS);
         transfer.stage = Stage::Joining { newcomer, said, reinvite: None };
         self.reinvite_other(env);
     }
@@ -126,121 +59,141 @@ impl Call {
         }
         let Some(transfer) = &self.transfer else { return };
         let Stage::Joining { newcomer, said, .. } = &transfer.stage else { return };
-        let delayed = matches!(newcomer, Newcomer::Calling { .. });
+        let delayed = matches!(newcomer, Newcomer::Calling(_));
         let (leg, headers, body) = (transfer.leg, said.headers.clone(), said.body.clone());
+        let left_ms = transfer.give_up_at.since_us(env.now.mono) / 1_000;
         let offer = match session::find(&headers, &body) {
             Ok(Some(found)) => Some(found),
             Ok(None) if delayed => None,
-            Ok(None) | Err(_) => {
-                let unfit = Response::new(488);
-                self.release_newcomer(env, &unfit);
-                return self.fail_transfer(env, &unfit);
-            }
+            Ok(None) | Err(_) => return self.fail_transfer(env, &Response::new(488)),
         };
-        let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, leg.other())) else { return };
-        let (mut sent, path) = (dialog.request(Method::INVITE), dialog.path);
-        sent.headers.push(name::MAX_FORWARDS, "70");
-        sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
-        self.keep_timer(env, leg.other(), &mut sent);
+        let stays = leg.other();
+        let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, stays)) else { return };
+        let (mut sent, path) = Self::reinvite_in(env, dialog);
+        self.keep_timer(env, stays, &mut sent);
         for field in SHOWN {
             sent.headers.copy(&headers, field);
         }
+        let former = self.session.ours(stays).sent().clone();
         if let Some(found) = offer {
             sent.body = self.session.rewrite(leg, &found, &body, own_ip(env, &path));
         }
-        env.authorize(&path, &mut sent);
-        let branch = env.stamp_via(&path, &mut sent);
-        self.relays_begun = self.relays_begun.wrapping_add(1);
-        let number = self.relays_begun;
-        let client =
-            env.request_with_branch(path, &sent, branch.clone(), Owner::Call(self.id, Role::Join(number)));
+        let sent = Box::new(self.send_reinvite(env, (sent, path), former, Role::Join));
         if let Some(Transfer { stage: Stage::Joining { reinvite, .. }, .. }) = self.transfer.as_deref_mut() {
-            *reinvite = Some(Box::new(Reinvite { number, client, sent, path, branch, heard: false }));
+            *reinvite = Some(sent);
         }
-        self.arm(env, CallTimer::Transfer, TIMER_C_MS);
+        self.arm(env, CallTimer::Transfer, left_ms);
     }
 
-    /// The leg that stays, if this re-INVITE went to it.
-    pub(in super::super) fn remaining(&self, number: u32) -> Option<Leg> {
-        let transfer = self.transfer.as_ref().filter(|_| self.lent_number() != Some(number))?;
-        Some(transfer.leg.other())
+    /// A re-INVITE in this dialog, as yet without a body.
+    pub(super) fn reinvite_in(env: &Environment, dialog: &mut Dialog) -> (Request, Path) {
+        let (mut sent, path) = (dialog.request(Method::INVITE), dialog.path);
+        sent.headers.push(name::MAX_FORWARDS, "70");
+        sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
+        (sent, path)
+    }
+
+    /// Sends it.
+    pub(super) fn send_reinvite(
+        &self,
+        env: &mut Environment,
+        (mut sent, path): (Request, Path),
+        former: Bytes,
+        role: Role,
+    ) -> Reinvite {
+        env.authorize(&path, &mut sent);
+        let branch = env.stamp_via(&path, &mut sent);
+        let client = env.request_with_branch(path, &sent, branch.clone(), Owner::Call(self.id, role));
+        Reinvite { client, sent, path, branch, heard: false, former }
+    }
+
+    /// The leg that stays, if this re-INVITE to it waits for an answer.
+    pub(in super::super) fn remaining(&self, client: TxId) -> Option<Leg> {
+        let transfer = self.transfer.as_ref()?;
+        match &transfer.stage {
+            Stage::Joining { reinvite: Some(reinvite), .. } if reinvite.client == client => {
+                Some(transfer.leg.other())
+            }
+            _ => None,
+        }
     }
 
     /// R's answer to our re-INVITE.
     pub(in super::super) fn on_join_response(
         &mut self,
         env: &mut Environment,
-        number: u32,
         client: TxId,
-        response: Response,
+        response: &Response,
     ) {
-        if self.lent_number() == Some(number) {
-            return self.on_lent_response(env, response);
+        if self.undoes(client) {
+            return self.on_undoing_response(env, response);
         }
-        let stays = self.remaining(number);
-        let Some(reinvite) = self.pending_reinvite(number) else {
-            return self.on_stray_response(env, client, &response);
+        let stays = self.remaining(client);
+        let Some(reinvite) = self.pending_reinvite(client) else {
+            return self.on_stray_response(env, client, response);
         };
         match response.status {
             100..=199 => reinvite.heard = true,
-            200..=299 => self.join(env, &response),
+            200..=299 => self.join(env, response),
             491 => {
                 self.forget_reinvite();
-                let stays = self.answered.zip(stays);
-                let owns_call_id =
-                    stays.and_then(|(fork, leg)| self.dialog(fork, leg)).is_some_and(|it| it.owns_call_id);
-                let wait_ms = glare::wait_ms(env, owns_call_id);
+                let wait_ms = stays.map_or(0, |leg| self.glare_wait_ms(env, leg));
                 self.arm(env, CallTimer::Transfer, wait_ms);
             }
-            _ => self.lose_other(env, &response),
+            408 | 481 => self.lose_remaining(env),
+            _ => {
+                self.forget_reinvite();
+                self.fail_transfer(env, response);
+            }
         }
     }
 
-    /// A 2xx again, because our ACK was lost; or one that came after the transfer was given up.
-    fn on_stray_response(&mut self, env: &mut Environment, client: TxId, response: &Response) {
-        if !(200..300).contains(&response.status) {
+    /// A 2xx again, because our ACK was lost; or one that came after the end.
+    pub(super) fn on_stray_response(&mut self, env: &mut Environment, client: TxId, response: &Response) {
+        if (200..300).contains(&response.status) && !self.acknowledge_again(env, client) {
+            self.acknowledge_stray(env, &response.headers);
+        }
+    }
+
+    pub(in super::super) fn on_join_failed(&mut self, env: &mut Environment, client: TxId, report: Report) {
+        if self.undoes(client) {
+            return self.on_undoing_response(env, &Response::new(report.status()));
+        }
+        if self.pending_reinvite(client).is_none() {
             return;
         }
-        match self.acked.iter_mut().find(|acked| acked.client == client) {
-            Some(acked) => env.transport.send(&mut acked.path, acked.bytes.clone()),
-            None => self.acknowledge_stray(env, &response.headers, &Headers::new()),
-        }
-    }
-
-    pub(in super::super) fn on_join_failed(&mut self, env: &mut Environment, number: u32, report: Report) {
-        let failure = Response::new(report.status());
-        if self.lent_number() == Some(number) {
-            self.on_lent_response(env, failure);
-        } else if self.pending_reinvite(number).is_some() {
-            self.lose_other(env, &failure);
-        }
-    }
-
-    /// Whether this request of ours, of that number, waits for an answer.
-    pub(in super::super) fn awaits_join(&self, number: u32, client: TxId) -> bool {
-        match self.transfer.as_ref().map(|transfer| &transfer.stage) {
-            Some(Stage::Inviting(Newcomer::Lent(lent))) => (lent.number, lent.client) == (number, client),
-            Some(Stage::Joining { reinvite: Some(reinvite), .. }) => {
-                (reinvite.number, reinvite.client) == (number, client)
+        match report {
+            Report::TimedOut => self.lose_remaining(env),
+            Report::Unreachable => {
+                self.forget_reinvite();
+                self.fail_transfer(env, &Response::new(report.status()));
             }
-            _ => false,
         }
     }
 
-    /// That request has been sent again.
-    pub(in super::super) fn joins_again(&mut self, number: u32, again: Again) {
-        if let Some(reinvite) = self.pending_reinvite(number) {
-            (reinvite.client, reinvite.branch, reinvite.path) = (again.client, again.branch, again.path);
-            reinvite.sent = again.request;
-            reinvite.heard = false;
-        } else if let Some(lent) = self.lent_mut().filter(|lent| lent.number == number) {
-            lent.sent_again(&again);
+    /// Whether this re-INVITE of ours waits for an answer.
+    pub(in super::super) fn awaits_join(&self, client: TxId) -> bool {
+        let pending = match self.transfer.as_ref().map(|transfer| &transfer.stage) {
+            Some(Stage::Inviting(Invited::Lent { borrowed, .. })) => Some(&borrowed.reinvite),
+            Some(Stage::Joining { reinvite, .. }) => reinvite.as_deref(),
+            _ => None,
+        };
+        pending.is_some_and(|reinvite| reinvite.client == client) || self.awaits_restoration(client)
+    }
+
+    /// Our re-INVITE to R was challenged and has been sent again.
+    pub(in super::super) fn joins_again(&mut self, again: Again) {
+        match self.transfer.as_deref_mut() {
+            Some(Transfer { stage: Stage::Joining { reinvite: Some(reinvite), .. }, .. }) => {
+                reinvite.sent_again(again);
+            }
+            _ => self.restores_again(again),
         }
     }
 
-    fn pending_reinvite(&mut self, number: u32) -> Option<&mut Reinvite> {
+    fn pending_reinvite(&mut self, client: TxId) -> Option<&mut Reinvite> {
         match &mut self.transfer.as_mut()?.stage {
-            Stage::Joining { reinvite: Some(reinvite), .. } if reinvite.number == number => Some(reinvite),
+            Stage::Joining { reinvite: Some(reinvite), .. } if reinvite.client == client => Some(reinvite),
             _ => None,
         }
     }
@@ -252,133 +205,132 @@ impl Call {
         }
     }
 
-    /// R does not take T's description.
-    fn lose_other(&mut self, env: &mut Environment, failure: &Response) {
+    /// R's dialog is no more (RFC 3261 §12.2.1.2).
+    fn lose_remaining(&mut self, env: &mut Environment) {
         self.forget_reinvite();
-        self.release_newcomer(env, failure);
-        self.fail_transfer(env, failure);
+        if let Some(stays) = self.transfer.as_ref().map(|transfer| transfer.leg.other()) {
+            self.finish(env, End::by(EndedBy::of(stays)), None, None);
+        }
     }
 
-    /// R has answered: T is in L's place from here on.
+    /// R has accepted.
     fn join(&mut self, env: &mut Environment, response: &Response) {
         let Ok(Some(found)) = session::find(&response.headers, &response.body) else {
             return self.join_in_vain(env, response);
         };
-        let Some(transfer) = self.transfer.take() else { return };
-        let Transfer { leg, fork: old, report, gone, target, referred_by, retries, stage } = *transfer;
+        let Some(mut transfer) = self.transfer.take() else { return };
+        let stage = std::mem::replace(&mut transfer.stage, Stage::Deciding);
         let Stage::Joining { newcomer, said, reinvite: Some(reinvite) } = stage else { return };
         self.disarm(env, CallTimer::Transfer);
-        let (new, other) = (said.fork, leg.other());
+        let leg = transfer.leg;
+        let target = transfer.target.take();
         self.never_expires |= target.as_ref().is_some_and(|target| env.is_emergency(&target.uri));
-        self.give_place(env, leg, new, &newcomer, &said, target.as_ref());
-        self.move_dialog(env, other, (old, new), &response.headers);
-        self.take_timer(env, other, &response.headers);
-        if !matches!(newcomer, Newcomer::Calling { .. }) {
+        let join = Join { leg, stays: leg.other(), old: transfer.fork, new: said.fork, target, reinvite };
+        let later = retry_later(env);
+        self.end_relays(env, &later, |_| true);
+        let offered = session::find(&said.headers, &said.body).ok().flatten();
+        self.give_place(env, &join, &newcomer, &said, offered.is_some());
+        self.move_dialog(env, &join, &response.headers);
+        self.take_timer(env, join.stays, &response.headers);
+        if !matches!(newcomer, Newcomer::Calling(_)) {
             self.take_timer(env, leg, &said.headers);
         }
-        if let Some(dialog) = self.dialog(new, leg) {
-            self.heard_from[leg.index()] = dialog.path.to.ip();
-        }
-        let offered = session::find(&said.headers, &said.body).ok().flatten();
-        if let Some(offered) = &offered {
-            let told = self.session.describe(leg, offered.media(self.heard_from[leg.index()]), false);
-            self.tell(env, told);
-        }
-        let told = self.session.describe(other, found.media(self.heard_from[other.index()]), false);
-        self.tell(env, told);
-        let path = self.dialog(new, leg).map_or(reinvite.path, |dialog| dialog.path);
-        let body = self.session.rewrite(other, &found, &response.body, own_ip(env, &path));
-        match &newcomer {
-            Newcomer::Calling { server, invite, record, .. } => {
-                env.emit(Event::Replaced { call: self.id, record: *record, status: 200 });
-                self.accept_newcomer(env, leg, new, (*server, invite), &reinvite, response, body);
-            }
+        let body = self.exchange(env, &join, offered.as_ref(), &found, &response.body);
+        match newcomer {
+            Newcomer::Calling(taker) => self.accept_taker(env, &join, &taker, response, body),
             Newcomer::Called { attempt } => {
-                let of = self.attempts.get(*attempt).map(Invited::of);
-                self.acknowledge_newcomer(env, leg, new, of, &response.headers, body);
-                self.acknowledge_reinvite(env, new, other, &reinvite);
+                let invited = self.attempts.get(attempt);
+                if let Some((client, invite)) =
+                    invited.map(|invited| (invited.client, invited.invite.clone()))
+                {
+                    self.acknowledge_newcomer(
+                        env,
+                        (join.new, leg),
+                        (client, &invite),
+                        &response.headers,
+                        body,
+                    );
+                }
+                self.acknowledge_reinvite(env, (join.new, join.stays), &join.reinvite, Bytes::new());
             }
-            Newcomer::Lent(lent) => {
-                let of = Some(lent.invited());
-                self.acknowledge_newcomer(env, leg, new, of, &response.headers, body);
-                self.acknowledge_reinvite(env, new, other, &reinvite);
+            Newcomer::Lent(borrowed) => {
+                let Borrowed { lent, reinvite } = *borrowed;
+                let asked = (reinvite.client, &reinvite.sent);
+                self.acknowledge_newcomer(env, (join.new, leg), asked, &response.headers, body);
+                self.acknowledge_reinvite(env, (join.new, join.stays), &join.reinvite, Bytes::new());
                 env.emit(Event::Linked { call: self.id, with: lent.of });
-                env.loans.push_back(super::Loan::Kept { of: lent.of });
+                env.loans.push_back(Loan::Kept { of: lent.of });
             }
         }
         tracing::debug!(call = %self.id, "transfer done");
-        self.transfer = Some(Box::new(Transfer {
-            leg,
-            fork: old,
-            report,
-            gone,
-            target,
-            referred_by,
-            retries,
-            stage: Stage::Deciding,
-        }));
-        self.report(env, &Response::new(200));
-        let reported = self.transfer.take().is_some_and(|transfer| transfer.report.is_some());
-        self.part(env, Leaving { fork: old, leg }, gone, reported);
+        transfer.report(env, &mut self.forks, &Response::new(200));
+        self.part(env, &transfer);
     }
 
     /// R has accepted, but said nothing that T could use.
     fn join_in_vain(&mut self, env: &mut Environment, response: &Response) {
-        let credentials = self.forget_reinvite().map(|reinvite| credentials_of(&reinvite.sent.headers));
-        self.acknowledge_stray(env, &response.headers, &credentials.unwrap_or_default());
-        let unfit = Response::new(488);
-        self.release_newcomer(env, &unfit);
-        self.fail_transfer(env, &unfit);
+        let stays = self.transfer.as_ref().map(|transfer| transfer.leg.other());
+        if let (Some(stays), Some(reinvite)) = (stays, self.forget_reinvite()) {
+            self.undo_accepted(env, stays, *reinvite, response);
+        }
+        self.fail_transfer(env, &Response::new(488));
     }
 
-    /// Tells who is there now, before anything of it is passed on.
+    /// Tells who is there now, before anything of it is passed on; where T has not said where it is, that
+    /// nobody is.
     fn give_place(
         &mut self,
         env: &mut Environment,
-        leg: Leg,
-        new: usize,
+        join: &Join,
         newcomer: &Newcomer,
         said: &Said,
-        target: Option<&Target>,
+        described: bool,
     ) {
+        let (leg, call) = (join.leg, self.id);
         let Some((peer, address)) =
-            self.dialog(new, leg).map(|dialog| (dialog.path.peer, dialog.remote.clone()))
+            self.dialog(join.new, leg).map(|dialog| (dialog.path.peer, dialog.remote.clone()))
         else {
             return;
         };
-        let far_end = match newcomer {
-            Newcomer::Lent(lent) => lent.far_end.clone(),
-            Newcomer::Called { .. } | Newcomer::Calling { .. } => FarEnd::new(&said.headers, &address),
+        let (far_end, ours) = match newcomer {
+            Newcomer::Lent(borrowed) => (borrowed.lent.far_end.clone(), borrowed.lent.ours.clone()),
+            Newcomer::Called { .. } | Newcomer::Calling(_) => {
+                (FarEnd::new(&said.headers, &address), Ours::new(env.generator.session()))
+            }
         };
         let identity = far_end.identity(&said.headers, !Self::is_public(env, peer));
         let parties_signalled = env.config.peers.get(peer.0).is_some_and(|peer| peer.parties_signalled);
         self.far_ends[leg.index()] = far_end;
+        self.session.replace(leg, ours);
         let side = env.side(peer);
-        let called = target
-            .filter(|_| matches!(newcomer, Newcomer::Called { .. }))
-            .map(|target| target.told(env, side));
+        let called = join.target.as_ref().filter(|_| matches!(newcomer, Newcomer::Called { .. }));
+        let called = called.map(|target| target.told(env, side));
         let emergency = called.as_ref().is_some_and(|called| called.emergency);
         let called = called.map(|called| called.user);
-        let change = Change::Replaced { identity, called, side, emergency, parties_signalled };
-        env.emit(Event::Changed { call: self.id, leg, change });
-        let ours = match newcomer {
-            Newcomer::Lent(lent) => lent.ours.clone(),
-            Newcomer::Called { .. } | Newcomer::Calling { .. } => Ours::new(env.generator.session()),
-        };
-        self.session.replace(leg, ours);
         self.told[leg.index()] = None;
         self.forget_timing(env, leg);
+        let change =
+            Change::Replaced { identity: identity.clone(), called, side, emergency, parties_signalled };
+        if described {
+            return env.emit(Event::Changed { call, leg, change });
+        }
+        let told = self.session.vacate(leg);
+        self.tell(env, told);
+        env.emit(Event::Vacated { call, leg, identity, side });
+        self.arriving = Some(Arriving { leg, change });
+    }
+
+    /// T's ACK has come: it is there now.
+    pub(in super::super) fn arrive(&mut self, env: &mut Environment, leg: Leg) {
+        if let Some(arriving) = self.arriving.take_if(|arriving| arriving.leg == leg) {
+            env.emit(Event::Changed { call: self.id, leg, change: arriving.change });
+        }
     }
 
     /// From here on R talks to T: its dialog stands beside T's.
-    fn move_dialog(
-        &mut self,
-        env: &mut Environment,
-        stays: Leg,
-        (old, new): (usize, usize),
-        response: &Headers,
-    ) {
-        let Some(mut dialog) = self.dialog(old, stays).map(|dialog| dialog.clone()) else { return };
+    fn move_dialog(&mut self, env: &mut Environment, join: &Join, response: &Headers) {
+        let (stays, comes, new) = (join.stays, join.leg, join.new);
+        let Some(mut dialog) = self.dialog(join.old, stays).map(|dialog| dialog.clone()) else { return };
         dialog.refresh_target(env, response);
         let place =
             DialogPlace { call: self.id, leg: stays, fork: new, peer: dialog.path.peer, class: self.class };
@@ -387,11 +339,11 @@ impl Call {
             *there = dialog;
         }
         self.answered = Some(new);
-        let comes = stays.other();
         self.over[comes.index()] = false;
-        if comes == Leg::A
-            && let Some((path, tag)) = self.dialog(new, Leg::A).map(|a| (a.path, a.id.local_tag.clone()))
-        {
+        let Some(dialog) = self.dialog(new, comes) else { return };
+        let (path, tag) = (dialog.path, dialog.id.local_tag.clone());
+        self.heard_from[comes.index()] = path.to.ip();
+        if comes == Leg::A {
             self.peer = path.peer;
             self.back = path;
             self.tag = tag;
@@ -401,54 +353,70 @@ impl Call {
         }
     }
 
-    /// 200 to whom replaces L; its ACK is passed on to R as that of any re-INVITE.
-    #[expect(clippy::too_many_arguments, reason = "two ends of one exchange")]
-    fn accept_newcomer(
+    /// T's description, if it has given one, and R's; returns R's as T gets it.
+    fn exchange(
         &mut self,
         env: &mut Environment,
-        leg: Leg,
-        fork: usize,
-        (server, invite): (TxId, &Request),
-        reinvite: &Reinvite,
+        join: &Join,
+        offered: Option<&Found>,
+        found: &Found,
+        body: &Bytes,
+    ) -> Bytes {
+        let (leg, stays) = (join.leg, join.stays);
+        if let Some(offered) = offered {
+            let told = self.session.describe(leg, offered.media(self.heard_from[leg.index()]), false);
+            self.tell(env, told);
+        }
+        let path = self.dialog(join.new, leg).map_or(join.reinvite.path, |dialog| dialog.path);
+        let body = self.session.rewrite(stays, found, body, own_ip(env, &path));
+        let told = self.session.describe(stays, found.media(self.heard_from[stays.index()]), false);
+        self.tell(env, told);
+        body
+    }
+
+    /// 200 to whom replaces L; its ACK is passed on to R as that of any re-INVITE.
+    fn accept_taker(
+        &mut self,
+        env: &mut Environment,
+        join: &Join,
+        taker: &Taker,
         response: &Response,
         body: Bytes,
     ) {
-        let Some((tag, path)) = self.dialog(fork, leg).map(|d| (d.id.local_tag.clone(), d.path)) else {
-            return;
-        };
+        env.emit(Event::Replaced { call: self.id, record: taker.record, status: 200 });
+        let Some(dialog) = self.dialog(join.new, join.leg) else { return };
+        let (tag, path) = (dialog.id.local_tag.clone(), dialog.path);
         let mut accepted = response.clone();
         accepted.body = body;
-        let mut reply = self.reply(env, invite, &path, &tag, &accepted);
-        self.answer_timer(env, leg, invite, &mut reply);
+        let mut reply = self.reply(env, &taker.invite, &path, &tag, &accepted);
+        self.answer_timer(env, join.leg, &taker.invite, &mut reply);
         let acceptance = Acceptance {
-            from: leg,
-            sequence: sequence_of(&invite.headers).unwrap_or_default(),
-            other_sequence: sequence_of(&reinvite.sent.headers).unwrap_or_default(),
-            server,
-            client: reinvite.client,
+            from: join.leg,
+            sequence: sequence_of(&taker.invite.headers).unwrap_or_default(),
+            other_sequence: sequence_of(&join.reinvite.sent.headers).unwrap_or_default(),
+            server: taker.server,
+            client: join.reinvite.client,
             response: reply,
             interval_ms: T1_MS,
-            credentials: credentials_of(&reinvite.sent.headers),
+            credentials: credentials_of(&join.reinvite.sent.headers),
             settled: false,
         };
         self.accept(env, acceptance);
     }
 
-    /// ACK to T with R's description.
-    fn acknowledge_newcomer(
+    /// ACK to T with R's description, for this INVITE of ours.
+    pub(super) fn acknowledge_newcomer(
         &mut self,
         env: &mut Environment,
-        leg: Leg,
-        fork: usize,
-        of: Option<Invited>,
+        (fork, leg): (usize, Leg),
+        (client, invite): (TxId, &Request),
         answer: &Headers,
         body: Bytes,
     ) {
-        let Some(Invited { client, sequence, credentials }) = of else { return };
         let Some(dialog) = self.dialog(fork, leg) else { return };
-        let (mut ack, path) = (dialog.ack(sequence), dialog.path);
+        let (mut ack, path) = (dialog.ack(sequence_of(&invite.headers).unwrap_or_default()), dialog.path);
         ack.headers.push(name::MAX_FORWARDS, "70");
-        ack.headers.append(&credentials);
+        ack.headers.append(&credentials_of(&invite.headers));
         for field in [name::CONTENT_TYPE, "Content-Encoding", "Content-Disposition"] {
             ack.headers.copy(answer, field);
         }
@@ -456,123 +424,56 @@ impl Call {
         self.acknowledge(env, client, fork, path, ack);
     }
 
-    fn acknowledge_reinvite(&mut self, env: &mut Environment, fork: usize, leg: Leg, reinvite: &Reinvite) {
-        let Some(dialog) = self.dialog(fork, leg) else { return };
-        let (mut ack, path) =
-            (dialog.ack(sequence_of(&reinvite.sent.headers).unwrap_or_default()), dialog.path);
-        ack.headers.push(name::MAX_FORWARDS, "70");
-        ack.headers.append(&credentials_of(&reinvite.sent.headers));
-        self.acknowledge(env, reinvite.client, fork, path, ack);
+    /// ACK to R, with a description if there is one.
+    pub(super) fn acknowledge_reinvite(
+        &mut self,
+        env: &mut Environment,
+        place: (usize, Leg),
+        reinvite: &Reinvite,
+        body: Bytes,
+    ) {
+        let mut answer = Headers::new();
+        if !body.is_empty() {
+            answer.push(name::CONTENT_TYPE, "application/sdp");
+        }
+        self.acknowledge_newcomer(env, place, (reinvite.client, &reinvite.sent), &answer, body);
     }
 
     /// ACK to a 2xx of a re-INVITE that nobody waits for any more.
-    fn acknowledge_stray(&mut self, env: &mut Environment, response: &Headers, credentials: &Headers) {
+    fn acknowledge_stray(&mut self, env: &mut Environment, response: &Headers) {
+        let Some(place) = self.place_of(env, response) else { return };
+        let Some(dialog) = self.dialog(place.fork, place.leg) else { return };
+        let (mut ack, mut path) = (dialog.ack(sequence_of(response).unwrap_or_default()), dialog.path);
+        ack.headers.push(name::MAX_FORWARDS, "70");
+        env.acknowledge(&mut path, ack);
+    }
+
+    /// The dialog of this call in which a response came.
+    pub(super) fn place_of(&self, env: &Environment, response: &Headers) -> Option<DialogPlace> {
         let tag = |field| crate::dialog::tag_of(response, field).unwrap_or_default();
         let id = crate::dialog::DialogId {
             call_id: response.first(name::CALL_ID).unwrap_or_default().to_owned(),
             local_tag: tag(name::FROM),
             remote_tag: tag(name::TO),
         };
-        let Some(place) = env.dialogs.get(&id).copied().filter(|place| place.call == self.id) else { return };
-        let Some(dialog) = self.dialog(place.fork, place.leg) else { return };
-        let (mut ack, mut path) = (dialog.ack(sequence_of(response).unwrap_or_default()), dialog.path);
-        ack.headers.push(name::MAX_FORWARDS, "70");
-        ack.headers.append(credentials);
-        env.stamp_via(&path, &mut ack);
-        env.transport.send(&mut path, ack.to_bytes());
+        env.dialogs.get(&id).copied().filter(|place| place.call == self.id)
     }
 
     /// L's dialog is to end: L does it, or we do. Whom L's successor replaced by an INVITE gets its BYE at
     /// once (RFC 3891 §3), as does one that wanted no word.
-    fn part(&mut self, env: &mut Environment, leaving: Leaving, gone: bool, reported: bool) {
-        if gone {
+    fn part(&mut self, env: &mut Environment, transfer: &Transfer) {
+        if transfer.gone {
             return;
         }
+        let leaving = Leaving { fork: transfer.fork, leg: transfer.leg };
         if let Some(earlier) = self.leaving.replace(leaving) {
             self.bid_farewell(env, &earlier);
         }
-        if reported {
-            self.arm(env, CallTimer::Farewell, FAREWELL_MS);
+        if transfer.subscription.is_some() {
+            self.arm(env, CallTimer::Farewell, super::FAREWELL_MS);
         } else {
             self.on_farewell(env);
         }
-    }
-
-    /// T hangs up before it has joined.
-    pub(super) fn lose_newcomer(&mut self, env: &mut Environment) {
-        let terminated = Response::new(487);
-        self.over_newcomer();
-        self.release_newcomer(env, &terminated);
-        self.fail_transfer(env, &terminated);
-    }
-
-    fn over_newcomer(&mut self) {
-        if let Some(lent) = self.lent_mut() {
-            lent.hung_up = true;
-        }
-    }
-
-    /// Lets T go, whichever way it came.
-    pub(super) fn release_newcomer(&mut self, env: &mut Environment, failure: &Response) {
-        let Some(transfer) = &mut self.transfer else { return };
-        let leg = transfer.leg;
-        match std::mem::replace(&mut transfer.stage, Stage::Deciding) {
-            Stage::Borrowing { .. } | Stage::Deciding => {}
-            Stage::Inviting(Newcomer::Called { attempt }) => self.give_up_attempt(env, attempt),
-            Stage::Inviting(Newcomer::Lent(lent)) => {
-                self.orphans.push(lent.client);
-                env.loans.push_back(super::Loan::Back(lent));
-            }
-            Stage::Inviting(Newcomer::Calling { .. }) => {}
-            Stage::Joining { newcomer, said, reinvite } => {
-                if let Some(reinvite) = reinvite {
-                    self.abandon_reinvite(env, *reinvite);
-                }
-                self.turn_away(env, leg, newcomer, &said, failure);
-            }
-        }
-    }
-
-    fn turn_away(
-        &mut self,
-        env: &mut Environment,
-        leg: Leg,
-        newcomer: Newcomer,
-        said: &Said,
-        failure: &Response,
-    ) {
-        match newcomer {
-            Newcomer::Called { attempt } => {
-                let of = self.attempts.get(attempt).map(Invited::of);
-                self.acknowledge_newcomer(env, leg, said.fork, of, &Headers::new(), Bytes::new());
-                let leaving = Leaving { fork: said.fork, leg };
-                self.bid_farewell(env, &leaving);
-            }
-            Newcomer::Calling { server, invite, fork, record } => {
-                let mapped = super::super::forward::map_failure(failure);
-                env.emit(Event::Replaced { call: self.id, record, status: mapped.status });
-                let tag = self.dialog(fork, leg).map(|dialog| dialog.id.local_tag.clone());
-                let bare = Response::new(mapped.status);
-                let reply = self.reply(env, &invite, &self.back, tag.as_deref().unwrap_or(&self.tag), &bare);
-                env.respond(server, &reply);
-            }
-            Newcomer::Lent(lent) => {
-                // What it had before is its answer again.
-                let mut answer = Headers::new();
-                answer.push(name::CONTENT_TYPE, "application/sdp");
-                let of = Some(lent.invited());
-                let sent = lent.ours.sent().clone();
-                self.acknowledge_newcomer(env, leg, lent.fork, of, &answer, sent);
-                env.loans.push_back(super::Loan::Back(lent));
-            }
-        }
-    }
-
-    fn abandon_reinvite(&mut self, env: &mut Environment, reinvite: Reinvite) {
-        if reinvite.heard {
-            env.cancel(reinvite.client, reinvite.path, cancel_of(&reinvite.sent), reinvite.branch);
-        }
-        self.orphans.push(reinvite.client);
     }
 
     /// A dialog of T's beside a copy of R's, which is put right when T joins. `None` if there are too many.
@@ -593,7 +494,7 @@ impl Call {
             Leg::A => [dialog, stays],
             Leg::B => [stays, dialog],
         };
-        self.forks.push(super::super::Fork::new(super::super::NO_ATTEMPT, dialogs, None));
+        self.forks.push(Fork::new(None, dialogs, None));
         Some(fork)
     }
 }

@@ -5,27 +5,28 @@
 //! |---|---|---|---|
 //! | its own | By asks, nothing is pending | T's dialog goes to By | lent |
 //! | its own | By asks, but an INVITE, a transfer or a loan is under way | 491 | its own |
-//! | its own | By asks; not answered, ended, another fork | 481 | its own |
+//! | its own | By asks; T still rings, L calls | CANCEL to T, 487 to L; By calls whom L dialled | ended |
+//! | its own | By asks; not answered otherwise, ended, another fork, no description of T's kept | 481 | its own |
 //! | lent | T has joined By | the two are linked; BYE to L | ended |
-//! | lent | By gives T back | T's dialog is Of's again | its own |
+//! | lent | By gives T back | T's dialog is Of's again, and By's re-INVITE if T has not answered it | its own |
+//! | its own | 2xx to that re-INVITE | ACK with what T had before | its own |
 //! | lent | By gives T back, but T has hung up | BYE to L | ended |
 //! | lent | BYE of L | 200; T is By's for good | ended |
 //! | ended | By gives T back | BYE to T | ended |
 //! | lent | anything else of L's | 491 | lent |
 
+use bytes::Bytes;
 use consent::{CallId, Leg};
 
 use super::super::identity::FarEnd;
 use super::super::session::Ours;
 use super::super::session_timer::{self, Timing};
-use super::super::sips;
-use super::super::{Call, CallTimer, EndedBy, Owner, Phase, Role, TIMER_C_MS};
-use super::{Invited, Newcomer, RETRY_MS, Said, Stage};
+use super::super::{Call, CallTimer, EndedBy, Event, Owner, Phase, Role, TIMER_C_MS};
+use super::{Borrowed, Invited, Newcomer, RETRY_MS, Said, Stage, Target, Transfer};
 use crate::core::{Again, DialogPlace, Environment};
 use crate::dialog::{Dialog, sequence_of};
-use crate::digest::credentials_of;
 use crate::transaction::TxId;
-use crate::wire::{Headers, Method, Request, Response, name};
+use crate::wire::{Method, Response, Uri, name};
 use crate::{End, PeerId};
 
 /// What one call wants of another; the core carries it there.
@@ -34,8 +35,21 @@ pub(crate) enum Loan {
     Asked { by: CallId, place: DialogPlace },
     /// T has joined By.
     Kept { of: CallId },
-    /// By gives T back.
-    Back(Box<Lent>),
+    /// By gives T back, with a re-INVITE that T has not answered yet.
+    Back { lent: Box<Lent>, pending: Option<TxId> },
+}
+
+/// Why a far end is not lent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NotLent {
+    /// It may be a little later.
+    Busy,
+    /// There is nobody.
+    Gone,
+    /// Of is an emergency call.
+    Emergency,
+    /// It had not answered yet, and is called no more: whom L dialled there.
+    Unanswered { of: CallId, uri: String },
 }
 
 /// T, on its way.
@@ -48,28 +62,9 @@ pub(crate) struct Lent {
     pub(super) far_end: FarEnd,
     timing: Timing,
     pub(super) hung_up: bool,
-    /// In By: where its dialog is, and our re-INVITE to it.
-    pub(super) fork: usize,
-    pub(super) number: u32,
-    pub(super) client: TxId,
-    pub(super) sequence: u32,
-    credentials: Headers,
 }
 
 impl Lent {
-    /// Our re-INVITE to it.
-    pub(super) fn invited(&self) -> Invited {
-        Invited { client: self.client, sequence: self.sequence, credentials: self.credentials.clone() }
-    }
-
-    /// Our re-INVITE was challenged and has been sent again.
-    pub(super) fn sent_again(&mut self, again: &Again) {
-        self.client = again.client;
-        self.sequence = sequence_of(&again.request.headers).unwrap_or_default();
-        self.credentials = credentials_of(&again.request.headers);
-        self.dialog.local_seq = self.dialog.local_seq.max(self.sequence);
-    }
-
     /// T has nobody left to talk to.
     pub(crate) fn hang_up(&mut self, env: &mut Environment) {
         env.dialogs.remove(&self.dialog.id);
@@ -87,7 +82,7 @@ impl Call {
     pub(super) fn borrow(&mut self, env: &mut Environment) {
         let Some(transfer) = &self.transfer else { return };
         let Stage::Borrowing { replaces } = &transfer.stage else { return };
-        let own = self.dialog_peer(transfer.fork, transfer.leg);
+        let own = self.leavers_peer(transfer);
         let place = env.dialogs.get(&replaces.dialog).copied();
         let allowed = |place: &DialogPlace| place.call != self.id && env.same_side(place.peer, own);
         match place.filter(allowed) {
@@ -96,111 +91,153 @@ impl Call {
         }
     }
 
-    fn dialog_peer(&self, fork: usize, leg: Leg) -> PeerId {
-        self.forks.get(fork).map_or(self.peer, |fork| fork.dialogs[leg.index()].path.peer)
+    /// Whose peer L is.
+    pub(super) fn leavers_peer(&self, transfer: &Transfer) -> PeerId {
+        let fork = self.forks.get(transfer.fork);
+        fork.map_or(self.peer, |fork| fork.dialogs[transfer.leg.index()].path.peer)
     }
 
     /// Of's answer.
-    pub(crate) fn on_loan(&mut self, env: &mut Environment, lent: Result<Box<Lent>, u16>) {
+    pub(crate) fn on_loan(&mut self, env: &mut Environment, lent: Result<Box<Lent>, NotLent>) {
         let asked =
             self.transfer.as_ref().is_some_and(|transfer| matches!(transfer.stage, Stage::Borrowing { .. }));
         match lent {
             Ok(lent) if asked => self.reinvite_lent(env, lent),
-            Ok(lent) => env.loans.push_back(Loan::Back(lent)),
-            Err(491) if asked => self.arm(env, CallTimer::Transfer, RETRY_MS),
-            Err(status) if asked => self.fail_transfer(env, &Response::new(status)),
-            Err(_) => {}
+            Ok(lent) => env.loans.push_back(Loan::Back { lent, pending: None }),
+            Err(_) if !asked => {}
+            Err(NotLent::Busy) => self.arm(env, CallTimer::Transfer, RETRY_MS),
+            Err(NotLent::Gone) => self.fail_transfer(env, &Response::new(481)),
+            Err(NotLent::Emergency) => self.fail_transfer(env, &Response::new(403)),
+            Err(NotLent::Unanswered { of, uri }) => self.call_unanswered(env, of, uri),
         }
+    }
+
+    /// Whom L was calling is called from here (RFC 5589 §7.6).
+    fn call_unanswered(&mut self, env: &mut Environment, of: CallId, uri: String) {
+        env.emit(Event::Linked { call: self.id, with: of });
+        let peer = match Uri::parse(&uri) {
+            Ok(Uri::Sip(uri)) => env.peer_at(uri.host, uri.port),
+            _ => None,
+        };
+        if let Some(transfer) = &mut self.transfer {
+            transfer.target = Some(Target { uri, replaces: None, peer });
+            transfer.stage = Stage::Deciding;
+        }
+        self.ask_for_target(env);
     }
 
     /// Asks T for an offer.
     fn reinvite_lent(&mut self, env: &mut Environment, mut lent: Box<Lent>) {
         let Some(leg) = self.transfer.as_ref().map(|transfer| transfer.leg) else { return };
         let Some(fork) = self.add_newcomer(env, leg, lent.dialog.clone()) else {
-            env.loans.push_back(Loan::Back(lent));
+            env.loans.push_back(Loan::Back { lent, pending: None });
             return self.fail_transfer(env, &Response::new(503));
         };
         let Some(dialog) = self.dialog(fork, leg) else { return };
-        let (mut sent, path): (Request, _) = (dialog.request(Method::INVITE), dialog.path);
+        let mut begun = Self::reinvite_in(env, dialog);
         lent.dialog.local_seq = dialog.local_seq;
-        sent.headers.push(name::MAX_FORWARDS, "70");
-        sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
-        session_timer::ask(env.config.session_timer, &mut sent.headers);
-        self.relays_begun = self.relays_begun.wrapping_add(1);
-        lent.number = self.relays_begun;
-        lent.fork = fork;
-        lent.sequence = sequence_of(&sent.headers).unwrap_or_default();
-        env.authorize(&path, &mut sent);
-        lent.credentials = credentials_of(&sent.headers);
-        let branch = env.stamp_via(&path, &mut sent);
-        let owner = Owner::Call(self.id, Role::Join(lent.number));
-        lent.client = env.request_with_branch(path, &sent, branch, owner);
+        session_timer::ask(env.config.session_timer, &mut begun.0.headers);
+        let reinvite = self.send_reinvite(env, begun, Bytes::new(), Role::Lent);
         if let Some(transfer) = &mut self.transfer {
-            transfer.stage = Stage::Inviting(Newcomer::Lent(lent));
+            let borrowed = Box::new(Borrowed { lent, reinvite });
+            transfer.stage = Stage::Inviting(Invited::Lent { borrowed, fork });
         }
         self.arm(env, CallTimer::Transfer, TIMER_C_MS);
     }
 
-    pub(super) fn lent_mut(&mut self) -> Option<&mut Lent> {
-        match &mut self.transfer.as_mut()?.stage {
-            Stage::Inviting(Newcomer::Lent(lent)) | Stage::Joining { newcomer: Newcomer::Lent(lent), .. } => {
-                Some(lent)
-            }
-            _ => None,
+    /// Our re-INVITE to T was challenged and has been sent again.
+    pub(in super::super) fn borrows_again(&mut self, again: Again) {
+        if let Some(borrowed) = self.transfer.as_mut().and_then(|transfer| transfer.borrowed()) {
+            let sequence = sequence_of(&again.request.headers).unwrap_or_default();
+            borrowed.lent.dialog.local_seq = borrowed.lent.dialog.local_seq.max(sequence);
+            borrowed.reinvite.sent_again(again);
         }
     }
 
-    pub(super) fn lent_number(&self) -> Option<u32> {
-        match &self.transfer.as_ref()?.stage {
-            Stage::Inviting(Newcomer::Lent(lent)) => Some(lent.number),
-            _ => None,
+    /// The answer of somebody lent to our re-INVITE without an offer.
+    pub(in super::super) fn on_lent_response(
+        &mut self,
+        env: &mut Environment,
+        client: TxId,
+        response: Response,
+    ) {
+        let borrowed = self.transfer.as_mut().and_then(|transfer| transfer.borrowed());
+        if borrowed.is_none_or(|borrowed| borrowed.reinvite.client != client) {
+            return self.on_returned_response(env, client, &response);
         }
-    }
-
-    /// T's answer to our re-INVITE without an offer.
-    pub(super) fn on_lent_response(&mut self, env: &mut Environment, response: Response) {
-        match response.status {
-            100..=199 => {}
-            200..=299 => {
-                let Some(transfer) = &mut self.transfer else { return };
-                let Stage::Inviting(Newcomer::Lent(mut lent)) =
-                    std::mem::replace(&mut transfer.stage, Stage::Deciding)
-                else {
-                    return;
-                };
-                let leg = transfer.leg;
-                if let Some(dialog) = self.dialog(lent.fork, leg) {
+        let Some(transfer) = &mut self.transfer else { return };
+        let leg = transfer.leg;
+        match std::mem::replace(&mut transfer.stage, Stage::Deciding) {
+            Stage::Inviting(Invited::Lent { mut borrowed, fork })
+                if (200..300).contains(&response.status) =>
+            {
+                if let Some(dialog) = self.dialog(fork, leg) {
                     dialog.refresh_target(env, &response.headers);
-                    lent.dialog = dialog.clone();
+                    borrowed.lent.dialog = dialog.clone();
                 }
-                lent.timing.agree(&response.headers);
-                let said = Said { fork: lent.fork, headers: response.headers, body: response.body };
-                self.begin_joining(env, Newcomer::Lent(lent), said);
+                borrowed.lent.timing.agree(&response.headers);
+                let said = Said { fork, headers: response.headers, body: response.body };
+                self.begin_joining(env, Newcomer::Lent(borrowed), said);
             }
-            _ => {
-                self.release_newcomer(env, &response);
-                self.fail_transfer(env, &response);
+            Stage::Inviting(Invited::Lent { mut borrowed, fork }) => {
+                borrowed.reinvite.heard = true;
+                transfer.stage = Stage::Inviting(Invited::Lent { borrowed, fork });
+                if response.status >= 300 {
+                    self.fail_transfer(env, &response);
+                }
             }
+            // The same 2xx again: its ACK waits for R.
+            stage => transfer.stage = stage,
         }
+    }
+
+    /// A re-INVITE of By's that T answers after it has come back.
+    fn on_returned_response(&mut self, env: &mut Environment, client: TxId, response: &Response) {
+        if response.status >= 200 {
+            self.orphans.retain(|orphan| *orphan != client);
+        }
+        if !(200..300).contains(&response.status) || self.acknowledge_again(env, client) {
+            return;
+        }
+        let Some(place) = self.place_of(env, &response.headers) else { return };
+        let Some(dialog) = self.dialog(place.fork, place.leg) else { return };
+        let (mut ack, path) = (dialog.ack(sequence_of(&response.headers).unwrap_or_default()), dialog.path);
+        let offer = super::super::session::find(&response.headers, &response.body).ok().flatten();
+        let former = self.session.ours(place.leg).sent().clone();
+        ack.headers.push(name::MAX_FORWARDS, "70");
+        ack.headers.push(name::CONTENT_TYPE, "application/sdp");
+        ack.body = self.session.restore(place.leg, &former, offer.as_ref());
+        self.acknowledge(env, client, place.fork, path, ack);
     }
 
     /// Of lends the far end opposite this dialog.
     ///
     /// # Errors
-    /// The status that refuses it; 491 if it may work a little later.
-    pub(crate) fn lend(&mut self, env: &mut Environment, place: DialogPlace) -> Result<Box<Lent>, u16> {
+    /// [`NotLent`] if it does not.
+    pub(crate) fn lend(&mut self, env: &mut Environment, place: DialogPlace) -> Result<Box<Lent>, NotLent> {
         if self.is_emergency() {
-            return Err(403);
+            return Err(NotLent::Emergency);
         }
-        if self.phase != Phase::Answered || self.answered != Some(place.fork) || self.over[place.leg.index()]
-        {
-            return Err(481);
-        }
-        if !self.may_transfer() || self.invite_pending().is_some() {
-            return Err(491);
+        if self.phase == Phase::Calling && place.leg == Leg::A {
+            let uri = self.dialled_now();
+            let end =
+                End { by: Some(EndedBy::Caller), final_status: Some(487), cancelled: true, cause: None };
+            self.finish(env, end, Some(&Response::new(487)), None);
+            return Err(NotLent::Unanswered { of: self.id, uri });
         }
         let leg = place.leg.other();
-        let dialog = self.dialog(place.fork, leg).ok_or(481_u16)?.clone();
+        let described = !self.session.ours(leg).sent().is_empty();
+        if self.phase != Phase::Answered
+            || self.answered != Some(place.fork)
+            || self.over[place.leg.index()]
+            || !described
+        {
+            return Err(NotLent::Gone);
+        }
+        if !self.may_transfer() || self.invite_pending().is_some() || !self.orphans.is_empty() {
+            return Err(NotLent::Busy);
+        }
+        let dialog = self.dialog(place.fork, leg).ok_or(NotLent::Gone)?.clone();
         self.lent = true;
         self.over[leg.index()] = true;
         Ok(Box::new(Lent {
@@ -211,26 +248,23 @@ impl Call {
             far_end: self.far_ends[leg.index()].clone(),
             timing: self.lend_timing(env, leg),
             hung_up: false,
-            fork: 0,
-            number: 0,
-            client: self.server,
-            sequence: 0,
-            credentials: Headers::new(),
         }))
     }
 
     /// T is By's for good: this call has nobody opposite L any more.
     pub(crate) fn end_lent(&mut self, env: &mut Environment) {
-        if !self.lent {
-            return;
+        if self.lent {
+            let gone = if self.over[Leg::A.index()] { Leg::A } else { Leg::B };
+            self.finish(env, End::by(EndedBy::of(gone.other())), None, None);
         }
-        let by = if self.over[Leg::A.index()] { EndedBy::Callee } else { EndedBy::Caller };
-        let end = End { by: Some(by), final_status: Some(200), cancelled: false, cause: None };
-        self.finish(env, end, None, None);
     }
 
-    /// By gives T back.
-    pub(crate) fn take_back(&mut self, env: &mut Environment, mut lent: Box<Lent>) {
+    /// By gives T back, with a re-INVITE that T has not answered yet.
+    pub(crate) fn take_back(&mut self, env: &mut Environment, mut lent: Box<Lent>, pending: Option<TxId>) {
+        if let Some(client) = pending {
+            env.transactions.set_owner(client, Owner::Call(self.id, Role::Lent));
+            self.orphans.push(client);
+        }
         if self.phase != Phase::Answered {
             return lent.hang_up(env);
         }
@@ -243,9 +277,7 @@ impl Call {
             *dialog = lent.dialog;
         }
         if hung_up {
-            let by = if leg == Leg::A { EndedBy::Caller } else { EndedBy::Callee };
-            let end = End { by: Some(by), final_status: Some(200), cancelled: false, cause: None };
-            return self.finish(env, end, None, None);
+            return self.finish(env, End::by(EndedBy::of(leg)), None, None);
         }
         self.over[leg.index()] = false;
         self.take_timing(env, leg, lent.timing);

@@ -8,7 +8,7 @@ use super::super::offering::{Place, address_at, uri_at};
 use super::super::redirect::Diversions;
 use super::super::{Attempt, Call, CallTimer, Event, Owner, Role, TIMER_C_MS};
 use super::super::{reliable, session_timer, sips};
-use super::{DECISION_MS, MAX_TRANSFERS, Newcomer, Report, Stage, Target, Transfer};
+use super::{DECISION_MS, Invited, MAX_TRANSFERS, Stage, Subscription, Target, Transfer};
 use crate::core::{DialogPlace, Environment, Path};
 use crate::dialog::sequence_of;
 use crate::transaction::TxId;
@@ -35,19 +35,17 @@ impl Call {
         if wants_no_report {
             accepted.headers.push("Refer-Sub", "false");
         }
-        let report = Report { id: sequence_of(&refer.headers).unwrap_or_default(), rang: false };
+        let subscription = Subscription { id: sequence_of(&refer.headers).unwrap_or_default(), rang: false };
         let replaces = target.replaces.clone().filter(|replaces| env.dialogs.contains_key(&replaces.dialog));
         self.transfers_begun += 1;
         self.diversions = Diversions::default();
+        let stage = replaces.map_or(Stage::Deciding, |replaces| Stage::Borrowing { replaces });
+        let give_up_at = env.now.mono.plus_ms(DECISION_MS);
         self.transfer = Some(Box::new(Transfer {
-            leg: place.leg,
-            fork: place.fork,
-            report: Some(report).filter(|_| !wants_no_report),
-            gone: false,
+            subscription: Some(subscription).filter(|_| !wants_no_report),
             referred_by: refer.headers.first(name::REFERRED_BY).map(str::to_owned),
-            retries: 0,
-            stage: replaces.map_or(Stage::Deciding, |replaces| Stage::Borrowing { replaces }),
-            target: Some(target.clone()),
+            target: Some(target),
+            ..Transfer::new(place.leg, place.fork, give_up_at, stage)
         }));
         self.answer_refer(env, server, refer, &accepted);
         self.report(env, &Response::new(100));
@@ -55,10 +53,17 @@ impl Call {
         if self.transfer.as_ref().is_some_and(|transfer| matches!(transfer.stage, Stage::Borrowing { .. })) {
             return self.borrow(env);
         }
+        self.ask_for_target(env);
+    }
+
+    /// Asks the hub where whom L named is.
+    pub(super) fn ask_for_target(&mut self, env: &mut Environment) {
+        let Some(transfer) = &self.transfer else { return };
+        let Some(target) = &transfer.target else { return };
+        let leg = transfer.leg;
+        let target = target.told(env, env.side(self.leavers_peer(transfer)));
         self.arm(env, CallTimer::Transfer, DECISION_MS);
-        let from = env.side(place.peer);
-        let target = target.told(env, from);
-        env.emit(Event::Diverted { call: self.id, leg: place.leg, target });
+        env.emit(Event::Diverted { call: self.id, leg, target });
     }
 
     fn judge_refer(
@@ -139,7 +144,7 @@ impl Call {
             Owner::Call(self.id, Role::Attempt(attempt)),
         );
         let Some(transfer) = &mut self.transfer else { return };
-        transfer.stage = Stage::Inviting(Newcomer::Called { attempt });
+        transfer.stage = Stage::Inviting(Invited::Called { attempt });
         let leg = transfer.leg;
         self.attempts.push(Attempt {
             leg,
@@ -166,11 +171,6 @@ impl Call {
             self.give_up_attempt(env, silent);
             self.invite_next_target(env);
         }
-    }
-
-    pub(in super::super) fn waits_for_target(&self) -> bool {
-        let stage = self.transfer.as_ref().map(|transfer| &transfer.stage);
-        matches!(stage, Some(Stage::Inviting(Newcomer::Called { .. })))
     }
 
     /// An INVITE without an offer (RFC 3725 §4.1): T's is for R.

@@ -9,16 +9,17 @@
 //! | 3 | early, begun by us (a pick-up) | 501: not carried out here |
 //! | 5 | another side's; a public peer's that may not refer; an emergency call's | 403 |
 //! | | being transferred already | 491 |
+//! | | of a call that has tried 32 transfers | 403 |
 //! | 3 | confirmed | taken over |
 
 use consent::{CallId, Leg};
 
 use super::super::identity::identity;
 use super::super::offering::called_user;
-use super::super::{Call, Event, Owner, Phase, Role};
-use super::{MAX_TRANSFERS, Newcomer, Said, Stage, Transfer};
+use super::super::{Call, CallTimer, Event, Owner, Phase, Role};
+use super::{DECISION_MS, MAX_TRANSFERS, Newcomer, Said, Stage, Taker, Transfer};
 use crate::core::{DialogPlace, Environment, Origin};
-use crate::dialog::{Dialog, DialogId};
+use crate::dialog::{Dialog, DialogId, add_tag};
 use crate::transaction::TxId;
 use crate::wire::{Headers, Request, Response, name};
 use crate::{PeerId, Replacement};
@@ -101,6 +102,7 @@ impl Call {
             Phase::Answered if self.answered != Some(place.fork) || self.over[place.leg.index()] => Err(603),
             Phase::Answered if early_only => Err(486),
             Phase::Answered if !self.may_transfer() => Err(491),
+            Phase::Answered if self.transfers_begun >= MAX_TRANSFERS => Err(403),
             Phase::Answered => Ok(()),
         }
     }
@@ -122,31 +124,35 @@ impl Call {
         env.transactions.set_owner(server, Owner::Call(self.id, Role::Replacing));
         let replacement = self.describe_replacement(env, place, origin.peer, record, &invite);
         env.emit(Event::Replacing(Box::new(replacement)));
-        let Some(fork) =
-            self.add_newcomer(env, leg, dialog).filter(|_| self.transfers_begun <= MAX_TRANSFERS)
-        else {
+        let Some(fork) = self.add_newcomer(env, leg, dialog) else {
             env.emit(Event::Replaced { call: self.id, record, status: 503 });
-            let reply = Response::to(&invite.headers, 503);
+            let mut reply = Response::to(&invite.headers, 503);
+            add_tag(&mut reply.headers, &tag);
             return env.respond(server, &reply);
         };
         let said = Said { fork, headers: invite.headers.clone(), body: invite.body.clone() };
-        self.transfer = Some(Box::new(Transfer {
-            leg,
-            fork: place.fork,
-            report: None,
-            gone: false,
-            target: None,
-            referred_by: None,
-            retries: 0,
-            stage: Stage::Deciding,
-        }));
-        self.begin_joining(env, Newcomer::Calling { server, record, invite: Box::new(invite), fork }, said);
+        let stage = Stage::Announced { taker: Taker { server, record, invite: Box::new(invite) }, said };
+        let give_up_at = env.now.mono.plus_ms(DECISION_MS);
+        self.transfer = Some(Box::new(Transfer::new(leg, place.fork, give_up_at, stage)));
+        self.arm(env, CallTimer::Transfer, DECISION_MS);
+    }
+
+    /// The hub says that the INVITE has its record.
+    pub(crate) fn proceed_replacing(&mut self, env: &mut Environment, record: CallId) {
+        let announced = |transfer: &&mut Box<Transfer>| matches!(&transfer.stage, Stage::Announced { taker, .. } if taker.record == record);
+        let Some(transfer) = self.transfer.as_mut().filter(announced) else { return };
+        if let Stage::Announced { taker, said } = std::mem::replace(&mut transfer.stage, Stage::Deciding) {
+            self.begin_joining(env, Newcomer::Calling(taker), said);
+        }
     }
 
     /// Whoever wants to replace L gives up.
     pub(in super::super) fn cancel_replacing(&mut self, env: &mut Environment, server: TxId) {
-        let ours = self.transfer.as_ref().is_some_and(|transfer| {
-            matches!(&transfer.stage, Stage::Joining { newcomer: Newcomer::Calling { server: own, .. }, .. } if *own == server)
+        let ours = self.transfer.as_ref().is_some_and(|transfer| match &transfer.stage {
+            Stage::Announced { taker, .. } | Stage::Joining { newcomer: Newcomer::Calling(taker), .. } => {
+                taker.server == server
+            }
+            _ => false,
         });
         if ours {
             self.lose_newcomer(env);
