@@ -42,7 +42,7 @@ mod transfer;
 pub(crate) use offering::escaped;
 
 pub(crate) use forward::{ALLOW, PASSED_OPTIONS, passes_option};
-pub(crate) use transfer::{Loan, NotLent, is_answered_option, judge_replaces};
+pub(crate) use transfer::{Loan, NotLent, NotReplaced, is_answered_option, judge_replaces};
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
