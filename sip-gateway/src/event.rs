@@ -81,7 +81,7 @@ pub enum Event {
     /// [`Command::Replace`](crate::Command::Replace).
     Replacing(Box<Replacement>),
     /// What became of it.
-    Replaced {
+    ReplacementEnded {
         /// The call whose far end it was to replace.
         call: CallId,
         /// The id given to the INVITE.
@@ -125,7 +125,7 @@ impl Event {
             Self::Offered(offer) => offer.call,
             Self::Replacing(replacement) => replacement.call,
             Self::Diverted { call, .. }
-            | Self::Replaced { call, .. }
+            | Self::ReplacementEnded { call, .. }
             | Self::Vacated { call, .. }
             | Self::Linked { call, .. }
             | Self::Routed { call, .. }

@@ -175,7 +175,7 @@ impl Call {
             Sip::Answered { .. } => self.on_answered(now, out),
             Sip::Diverted { leg, target, .. } => self.on_diverted(now, leg, &target, out),
             Sip::Replacing(replacement) => self.on_replacing(now, &replacement, out),
-            Sip::Replaced { record, status, .. } => self.on_replaced(now, record, status, out),
+            Sip::ReplacementEnded { record, status, .. } => self.on_replaced(now, record, status, out),
             Sip::Vacated { leg, identity, side, .. } => {
                 self.on_vacated(now, leg, (&identity, side), out);
             }

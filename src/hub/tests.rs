@@ -517,7 +517,7 @@ fn an_invite_that_replaces_a_party_has_a_record_of_its_own() {
     assert!(outputs.iter().any(awaited) && !goes_on(&outputs));
     hub.on_journalled(at(10), CallId(8));
     assert!(goes_on(&drain(&mut hub)));
-    hub.on_gateway(at(11), Event::Replaced { call: CALL, record: CallId(8), status: 200 });
+    hub.on_gateway(at(11), Event::ReplacementEnded { call: CALL, record: CallId(8), status: 200 });
     outputs.extend(drain(&mut hub));
     assert_eq!(started(&outputs).call, CallId(8));
     assert_eq!(ended(&outputs).final_status, Some(200));

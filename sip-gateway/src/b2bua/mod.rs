@@ -46,7 +46,7 @@ pub(crate) use offering::escaped;
 
 pub(crate) use forward::{ALLOW, passes_option, supported};
 pub(crate) use session_timer::refusal as refuse_session;
-pub(crate) use transfer::{Loan, NotLent, is_answered_option, judge_replaces};
+pub(crate) use transfer::{Loan, NotLent, NotReplaced, is_answered_option, judge_replaces};
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};

@@ -1,7 +1,8 @@
 //! Transfer: somebody else takes the place of one leg's far end (RFC 3515, RFC 3891, RFC 3892, RFC 4488,
 //! RFC 5589).
 //!
-//! L is the leg that gives its place up, R the one that stays, T the newcomer. The gateway carries a
+//! L is the leg that gives its place up (RFC 5589's transferor), R the one that stays (transferee), T the
+//! newcomer (transfer target). The gateway carries a
 //! transfer out itself: R never sees the REFER, only a re-INVITE; L never sees T. Nothing of L's and R's
 //! call changes before R has taken T's description; until then every failure leaves the call as it was.
 //!
@@ -61,7 +62,7 @@ mod undoing;
 
 pub(crate) use lending::{Lent, Loan, NotLent};
 pub(crate) use refer::is_answered_option;
-pub(crate) use replaces::{Replaces, judge_replaces};
+pub(crate) use replaces::{NotReplaced, Replaces, judge_replaces};
 pub(crate) use target::Target;
 pub(super) use undoing::Undoing;
 

@@ -30,7 +30,7 @@ mod challenge;
 
 use super::{Core, Origin, Path};
 use crate::b2bua::{
-    ALLOW, Call, Loan, NotLent, Owner, Role, is_answered_option, judge_replaces, passes_option,
+    ALLOW, Call, Loan, NotLent, NotReplaced, Owner, Role, is_answered_option, judge_replaces, passes_option,
     refuse_session, supported,
 };
 use crate::dialog::{DialogId, add_tag, tag_of};
@@ -273,11 +273,11 @@ impl Core {
         let judged = judge_replaces(&self.env, arrival.origin, &arrival.request.headers);
         let place = judged.and_then(|(place, early_only)| match self.calls.get(&place.call) {
             Some(call) => call.judge_replaced(place, early_only).map(|()| place),
-            None => Err(481),
+            None => Err(NotReplaced::NoDialog),
         });
         let place = match place {
             Ok(place) => place,
-            Err(status) => return self.answer(&arrival, status),
+            Err(refusal) => return self.answer(&arrival, refusal.status()),
         };
         let within = Within { class: place.class, call: place.call, leg: place.leg };
         let Ok(server) = self.take_place(&arrival, Room::InCall(within), Some(merge)) else {

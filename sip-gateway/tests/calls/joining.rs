@@ -119,7 +119,7 @@ fn an_invite_replaces_a_far_end() {
     talk.world.send(PBX, bye.answer("200 OK", "", "", ""));
     talk.world.send(PBX, t.request("ACK", "", ""));
     talk.world.expect(CARRIER, "ACK ");
-    talk.world.event(|event| matches!(event, Event::Replaced { status: 200, .. }));
+    talk.world.event(|event| matches!(event, Event::ReplacementEnded { status: 200, .. }));
     talk.hang_up();
 }
 
@@ -256,7 +256,7 @@ fn a_replacement_that_does_not_suit_or_is_cancelled_leaves_the_call_as_it_was() 
     talk.world.expect(CARRIER, "ACK ");
     let refused = talk.world.expect(PBX, "SIP/2.0 488 ");
     talk.world.send(PBX, t.ack_failure(&refused));
-    talk.world.event(|event| matches!(event, Event::Replaced { status: 488, .. }));
+    talk.world.event(|event| matches!(event, Event::ReplacementEnded { status: 488, .. }));
 
     let mut t = taker();
     t.call_id = "given-up".to_owned();

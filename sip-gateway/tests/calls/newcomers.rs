@@ -253,7 +253,8 @@ fn a_replacing_invite_that_waits_may_be_cancelled_and_does_not_wait_for_ever() {
         };
         let refused = talk.world.expect(PBX, &format!("SIP/2.0 {status} "));
         talk.world.send(PBX, t.ack_failure(&refused));
-        talk.world.event(|event| matches!(event, Event::Replaced { status: told, .. } if *told == status));
+        talk.world
+            .event(|event| matches!(event, Event::ReplacementEnded { status: told, .. } if *told == status));
         talk.world.expect_nothing(CARRIER);
         talk.hang_up();
     }

@@ -383,7 +383,7 @@ impl Call {
         response: &Response,
         body: Bytes,
     ) {
-        env.emit(Event::Replaced { call: self.id, record: taker.record, status: 200 });
+        env.emit(Event::ReplacementEnded { call: self.id, record: taker.record, status: 200 });
         let Some(dialog) = self.dialog(join.new, join.leg) else { return };
         let (tag, path) = (dialog.id.local_tag.clone(), dialog.path);
         let mut accepted = response.clone();

@@ -179,12 +179,13 @@ impl Call {
                 let said = Said { fork, headers: response.headers, body: response.body };
                 self.begin_joining(env, Newcomer::Lent(borrowed), said);
             }
-            Stage::Inviting(Invited::Lent { mut borrowed, fork }) => {
+            Stage::Inviting(Invited::Lent { mut borrowed, fork }) if response.status < 200 => {
                 borrowed.reinvite.heard = true;
                 transfer.stage = Stage::Inviting(Invited::Lent { borrowed, fork });
-                if response.status >= 300 {
-                    self.fail_transfer(env, &response);
-                }
+            }
+            Stage::Inviting(Invited::Lent { borrowed, .. }) => {
+                env.loans.push_back(Loan::Back { lent: borrowed.lent, pending: None });
+                self.fail_transfer(env, &response);
             }
             // The same 2xx again: its ACK waits for R.
             stage => transfer.stage = stage,

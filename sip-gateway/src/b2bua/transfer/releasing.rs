@@ -80,7 +80,7 @@ impl Call {
         failure: &Response,
     ) {
         let status = super::super::forward::map_failure(failure).status;
-        env.emit(Event::Replaced { call: self.id, record: taker.record, status });
+        env.emit(Event::ReplacementEnded { call: self.id, record: taker.record, status });
         let tag = self.dialog(said.fork, leg).map(|dialog| dialog.id.local_tag.clone());
         let tag = tag.as_deref().unwrap_or(&self.tag);
         let reply = self.reply(env, &taker.invite, &self.back, tag, &Response::new(status));

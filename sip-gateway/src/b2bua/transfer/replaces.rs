@@ -64,23 +64,57 @@ impl Replaces {
     }
 }
 
+/// Why an INVITE replaces nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotReplaced {
+    /// Not one Replaces that can be read, or with Join.
+    Malformed,
+    /// No dialog of ours, or an early one that we did not begin.
+    NoDialog,
+    /// The dialog has ended.
+    Over,
+    /// Only an early dialog was meant.
+    NotEarly,
+    /// A pick-up.
+    Ringing,
+    /// Whoever sends it may not, with this call or any more.
+    Forbidden,
+    /// Another transfer is in progress.
+    Busy,
+}
+
+impl NotReplaced {
+    /// The status that says so.
+    pub(crate) const fn status(self) -> u16 {
+        match self {
+            Self::Malformed => 400,
+            Self::NoDialog => 481,
+            Self::Over => 603,
+            Self::NotEarly => 486,
+            Self::Ringing => 501,
+            Self::Forbidden => 403,
+            Self::Busy => 491,
+        }
+    }
+}
+
 /// The dialog that an INVITE replaces, and whether only if it is early.
 ///
 /// # Errors
-/// The status that refuses it.
+/// Why it does not.
 pub(crate) fn judge_replaces(
     env: &Environment,
     origin: Origin,
     headers: &Headers,
-) -> Result<(DialogPlace, bool), u16> {
+) -> Result<(DialogPlace, bool), NotReplaced> {
     let mut fields = headers.all(name::REPLACES);
     let (Some(field), None, false) = (fields.next(), fields.next(), headers.contains("Join")) else {
-        return Err(400);
+        return Err(NotReplaced::Malformed);
     };
-    let replaces = Replaces::parse(field).ok_or(400_u16)?;
-    let place = env.dialogs.get(&replaces.dialog).copied().ok_or(481_u16)?;
+    let replaces = Replaces::parse(field).ok_or(NotReplaced::Malformed)?;
+    let place = env.dialogs.get(&replaces.dialog).copied().ok_or(NotReplaced::NoDialog)?;
     if !env.may_refer(origin.peer) || !env.same_side(origin.peer, place.peer) {
-        return Err(403);
+        return Err(NotReplaced::Forbidden);
     }
     Ok((place, replaces.early_only))
 }
@@ -89,20 +123,22 @@ impl Call {
     /// Whether a dialog of this call may be taken over.
     ///
     /// # Errors
-    /// The status that refuses it.
-    pub(crate) fn judge_replaced(&self, place: DialogPlace, early_only: bool) -> Result<(), u16> {
+    /// Why it may not.
+    pub(crate) fn judge_replaced(&self, place: DialogPlace, early_only: bool) -> Result<(), NotReplaced> {
         if self.is_emergency() {
-            return Err(403);
+            return Err(NotReplaced::Forbidden);
         }
         match self.phase {
-            Phase::Ended => Err(603),
-            Phase::Waiting => Err(481),
-            Phase::Calling if place.leg == Leg::A => Err(481),
-            Phase::Calling => Err(501),
-            Phase::Answered if self.answered != Some(place.fork) || self.over[place.leg.index()] => Err(603),
-            Phase::Answered if early_only => Err(486),
-            Phase::Answered if !self.may_transfer() => Err(491),
-            Phase::Answered if self.transfers_begun >= MAX_TRANSFERS => Err(403),
+            Phase::Ended => Err(NotReplaced::Over),
+            Phase::Waiting => Err(NotReplaced::NoDialog),
+            Phase::Calling if place.leg == Leg::A => Err(NotReplaced::NoDialog),
+            Phase::Calling => Err(NotReplaced::Ringing),
+            Phase::Answered if self.answered != Some(place.fork) || self.over[place.leg.index()] => {
+                Err(NotReplaced::Over)
+            }
+            Phase::Answered if early_only => Err(NotReplaced::NotEarly),
+            Phase::Answered if !self.may_transfer() => Err(NotReplaced::Busy),
+            Phase::Answered if self.transfers_begun >= MAX_TRANSFERS => Err(NotReplaced::Forbidden),
             Phase::Answered => Ok(()),
         }
     }
@@ -125,7 +161,7 @@ impl Call {
         let replacement = self.describe_replacement(env, place, origin.peer, record, &invite);
         env.emit(Event::Replacing(Box::new(replacement)));
         let Some(fork) = self.add_newcomer(env, leg, dialog) else {
-            env.emit(Event::Replaced { call: self.id, record, status: 503 });
+            env.emit(Event::ReplacementEnded { call: self.id, record, status: 503 });
             let mut reply = Response::to(&invite.headers, 503);
             add_tag(&mut reply.headers, &tag);
             return env.respond(server, &reply);

@@ -143,8 +143,9 @@ impl Call {
         if undoing.state == State::Waiting {
             return self.restore(env, undoing.leg, undoing.reinvite.former);
         }
-        // It would wait for R for ever.
-        self.orphans.push(undoing.reinvite.client);
+        // §9.1: given up for good; it would wait for ever.
+        let (transactions, mut ports) = env.split();
+        transactions.abandon(&mut ports, undoing.reinvite.client);
     }
 
     fn forget_undoing(&mut self, env: &mut Environment) {
