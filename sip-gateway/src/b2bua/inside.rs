@@ -9,10 +9,10 @@
 //! | REFER | as [`transfer`](super::transfer) says |
 //! | anything but BYE and ACK while the other far end has gone, or is another call's, in a transfer | 491 |
 //! | SUBSCRIBE, PUBLISH, REGISTER | 405 |
-//! | PRACK | as [`reliable`](super::reliable) says |
+//! | PRACK | as [`reliable`] says |
 //! | Max-Forwards 0 | 483 |
 //! | requiring an extension that does not pass | 420 |
-//! | asking for too short a session; saying nothing new | as [`session_timer`](super::session_timer) says |
+//! | asking for too short a session; saying nothing new | as [`session_timer`] says |
 //! | INVITE or UPDATE that crosses another | as [`glare`](super::glare) says |
 //! | INFO with a digit | Digit is told; 200 and no further while digits are swallowed |
 //! | INVITE, UPDATE | on, with our own session description |
