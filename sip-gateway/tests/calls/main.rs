@@ -20,6 +20,7 @@ mod endurance;
 mod failover;
 mod inside;
 mod joining;
+mod ladder;
 mod limits;
 mod passing;
 mod proof;
