@@ -96,7 +96,8 @@ async fn run_show(show: Show) -> Result<Outcome, Failure> {
 
 async fn show_ladder(show: &Show, store: &Store, call: &CallRow) -> Result<Outcome, Failure> {
     let Some(mut ladder) = store.ladder(show.id).await? else {
-        let why = "it has just begun, was refused for want of room, or came while journal or database were behind";
+        let why =
+            "it has just begun, was refused for want of room, or came while journal or database were behind";
         return Ok(Outcome::No(format!("no ladder of call {} is known: {why}", show.id)));
     };
     if let Some(leg) = line_leg(call) {

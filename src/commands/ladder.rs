@@ -22,8 +22,8 @@ const GAP_CHARS: usize = 24;
 /// The longest label that is shown whole.
 const LABEL_CHARS: usize = 60;
 
-/// What an arrow needs beside its label: `-`, blanks, and the head.
-const AROUND_LABEL_CHARS: usize = 6;
+/// What an arrow needs beside its label: a dash and a blank at each side, and the head.
+const AROUND_LABEL_CHARS: usize = 5;
 
 const TIME_CHARS: usize = 10;
 
@@ -165,9 +165,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "        ms carrier                 earmark                    pbx",
+                "        ms  carrier                 earmark                    pbx",
                 "         0  |- INVITE sip:<line> SDP ->|                        |",
-                "        12  |                          |---------- ACK --------->|  (again 2×)",
+                "        12  |                          |--------- ACK --------->|  (again 2×)",
                 "      3000  |<------------------ 200 OK (BYE) -------------------|",
             ]
         );

@@ -4,7 +4,8 @@
 
 use std::io::Read;
 
-use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, PcapReaderIterator, create_reader};
+use pcap_parser::traits::PcapReaderIterator;
+use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
 /// The longest record that is taken for one; longer ones are damage. Sixteen times the longest packet.
 const MAX_RECORD_BYTES: usize = 1 << 20;

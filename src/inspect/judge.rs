@@ -47,7 +47,6 @@ pub(crate) struct Finding {
 
 /// A decision about the gate.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "the words of `earmark explain`")]
 pub(crate) struct Verdict {
     pub(crate) gate: GateState,
     pub(crate) basis: Option<consent::Basis>,
@@ -137,13 +136,15 @@ impl<'a> Asked<'a> {
                     hub::Output::Gateway(Command::Proceed { route, .. }) => {
                         let first = self.config.gateway.order(route.side, emergency).first().copied();
                         let peer = first.and_then(|id| Some((id, self.config.gateway.peers.get(id.0)?)));
-                        inputs.extend(peer.map(|(id, peer)| Heard::Gateway(Event::Routed {
-                            call,
-                            peer: id,
-                            side: route.side,
-                            sip_call_id: String::new(),
-                            parties_signalled: peer.parties_signalled,
-                        })));
+                        inputs.extend(peer.map(|(id, peer)| {
+                            Heard::Gateway(Event::Routed {
+                                call,
+                                peer: id,
+                                side: route.side,
+                                sip_call_id: String::new(),
+                                parties_signalled: peer.parties_signalled,
+                            })
+                        }));
                     }
                     hub::Output::Media(MediaCommand::StartPreamble { epoch, .. }) => {
                         inputs.push_back(Heard::Media(recorder::Event::PreambleStarted { call, epoch }));

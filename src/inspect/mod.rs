@@ -38,7 +38,6 @@ const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 65_535, max_hea
 
 /// What a capture shows.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "fields of the command's JSON, which name what they hold")]
 pub(crate) struct Report {
     pub(crate) packets: u64,
     pub(crate) began_at: Option<String>,
@@ -53,7 +52,6 @@ pub(crate) struct Report {
 
 /// One Call-ID.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "fields of the command's JSON, which name what they hold")]
 pub(crate) struct CallReport {
     /// Null where numbers are masked: some telephones put one into it.
     pub(crate) call_id: Option<String>,
@@ -66,7 +64,6 @@ pub(crate) struct CallReport {
 
 /// One message.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "fields of the command's JSON, which name what they hold")]
 pub(crate) struct RungReport {
     pub(crate) after_ms: u64,
     pub(crate) from: SocketAddr,
@@ -79,7 +76,6 @@ pub(crate) struct RungReport {
 
 /// One stream of RTP.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "fields of the command's JSON, which name what they hold")]
 pub(crate) struct StreamReport {
     pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
@@ -128,11 +124,7 @@ struct Reading {
 ///
 /// # Errors
 /// If the file cannot be opened or is no capture.
-pub(crate) fn inspect(
-    file: &Path,
-    config: Option<&Config>,
-    masked: bool,
-) -> Result<Report, InspectError> {
+pub(crate) fn inspect(file: &Path, config: Option<&Config>, masked: bool) -> Result<Report, InspectError> {
     let file = File::open(file).map_err(InspectError::Open)?;
     let mut reading = Reading::default();
     reading.signalling.masked = masked;
@@ -170,7 +162,8 @@ impl Reading {
     fn report(mut self, ending: Ending, config: Option<&Config>) -> Report {
         let last = self.tally.span.map_or(Wall(0), |(_, last)| last);
         let (signalling, media) = (&mut self.signalling, &mut self.media);
-        self.streams.finish(&LIMITS, |from, to, message| heard(signalling, media, last, (from, to), &message));
+        self.streams
+            .finish(&LIMITS, |from, to, message| heard(signalling, media, last, (from, to), &message));
         let mut calls = Vec::new();
         let mut place = BTreeMap::new();
         for (index, dialogue) in self.signalling.dialogues.iter().enumerate() {
@@ -194,8 +187,12 @@ impl Reading {
         let mut remarks = Vec::new();
         match ending {
             Ending::Whole => {}
-            Ending::CutShort => remarks.push("the file is cut short; what comes before that is shown".to_owned()),
-            Ending::Damaged => remarks.push("the file is damaged; what comes before that is shown".to_owned()),
+            Ending::CutShort => {
+                remarks.push("the file is cut short; what comes before that is shown".to_owned())
+            }
+            Ending::Damaged => {
+                remarks.push("the file is damaged; what comes before that is shown".to_owned())
+            }
         }
         let tally = &self.tally;
         let counted = [
@@ -237,7 +234,8 @@ fn call_report(dialogue: &Dialogue, config: Option<&Config>, masked: bool) -> Ca
         repeats: rung.repeats,
     });
     let judged = dialogue.invite.as_ref().zip(config);
-    let mut rules = judged.map(|((from, invite), config)| judge::judge(config, *from, invite, dialogue.began));
+    let mut rules =
+        judged.map(|((from, invite), config)| judge::judge(config, *from, invite, dialogue.began));
     if let Some(Judgement::Call(finding)) = rules.as_mut().filter(|_| masked) {
         finding.line = None;
     }

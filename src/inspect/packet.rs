@@ -11,7 +11,11 @@ use pcap_parser::Linktype;
 /// What a frame holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Packet<'a> {
-    Udp { from: SocketAddr, to: SocketAddr, payload: &'a [u8] },
+    Udp {
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: &'a [u8],
+    },
     Tcp(Segment<'a>),
     /// Part of an IP packet.
     Fragment,

@@ -28,16 +28,12 @@ fn udp(from: &str, to: &str, payload: &[u8]) -> Vec<u8> {
     let (from, to) = (addr(from), addr(to));
     let mut packet = Vec::new();
     match (from.ip(), to.ip()) {
-        (IpAddr::V4(source), IpAddr::V4(target)) => {
-            PacketBuilder::ipv4(source.octets(), target.octets(), 64)
-                .udp(from.port(), to.port())
-                .write(&mut packet, payload)
-        }
-        (IpAddr::V6(source), IpAddr::V6(target)) => {
-            PacketBuilder::ipv6(source.octets(), target.octets(), 64)
-                .udp(from.port(), to.port())
-                .write(&mut packet, payload)
-        }
+        (IpAddr::V4(source), IpAddr::V4(target)) => PacketBuilder::ipv4(source.octets(), target.octets(), 64)
+            .udp(from.port(), to.port())
+            .write(&mut packet, payload),
+        (IpAddr::V6(source), IpAddr::V6(target)) => PacketBuilder::ipv6(source.octets(), target.octets(), 64)
+            .udp(from.port(), to.port())
+            .write(&mut packet, payload),
         mixed => panic!("{mixed:?}"),
     }
     .unwrap();
@@ -47,8 +43,12 @@ fn udp(from: &str, to: &str, payload: &[u8]) -> Vec<u8> {
 fn tcp(from: &str, to: &str, sequence: u32, syn: bool, payload: &[u8]) -> Vec<u8> {
     let (from, to) = (addr(from), addr(to));
     let (IpAddr::V4(source), IpAddr::V4(target)) = (from.ip(), to.ip()) else { panic!("IPv4") };
-    let segment = PacketBuilder::ipv4(source.octets(), target.octets(), 64)
-        .tcp(from.port(), to.port(), sequence, 65_000);
+    let segment = PacketBuilder::ipv4(source.octets(), target.octets(), 64).tcp(
+        from.port(),
+        to.port(),
+        sequence,
+        65_000,
+    );
     let segment = if syn { segment.syn() } else { segment.ack(1) };
     let mut packet = Vec::new();
     segment.write(&mut packet, payload).unwrap();
@@ -190,7 +190,9 @@ fn assert_is_the_call(report: &Report) {
     let rungs: Vec<_> = call
         .rungs
         .iter()
-        .map(|rung| (rung.after_ms, rung.from.ip() == addr(CARRIER).ip(), rung.message.as_str(), rung.repeats))
+        .map(|rung| {
+            (rung.after_ms, rung.from.ip() == addr(CARRIER).ip(), rung.message.as_str(), rung.repeats)
+        })
         .collect();
     assert_eq!(
         rungs,

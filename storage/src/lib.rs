@@ -26,8 +26,8 @@ pub use keys::{KeyError, MasterKey, Recordings, WRAPPED_KEY_BYTES, fill_random, 
 pub use objects::{ObjectError, Objects, sha256_of_file};
 pub use sqlite::{
     AuditFilter, AuditRow, BUSY_TIMEOUT, CallFilter, CallRow, ConsentRow, DecisionRow, Delivered,
-    EvidenceRow, Explanation, GateInterval, LadderRow, LegMediaRow, MINIMUM_SQLITE, MediaRow, PartyDecided, PartyRow,
-    PreambleWiped, RecordingDetails, RecordingFilter, RecordingListed, RecordingState, Role, Store,
+    EvidenceRow, Explanation, GateInterval, LadderRow, LegMediaRow, MINIMUM_SQLITE, MediaRow, PartyDecided,
+    PartyRow, PreambleWiped, RecordingDetails, RecordingFilter, RecordingListed, RecordingState, Role, Store,
     StoreError,
 };
 pub use utc::Utc;

@@ -97,7 +97,10 @@ fn a_capture_is_inspected_without_a_service() {
     let site = Site::new();
     let report = site.json(&["inspect", &capture("02_loss_05pct.pcap")]);
     let stream = &report["streams"][0];
-    assert_eq!((&stream["packets"], &stream["lost"], &stream["codec"]), (&480.into(), &20.into(), &"PCMU".into()));
+    assert_eq!(
+        (&stream["packets"], &stream["lost"], &stream["codec"]),
+        (&480.into(), &20.into(), &"PCMU".into())
+    );
     let shown = site.run(["inspect", &capture("07_ssrc_change_same_clock.pcap")]);
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert_eq!(shown.lines().filter(|line| line.contains(" PCMU ")).count(), 2, "{shown}");

@@ -195,8 +195,7 @@ impl Ladders {
     fn on_request(&mut self, peer: PeerId, request: &Request) {
         let Some(place) = self.find(peer, &request.headers) else { return };
         let (scheme, user) = scheme_of(&request.uri);
-        let line =
-            Line::Request { scheme, target: if user { role(place.leg.other()) } else { "<gateway>" } };
+        let line = Line::Request { scheme, target: if user { role(place.leg.other()) } else { "<gateway>" } };
         let mark = mark_of((request.method.as_str(), &request.uri), &request.headers, &request.body);
         let sdp = has_description(&request.headers, &request.body);
         self.see(place, mark, false, line, request.method.clone(), sdp);
