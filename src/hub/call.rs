@@ -390,12 +390,16 @@ impl Call {
                 let epoch = self.epoch.raise();
                 self.tell(now, Event::Doubt { leg, epoch }, out);
             }
-            Change::NewParty { identity } => self.on_newcomer(now, leg, &identity, None, false, out),
+            Change::NewParty { identity } => {
+                // From stays what it was when the dialog began (RFC 3261 §12.2.1.1), whoever is there now.
+                self.on_newcomer(now, leg, &identity, (&[caller_user(&identity)], false), out);
+            }
             Change::Replaced { identity, called, side, emergency, parties_signalled } => {
                 self.machine.set_parties_signalled(leg, parties_signalled);
                 self.replaced[leg.index()] = true;
                 self.sides[leg.index()] = side;
-                self.on_newcomer(now, leg, &identity, called.as_deref(), emergency, out);
+                let names: Vec<&str> = called.as_deref().into_iter().chain(names(&identity)).collect();
+                self.on_newcomer(now, leg, &identity, (&names, emergency), out);
             }
         }
     }

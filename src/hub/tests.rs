@@ -254,7 +254,8 @@ fn a_dispatch_recording_stops_when_the_call_leaves_the_line_and_goes_on_among_di
         let epoch = shared_epoch(&outputs);
         let permit = begun(outputs);
         assert!(permit.covers(CALL, epoch.current()));
-        let identity = Identity { asserted: Some(user.to_owned()), ..Identity::default() };
+        let identity =
+            Identity { asserted: Some(user.to_owned()), from: DISPATCH.to_owned(), privacy: false };
         hub.on_gateway(
             at(9),
             Event::Changed { call: CALL, leg: Leg::B, change: Change::NewParty { identity } },

@@ -60,9 +60,9 @@ fn the_best_contact_first_and_only_those_that_can_be_called() {
     let second = world.expect(PBX, "INVITE sip:2@10.1.0.10 ");
     world.send(PBX, second.answer("486 Busy Here", "t2", "", ""));
     world.expect(PBX, "ACK ");
-    let third = world.expect(PBX, "INVITE sip:+18607427399@10.1.0.10;user=phone ");
-    world.send(PBX, third.answer("404 Not Found", "t3", "", ""));
-    world.expect(PBX, "ACK ");
+    let third = world.expect(CARRIER, "INVITE sip:+18607427399@10.2.0.20;user=phone ");
+    world.send(CARRIER, third.answer("404 Not Found", "t3", "", ""));
+    world.expect(CARRIER, "ACK ");
     let fourth = world.expect(PBX, "INVITE sip:1@10.1.0.10 ");
     world.send(PBX, fourth.answer("600 Busy Everywhere", "t4", "", ""));
     world.expect(PBX, "ACK ");

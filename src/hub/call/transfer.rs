@@ -18,19 +18,17 @@ use super::super::{Output, record};
 use super::{Call, caller_user, names, outside};
 
 impl Call {
-    /// Somebody else is at a leg; `called` is the user that was called to reach it.
+    /// Somebody else is at a leg, who goes by these names.
     pub(super) fn on_newcomer(
         &mut self,
         now: Now,
         leg: Leg,
         identity: &Identity,
-        called: Option<&str>,
-        emergency: bool,
+        (names, emergency): (&[&str], bool),
         out: &mut VecDeque<Output>,
     ) {
-        let names: Vec<&str> = called.into_iter().chain(names(identity)).collect();
         let side = self.sides[leg.index()];
-        let arrival = self.machine.arrival(leg, &Newcomer { side, names: &names, emergency });
+        let arrival = self.machine.arrival(leg, &Newcomer { side, names, emergency });
         let event = arrival.begin(leg, &self.epoch);
         let withheld = self.withholds(leg, arrival);
         self.leave(now, leg, out);

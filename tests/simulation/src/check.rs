@@ -214,10 +214,11 @@ impl Checks {
                 self.faults.commands_late.add(now, to);
             }
         }
-        // Until the media plane is told where a newcomer is, nobody hears it: neither its voice nor its keys.
+        // Until signalling says that a newcomer is there, and the media plane is told where, nobody hears it:
+        // neither its voice nor its keys.
         let came = truth.arrivals.iter().rfind(|(_, leg, who)| (*leg, *who) == (phone.leg, party));
-        let told = came.and_then(|(at, ..)| self.faults.commands_late.until(*at));
-        if !same_address && told.is_some_and(|told| now <= told) {
+        let told = |at: Time| self.faults.commands_late.until(at).is_none_or(|told| now > told);
+        if party > 0 && !same_address && !came.is_some_and(|(at, ..)| told(*at)) {
             return;
         }
         if header[1] & 0x7F == 101 && payload.len() >= 4 && self.pressed.insert((ssrc, timestamp)) {
