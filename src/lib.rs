@@ -4,6 +4,7 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod hub;
+mod inspect;
 mod serve;
 
 use std::time::{SystemTime, UNIX_EPOCH};

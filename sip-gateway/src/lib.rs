@@ -12,6 +12,7 @@ mod dialog;
 mod digest;
 pub mod emergency;
 mod event;
+mod ladder;
 pub mod locate;
 mod media;
 mod registration;
@@ -28,5 +29,6 @@ pub use config::{
     Config, Limits, Listener, ListenerId, Peer, PeerId, Redirects, Routes, SessionTimer, Transport,
 };
 pub use event::{Cause, Change, End, EndedBy, Event, Identity, Offer, Replacement, Target};
+pub use ladder::{Ladder, Rung, masked};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};
 pub use shell::{Resolver, ShellCounters, Sockets};

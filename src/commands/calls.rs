@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use clap::{Args, Subcommand};
-use consent::CallId;
-use storage::{CallFilter, CallRow};
+use consent::{CallId, Direction, Leg};
+use storage::{CallFilter, CallRow, LadderRow, Store};
 
+use super::ladder::{self, Step};
 use super::table::table;
 use super::{Configured, Failure, Outcome, open, print_json, print_text};
 
@@ -33,6 +34,9 @@ pub(super) struct List {
 pub(super) struct Show {
     /// The call's id.
     id: CallId,
+    /// Its SIP messages in place of its record.
+    #[arg(long)]
+    ladder: bool,
     #[command(flatten)]
     configured: Configured,
 }
@@ -79,12 +83,72 @@ async fn run_show(show: Show) -> Result<Outcome, Failure> {
     let Some(call) = store.call(show.id).await? else {
         return Ok(Outcome::No(format!("there is no call {}", show.id)));
     };
+    if show.ladder {
+        return show_ladder(&show, &store, &call).await;
+    }
     if show.configured.json {
         print_json(&call)?;
     } else {
         print_text(&for_people(&call));
     }
     Ok(Outcome::Done)
+}
+
+async fn show_ladder(show: &Show, store: &Store, call: &CallRow) -> Result<Outcome, Failure> {
+    let Some(mut ladder) = store.ladder(show.id).await? else {
+        let why =
+            "it has just begun, was refused for want of room, or came while journal or database were behind";
+        return Ok(Outcome::No(format!("no ladder of call {} is known: {why}", show.id)));
+    };
+    if let Some(leg) = line_leg(call) {
+        let role = if leg == Leg::A { "<caller>" } else { "<callee>" };
+        for rung in &mut ladder.rungs {
+            rung.message = rung.message.replace(role, "<line>");
+        }
+    }
+    if show.configured.json {
+        print_json(&ladder)?;
+    } else {
+        print_text(&drawn(&ladder));
+    }
+    Ok(Outcome::Done)
+}
+
+/// The leg at whose far end the district's line is.
+fn line_leg(call: &CallRow) -> Option<Leg> {
+    let line = call.line.as_ref()?;
+    match call.direction {
+        Direction::Inbound => Some(Leg::B),
+        Direction::Outbound => Some(Leg::A),
+        Direction::Internal if call.from.as_ref() == Some(line) => Some(Leg::A),
+        Direction::Internal => Some(Leg::B),
+    }
+}
+
+/// The gateway in the middle, the caller's peer at the left.
+fn drawn(ladder: &LadderRow) -> String {
+    let first = |leg| ladder.rungs.iter().find(|rung| rung.leg == leg).map_or("-", |rung| &rung.peer);
+    let peers = [first(Leg::A), first(Leg::B)];
+    let columns = [peers[0], "earmark", peers[1]].map(str::to_owned);
+    let steps = ladder.rungs.iter().map(|rung| {
+        let (end, peer) = if rung.leg == Leg::A { (0, peers[0]) } else { (2, peers[1]) };
+        let (from, to) = if rung.sent { (1, end) } else { (end, 1) };
+        let elsewhere = if rung.peer == peer { String::new() } else { format!("{} ", rung.peer) };
+        Step {
+            after_ms: rung.after_ms.into(),
+            from,
+            to,
+            label: ladder::label(&rung.message, &rung.method, rung.sdp),
+            note: format!("{elsewhere}{}", ladder::again(rung.repeats)),
+        }
+    });
+    let steps: Vec<_> = steps.collect();
+    let mut text = ladder::draw(&columns, &steps, ladder::in_colour());
+    if ladder.left_out > 0 {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{} further messages were left out", ladder.left_out);
+    }
+    text
 }
 
 fn for_people(call: &CallRow) -> String {

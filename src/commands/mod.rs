@@ -8,6 +8,8 @@ mod audit;
 mod calls;
 mod check;
 mod explain;
+mod inspect;
+mod ladder;
 mod recordings;
 mod table;
 
@@ -45,6 +47,8 @@ enum Command {
     /// Recordings.
     #[command(subcommand)]
     Recordings(recordings::Command),
+    /// Reads a capture: ladders, the quality of its media, and what the rules would have said.
+    Inspect(inspect::Arguments),
     /// The audit log.
     #[command(subcommand)]
     Audit(audit::Command),
@@ -179,6 +183,7 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
         Command::Calls(command) => calls::run(command).await,
         Command::Explain(arguments) => explain::run(arguments).await,
         Command::Recordings(command) => recordings::run(command).await,
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Audit(command) => audit::run(command).await,
     }
 }

@@ -90,6 +90,13 @@ impl Hub {
         }
     }
 
+    /// Takes in what the SIP core says of a call's messages, the call's record closed or not.
+    pub fn on_ladder(&mut self, now: Now, ladder: sip_gateway::Ladder) {
+        let entry = record::ladder(ladder);
+        self.outputs
+            .push_back(Output::Journal { stamped: Stamped { at: now.wall, entry }, awaited_by: None });
+    }
+
     /// Takes in what the media plane says.
     pub fn on_media(&mut self, now: Now, event: recorder::Event) {
         use recorder::Event;

@@ -2,8 +2,8 @@
 
 use consent::{Basis, CallId, E164, Leg, RecordingOutcome, RetentionTag};
 use recorder::{LegStatistics, RemoteMedia, Sealed, StreamFormat};
-use sip_gateway::{Cause, End, EndedBy, Flow, MediaKind, StreamMedia};
-use storage::{CallEnded, EndCause, Entry, LegMediaRecord, Outcome, RecordingRow};
+use sip_gateway::{Cause, End, EndedBy, Flow, Ladder, MediaKind, StreamMedia};
+use storage::{CallEnded, EndCause, Entry, LadderPart, LegMediaRecord, Outcome, RecordingRow, Rung};
 
 /// RFC 4566: what is meant where `a=ptime` is silent, for all codecs of telephony.
 const DEFAULT_PTIME_MS: u32 = 20;
@@ -122,6 +122,18 @@ pub(super) fn stored(sealed: &Sealed, line: Option<E164>, object: String) -> Ent
         intervals: sealed.intervals.clone(),
         gaps: sealed.gaps.clone(),
         quarantine: Vec::new(),
+    }))
+}
+
+pub(super) fn ladder(ladder: Ladder) -> Entry {
+    let rungs = ladder.rungs.into_iter().map(|rung| {
+        let sip_gateway::Rung { position, after_ms, leg, peer, sent, message, method, sdp, repeats } = rung;
+        Rung { position, after_ms, leg, peer, sent, message, method, sdp, repeats }
+    });
+    Entry::CallLadder(Box::new(LadderPart {
+        call: ladder.call,
+        rungs: rungs.collect(),
+        left_out: ladder.left_out,
     }))
 }
 

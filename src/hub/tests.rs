@@ -591,3 +591,28 @@ fn a_call_whose_media_failed_is_no_longer_recorded() {
     hub.on_media(at(6), recorder::Event::MediaFailed { call: CALL });
     assert_eq!(decided(&drain(&mut hub)), [consent::Reason::RecorderFailed]);
 }
+
+#[test]
+fn a_ladder_is_entered_also_when_the_calls_record_is_closed() {
+    let mut hub = hub();
+    let rung = sip_gateway::Rung {
+        position: 3,
+        after_ms: 120,
+        leg: Leg::B,
+        peer: "carrier".to_owned(),
+        sent: true,
+        message: "BYE sip:<callee>".to_owned(),
+        method: "BYE".to_owned(),
+        sdp: false,
+        repeats: 1,
+    };
+    hub.on_ladder(at(9), sip_gateway::Ladder { call: CALL, rungs: vec![rung], left_out: 7 });
+    let outputs = drain(&mut hub);
+    let [Output::Journal { stamped, awaited_by: None }] = &outputs[..] else { panic!("{outputs:?}") };
+    let Entry::CallLadder(part) = &stamped.entry else { panic!("{stamped:?}") };
+    assert_eq!((part.call, part.left_out, stamped.at), (CALL, 7, at(9).wall));
+    let rung = &part.rungs[0];
+    assert_eq!((rung.position, rung.after_ms, rung.leg, rung.repeats), (3, 120, Leg::B, 1));
+    assert_eq!((rung.peer.as_str(), rung.message.as_str(), rung.sent), ("carrier", "BYE sip:<callee>", true));
+    assert!(stamped.entry.may_be_shed());
+}

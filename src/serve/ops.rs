@@ -38,6 +38,7 @@ pub(super) struct Ops {
     /// By [`PeerId`].
     peers: Vec<PeerLabels>,
     pub(super) media_refused: Counter,
+    pub(super) ladders_shed: Counter,
     certificate_expiry: Family<NoLabels, Gauge>,
 }
 
@@ -96,6 +97,7 @@ impl Ops {
             peer_up: Family::default(),
             peers: peers.into_iter().map(|peer| PeerLabels { peer }).collect(),
             media_refused: Counter::default(),
+            ladders_shed: Counter::default(),
             certificate_expiry: Family::default(),
         };
         let registry = &mut ops.registry;
@@ -118,6 +120,11 @@ impl Ops {
             "Whether a peer has been found and has shown nothing bad since it last answered",
             ops.peer_up.clone(),
         );
+        registry.register(
+            "ladders_shed",
+            "Parts of calls' ladders let go because journal or database were behind",
+            ops.ladders_shed.clone(),
+        );
         registry.register("rtp_refused", "Media packets refused in ended calls", ops.media_refused.clone());
         registry.register(
             "certificate_expiry_timestamp_seconds",
@@ -131,6 +138,11 @@ impl Ops {
     /// Another certificate is in force. Without one there is no figure, so that no alarm goes off.
     pub(super) fn certificate_expires(&self, expires_s: u64) {
         self.certificate_expiry.get_or_create(&NoLabels {}).set(i64::try_from(expires_s).unwrap_or(i64::MAX));
+    }
+
+    /// Whether entries wait for a database that is away.
+    pub(super) fn database_is_behind(&self) -> bool {
+        self.sources.delivery.borrow().behind_since.is_some()
     }
 
     /// How many recordings the store has refused so far.

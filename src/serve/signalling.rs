@@ -108,11 +108,11 @@ impl Signalling {
             if let Some(until) = draining {
                 farewell = farewell.filter(|until| self.takes_leave(*until));
                 if self.hub.calls() == 0 && self.under_way.storing == 0 && farewell.is_none() {
-                    return self;
+                    return self.concluded();
                 }
                 if tokio::time::Instant::now() >= until {
                     if ended_all {
-                        return self;
+                        return self.concluded();
                     }
                     ended_all = true;
                     draining = Some(until + LAST_CALLS);
@@ -148,6 +148,12 @@ impl Signalling {
             }
             self.on_time();
         }
+    }
+
+    fn concluded(mut self) -> Self {
+        self.core.tell_ladders();
+        self.perform();
+        self
     }
 
     /// Whether a registrar may still answer that the gateway is gone.
@@ -222,6 +228,7 @@ impl Signalling {
         use sip_gateway::Output as Sip;
         match output {
             Sip::Event(event) => self.hub.on_gateway(self.clock.now(), event),
+            Sip::Ladder(ladder) => self.hub.on_ladder(self.clock.now(), *ladder),
             Sip::Datagram { listener, to, bytes } => {
                 if !self.sockets.send_datagram(listener, to, bytes) {
                     self.core.on_input(self.clock.now(), Input::Undeliverable { to });
@@ -297,6 +304,9 @@ impl Signalling {
             Entry::RecordingStored(row) => Some(row.id),
             _ => None,
         };
+        if stamped.entry.may_be_shed() {
+            return self.write_if_there_is_room(&stamped);
+        }
         let receipt = self.journal.append(&stamped);
         if let Some(call) = awaited_by {
             let journalled = self.under_way.journalled.clone();
@@ -311,6 +321,13 @@ impl Signalling {
         } else if let Some(recording) = recording {
             let (spools, synced) = (self.spools.clone(), self.journal.synced());
             tokio::spawn(shelf::clear_when_journalled(receipt, synced, spools, recording));
+        }
+    }
+
+    /// What waits for a database that is away fills the journal's disk, which is for records.
+    fn write_if_there_is_room(&self, stamped: &Stamped) {
+        if self.ops.database_is_behind() || self.journal.append(stamped).refusal().is_some() {
+            self.ops.ladders_shed.inc();
         }
     }
 }

@@ -122,6 +122,8 @@ pub enum Entry {
     },
     /// The call is over.
     CallEnded(Box<CallEnded>),
+    /// What is new of the call's SIP messages. Shed before anything else is.
+    CallLadder(Box<LadderPart>),
     /// Somebody did something that must be in the audit log.
     Audit {
         /// Who (`console`, a name, `gateway`).
@@ -192,6 +194,40 @@ pub struct CallEnded {
 pub enum EndCause {
     /// One end showed no sign of life within its session (RFC 4028).
     SessionExpired,
+}
+
+/// Messages of a call, some of which may have been told before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LadderPart {
+    /// The call.
+    pub call: CallId,
+    /// Messages, in order.
+    pub rungs: Vec<Rung>,
+    /// How many messages were too many to keep, so far.
+    pub left_out: u32,
+}
+
+/// One SIP message between the gateway and a peer; no number, name or body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rung {
+    /// The n-th of its call, from 0.
+    pub position: u16,
+    /// Since the INVITE that began the call.
+    pub after_ms: u32,
+    /// On which leg.
+    pub leg: Leg,
+    /// The name of the peer at its far end.
+    pub peer: String,
+    /// Whether the gateway sent it; else it was received.
+    pub sent: bool,
+    /// The first line, with a role in place of the address.
+    pub message: String,
+    /// The method of its CSeq.
+    pub method: String,
+    /// Whether it carries a session description.
+    pub sdp: bool,
+    /// How often the same message came or went again.
+    pub repeats: u32,
 }
 
 /// How a call came out.
@@ -274,6 +310,7 @@ impl Entry {
             Self::CallStarted(started) => Some(started.call),
             Self::RecordingStored(row) => Some(row.call),
             Self::CallEnded(ended) => Some(ended.call),
+            Self::CallLadder(part) => Some(part.call),
             Self::CallRouted { call, .. }
             | Self::CallRinging { call }
             | Self::CallAnswered { call }
@@ -288,6 +325,12 @@ impl Entry {
             | Self::RecordingFailed { call, .. } => Some(*call),
             Self::Audit { .. } => None,
         }
+    }
+
+    /// Whether it is there for convenience only: no record is incomplete without it.
+    #[must_use]
+    pub const fn may_be_shed(&self) -> bool {
+        matches!(self, Self::CallLadder(_))
     }
 }
 

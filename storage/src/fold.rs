@@ -222,6 +222,7 @@ impl CallRecord {
             Entry::CallStarted(_)
             | Entry::PreambleWiped { .. }
             | Entry::RecordingFailed { .. }
+            | Entry::CallLadder(_)
             | Entry::Audit { .. } => {}
         }
         self.last_at = self.last_at.max(at);

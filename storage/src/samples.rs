@@ -8,7 +8,9 @@ use consent::{
     Signal, SignalMeaning, SignalSource, Wall,
 };
 
-use crate::{CallEnded, CallStarted, Entry, LegMediaRecord, Outcome, RecordingRow, Stamped};
+use crate::{
+    CallEnded, CallStarted, Entry, LadderPart, LegMediaRecord, Outcome, RecordingRow, Rung, Stamped,
+};
 
 /// 2026-11-22T18:00:00.123456Z.
 pub(crate) const START: Wall = Wall(1_795_370_400_123_456);
@@ -191,4 +193,22 @@ pub(crate) fn consent_call(n: u128) -> Vec<Stamped> {
         at(9_500, Entry::PreambleWiped { call: id, held_ms: 1_000, reason: Reason::Withdrawn }),
         at(12_000, ended(n, RecordingOutcome::Withdrawn, Some(Basis::AllPartyConsent))),
     ]
+}
+
+pub(crate) fn rung(position: u16, message: &str, repeats: u32) -> Rung {
+    Rung {
+        position,
+        after_ms: u32::from(position) * 10,
+        leg: if position % 2 == 0 { Leg::A } else { Leg::B },
+        peer: "carrier".into(),
+        sent: position % 2 == 1,
+        message: message.into(),
+        method: "INVITE".into(),
+        sdp: position < 2,
+        repeats,
+    }
+}
+
+pub(crate) fn ladder(n: u128, rungs: &[Rung], left_out: u32) -> Entry {
+    Entry::CallLadder(Box::new(LadderPart { call: call(n), rungs: rungs.to_vec(), left_out }))
 }

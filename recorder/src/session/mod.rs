@@ -39,6 +39,9 @@ use std::sync::Arc;
 
 use consent::{CallId, CodeMatcher, Epoch, EpochCounter, Leg, Mono, Notice, Now};
 
+pub use self::quality::{Arrival, Reception};
+pub use self::relay::static_encoding;
+
 use self::payload_type::speech_format;
 use self::playback::Playback;
 use self::relay::Stream;

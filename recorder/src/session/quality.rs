@@ -22,7 +22,7 @@ const PACKET_MS: f64 = 20.0;
 
 /// Counts what arrives of one stream.
 #[derive(Debug, Default)]
-pub(super) struct Reception {
+pub struct Reception {
     packets: u64,
     first_packet_at: Option<Wall>,
     run: Option<Run>,
@@ -43,20 +43,20 @@ struct Run {
 
 /// The header fields that matter here.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
+pub struct Arrival {
     /// Synchronisation source.
-    pub(super) ssrc: u32,
+    pub ssrc: u32,
     /// Sequence number.
-    pub(super) sequence: u16,
+    pub sequence: u16,
     /// Timestamp, if it advances with the media (telephone events' do not).
-    pub(super) timestamp: Option<u32>,
+    pub timestamp: Option<u32>,
     /// Its clock in Hz.
-    pub(super) clock_rate: u32,
+    pub clock_rate: u32,
 }
 
 impl Reception {
     /// Counts a packet in.
-    pub(super) fn on_packet(&mut self, at: Now, arrival: Arrival) {
+    pub fn on_packet(&mut self, at: Now, arrival: Arrival) {
         self.packets += 1;
         self.first_packet_at.get_or_insert(at.wall);
         let goes_on = self.run.as_mut().is_some_and(|run| run.take(arrival));
@@ -71,17 +71,17 @@ impl Reception {
     }
 
     /// Packets received, duplicates among them.
-    pub(super) fn packets(&self) -> u64 {
+    pub fn packets(&self) -> u64 {
         self.packets
     }
 
     /// Packets expected and not received (RFC 3550 A.3), never negative.
-    pub(super) fn lost(&self) -> u64 {
+    pub fn lost(&self) -> u64 {
         self.lost_before + self.run.map_or(0, |run| run.lost())
     }
 
     /// Interarrival jitter in ms.
-    pub(super) fn jitter_ms(&self) -> f64 {
+    pub fn jitter_ms(&self) -> f64 {
         self.jitter_us / 1_000.0
     }
 
@@ -99,7 +99,7 @@ impl Reception {
     }
 
     /// Mean opinion score, 1.0 to 4.5; `None` without packets.
-    pub(super) fn mean_opinion(&self, encoding: &str) -> Option<f64> {
+    pub fn mean_opinion(&self, encoding: &str) -> Option<f64> {
         let expected = self.packets + self.lost();
         (self.packets > 0).then(|| {
             let loss_percent = 100.0 * self.lost() as f64 / expected as f64;

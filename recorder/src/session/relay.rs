@@ -35,6 +35,12 @@ const RTCP_TYPES: std::ops::RangeInclusive<u8> = 192..=223;
 const STATIC_NAMES: [(u8, &str); 7] =
     [(0, "PCMU"), (3, "GSM"), (4, "G723"), (8, "PCMA"), (9, "G722"), (15, "G728"), (18, "G729")];
 
+/// The encoding of a payload type that needs no description (RFC 3551 §6).
+#[must_use]
+pub fn static_encoding(payload_type: u8) -> Option<&'static str> {
+    STATIC_NAMES.iter().find(|(number, _)| *number == payload_type).map(|(_, name)| *name)
+}
+
 /// A stream, and what is known of it at each leg.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -439,9 +445,7 @@ impl End {
         let mut formats = described.flat_map(|media| &media.formats);
         let named =
             formats.find(|format| format.payload_type == number).map(|format| format.encoding.clone());
-        let fixed =
-            STATIC_NAMES.iter().find(|(fixed, _)| *fixed == number).map(|(_, name)| (*name).to_owned());
-        named.or(fixed).filter(|_| count > 0)
+        named.or_else(|| static_encoding(number).map(str::to_owned)).filter(|_| count > 0)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one packet's whole context")]

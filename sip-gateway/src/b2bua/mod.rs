@@ -325,6 +325,7 @@ impl Call {
 
     /// Gives back all that the call holds outside itself.
     pub(crate) fn release(&mut self, env: &mut Environment) {
+        env.forget_ladder(self.id);
         for (_, key) in self.timers.drain(..) {
             env.timers.disarm(key);
         }
@@ -479,7 +480,7 @@ impl Call {
         let fork = self.forks.len();
         for (leg, dialog, peer) in [(Leg::A, &a, self.peer), (Leg::B, &b, made.path.peer)] {
             let place = crate::core::DialogPlace { call: self.id, leg, fork, peer, class: self.class };
-            env.dialogs.insert(dialog.id.clone(), place);
+            env.add_dialog(dialog.id.clone(), place);
         }
         self.forks.push(Fork::new(Some(attempt), [a, b], Some(Box::new(session))));
         Some(fork)

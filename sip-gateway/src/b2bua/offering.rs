@@ -227,7 +227,7 @@ impl Call {
         self.introduce(env, &mut path, &mut invite);
         let branch = env.stamp_via(&path, &mut invite);
         let index = self.attempts.len();
-        self.emit_routed(env, peer, &invite);
+        self.emit_routed(env, consent::Leg::B, peer, &invite);
         self.heard_from[consent::Leg::B.index()] = path.to.ip();
         let owner = Owner::Call(self.id, Role::Attempt(index));
         let client = env.request_with_branch(path, &invite, branch.clone(), owner);
@@ -269,13 +269,22 @@ impl Call {
         self.first_attempt = self.attempts.len();
     }
 
-    pub(super) fn emit_routed(&self, env: &mut Environment, peer: PeerId, invite: &Request) {
+    /// Says that an INVITE of ours is about to go out; its answer will be on this leg.
+    pub(super) fn emit_routed(
+        &self,
+        env: &mut Environment,
+        leg: consent::Leg,
+        peer: PeerId,
+        invite: &Request,
+    ) {
+        let sip_call_id = invite.headers.first(name::CALL_ID).unwrap_or_default().to_owned();
+        env.transport.ladders.put(self.id, leg, peer, &sip_call_id);
         let known = env.config.peers.get(peer.0);
         env.emit(Event::Routed {
             call: self.id,
             peer,
             side: known.map_or(Side::Public, |peer| peer.side),
-            sip_call_id: invite.headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
+            sip_call_id,
             parties_signalled: known.is_some_and(|peer| peer.parties_signalled),
         });
     }

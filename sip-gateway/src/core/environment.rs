@@ -9,9 +9,10 @@ use consent::{CallId, Leg, Now, Side};
 
 use super::authentication::Authentication;
 use super::generator::Generator;
+use super::ladder::TOLD_AFTER_MS;
 use super::peers::{is_possible, peer_of};
 use super::reach::{Reach, Way};
-use super::{Counters, Origin, Output, Path, Ports, Timers, TransportLayer};
+use super::{Counters, Origin, Output, Path, Ports, TimerKey, Timers, TransportLayer};
 use crate::b2bua::{CallTimer, Loan, Owner};
 use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
 use crate::emergency::Matcher;
@@ -32,6 +33,8 @@ const TRANSACTIONS_BESIDE: usize = 4_096;
 pub(crate) enum Deadline {
     Transaction(TxTimer),
     Call(CallId, CallTimer),
+    /// A call's ladder is to be told.
+    Ladder(CallId),
     /// A stream has stayed inside a message for too long.
     StreamIdle(StreamId),
     /// A stream that stands in for a datagram has not been connected in time.
@@ -124,8 +127,43 @@ impl Environment {
         &mut self.transport.counters
     }
 
+    pub(crate) fn set_now(&mut self, now: Now) {
+        self.now = now;
+        self.transport.ladders.set_now(now.mono);
+    }
+
     pub(crate) fn emit(&mut self, event: Event) {
+        if let Event::Answered { call } | Event::Ended { call, .. } = event {
+            let key = self.timers.arm(self.now.mono.plus_ms(TOLD_AFTER_MS), Deadline::Ladder(call));
+            self.schedule_ladder(call, Some(key));
+        }
         self.transport.push(Output::Event(event));
+    }
+
+    /// Tells what is new of a call's ladder.
+    pub(crate) fn tell_ladder(&mut self, call: CallId) {
+        self.schedule_ladder(call, None);
+        if let Some(ladder) = self.transport.ladders.tell(call, &self.config) {
+            self.transport.push(Output::Ladder(Box::new(ladder)));
+        }
+    }
+
+    /// Tells what is left of a call's ladder and forgets it.
+    pub(crate) fn forget_ladder(&mut self, call: CallId) {
+        self.tell_ladder(call);
+        self.transport.ladders.forget(call);
+    }
+
+    fn schedule_ladder(&mut self, call: CallId, key: Option<TimerKey>) {
+        if let Some(former) = self.transport.ladders.tells_at(call, key) {
+            self.timers.disarm(former);
+        }
+    }
+
+    /// Makes a dialog known.
+    pub(crate) fn add_dialog(&mut self, id: DialogId, place: DialogPlace) {
+        self.transport.ladders.put(place.call, place.leg, place.peer, &id.call_id);
+        self.dialogs.insert(id, place);
     }
 
     /// Whether a Request-URI is an emergency call's.

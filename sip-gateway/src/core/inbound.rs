@@ -237,8 +237,11 @@ impl Core {
             self.env.counters().shed_transactions += 1;
             return self.refuse_for_now(&arrival, 503);
         };
-        self.env.respond(server, &Response::to(&arrival.request.headers, 100));
         let Arrival { origin, request, .. } = arrival;
+        if !offer.over_limit || class != Class::Ordinary {
+            self.env.transport.ladders.begin(offer.call, origin.peer, &request);
+        }
+        self.env.respond(server, &Response::to(&request.headers, 100));
         let call = Call::offer(&mut self.env, origin, server, request, class, offer);
         self.calls.insert(call.id(), call);
     }
@@ -284,8 +287,9 @@ impl Core {
             self.env.counters().shed_transactions += 1;
             return self.refuse_for_now(&arrival, 500);
         };
-        self.env.respond(server, &Response::to(&arrival.request.headers, 100));
         let Arrival { origin, request, .. } = arrival;
+        self.env.transport.ladders.join(place.call, place.leg, origin.peer, &request);
+        self.env.respond(server, &Response::to(&request.headers, 100));
         self.with_call(place.call, |call, env| call.take_over(env, place, origin, server, request));
     }
 

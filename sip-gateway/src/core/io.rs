@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::locate::{Answer, Plan, Question, Unanswered};
-use crate::{Event, ListenerId, PeerId};
+use crate::{Event, Ladder, ListenerId, PeerId};
 
 /// Names a stream. The shell names those that it accepts with even numbers, the core those that it asks
 /// for with odd ones, so neither waits for the other. A number is never used twice.
@@ -75,6 +75,8 @@ pub enum Input {
 pub enum Output {
     /// Something happened on a call: goes to the hub.
     Event(Event),
+    /// What is new of a call's messages; also after its [`Event::Ended`]. For the record, if there is room.
+    Ladder(Box<Ladder>),
     /// Send a datagram.
     Datagram {
         /// From this listener.

@@ -11,6 +11,7 @@ mod generator;
 mod inbound;
 mod io;
 mod keep_alive;
+mod ladder;
 mod peers;
 mod reach;
 mod registrations;
@@ -78,7 +79,7 @@ impl Core {
 
     /// Takes what came from the network.
     pub fn on_input(&mut self, now: Now, input: Input) {
-        self.env.now = now;
+        self.env.set_now(now);
         match input {
             Input::Datagram { listener, from, bytes } => self.on_datagram(listener, from, &bytes),
             Input::StreamOpened { stream, listener, from } => self.on_stream_opened(stream, listener, from),
@@ -95,7 +96,7 @@ impl Core {
 
     /// Takes an instruction of the hub.
     pub fn on_command(&mut self, now: Now, command: Command) {
-        self.env.now = now;
+        self.env.set_now(now);
         match command {
             Command::Proceed { call, route, media } => {
                 self.with_call(call, |call, env| call.proceed(env, &route, media));
@@ -122,7 +123,7 @@ impl Core {
 
     /// Lets time pass: everything due at `now` happens.
     pub fn on_timeout(&mut self, now: Now) {
-        self.env.now = now;
+        self.env.set_now(now);
         while let Some(deadline) = self.env.timers.pop_due(now.mono) {
             match deadline {
                 Deadline::Transaction(fired) => {
@@ -132,6 +133,7 @@ impl Core {
                     }
                 }
                 Deadline::Find(peer) => self.env.find(peer),
+                Deadline::Ladder(call) => self.env.tell_ladder(call),
                 Deadline::Ping(way) => self.env.on_ping_timer(way),
                 Deadline::Call(call, timer) => self.with_call(call, |call, env| call.on_timer(env, timer)),
                 Deadline::StreamIdle(stream) | Deadline::StreamInstead(stream) => self.close_stream(stream),
@@ -154,8 +156,15 @@ impl Core {
     /// Takes what [`Output::Found`] told an earlier process, until DNS has been heard: so a start does not
     /// need DNS either.
     pub fn recall(&mut self, now: Now, peer: PeerId, plan: Plan) {
-        self.env.now = now;
+        self.env.set_now(now);
         self.env.recall(peer, plan);
+    }
+
+    /// Tells what is new of every call's ladder: the process is about to end.
+    pub fn tell_ladders(&mut self) {
+        for call in self.env.transport.ladders.calls() {
+            self.env.tell_ladder(call);
+        }
     }
 
     /// Whether it is known of every peer where it is.
@@ -339,6 +348,7 @@ impl Core {
     }
 
     fn on_message(&mut self, origin: Origin, message: Message) {
+        self.env.transport.ladders.received(origin.peer, &message);
         match message {
             Message::Request(request) => {
                 self.env.counters().requests_in += 1;

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use consent::Mono;
 
 use super::keep_alive::{self, Due, KeepAlive};
+use super::ladder::Ladders;
 use super::timers::{TimerKey, Timers};
 use super::{Counters, Deadline, Output, StreamId};
 use crate::wire::{Frame, Framer, Via};
@@ -147,6 +148,7 @@ pub(crate) struct TransportLayer {
     /// Until when a peer by UDP is not tried by TCP.
     no_tcp: HashMap<PeerId, Mono>,
     pub(crate) counters: Counters,
+    pub(crate) ladders: Ladders,
 }
 
 impl TransportLayer {
@@ -161,6 +163,7 @@ impl TransportLayer {
             answer_pings: HashSet::new(),
             no_tcp: HashMap::new(),
             counters: Counters::default(),
+            ladders: Ladders::default(),
         }
     }
 
@@ -175,6 +178,7 @@ impl TransportLayer {
     /// Sends one whole message.
     pub(crate) fn send(&mut self, path: &mut Path, bytes: Bytes) {
         self.counters.messages_out += 1;
+        self.ladders.sent(path.peer, &bytes);
         if path.transport == Transport::Udp {
             self.push(Output::Datagram { listener: path.listener, to: path.to, bytes });
             return;

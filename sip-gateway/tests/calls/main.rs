@@ -21,6 +21,7 @@ mod failover;
 mod glare;
 mod inside;
 mod joining;
+mod ladder;
 mod limits;
 mod newcomers;
 mod passing;

@@ -9,7 +9,7 @@ use consent::{CallId, Mono, Now, Side, Wall};
 use sip_gateway::locate::{Place, Plan, Question};
 use sip_gateway::wire::{Headers, Message, NameAddr, Request, Response, parse_datagram};
 use sip_gateway::{
-    Command, Config, Core, Event, Input, Limits, Listener, ListenerId, Offer, Output, Peer, PeerId,
+    Command, Config, Core, Event, Input, Ladder, Limits, Listener, ListenerId, Offer, Output, Peer, PeerId,
     Redirects, Route, Routes, SessionTimer, StreamId, Transport,
 };
 
@@ -53,6 +53,8 @@ pub struct World {
     pub lose: Option<usize>,
     /// Calls offered and not ended: `Ended` comes once for each, and nothing after it.
     open: BTreeSet<CallId>,
+    /// What was told of the calls' messages.
+    pub ladders: Vec<Ladder>,
     /// Events and messages in the order in which they came out.
     pub order: Vec<String>,
 }
@@ -131,6 +133,7 @@ impl World {
             passed: 0,
             lose: None,
             open: BTreeSet::new(),
+            ladders: Vec::new(),
             order: Vec::new(),
         }
     }
@@ -200,6 +203,7 @@ impl World {
                 Output::Resolve { peer, question } => self.questions.push_back((peer, question)),
                 Output::Reachable { peer, up } => self.reachable.push((peer.0, up)),
                 Output::Found { peer, plan } => self.found.push((peer, plan)),
+                Output::Ladder(ladder) => self.ladders.push(*ladder),
                 stream => self.streams.push(stream),
             }
         }

@@ -44,6 +44,10 @@ use crate::{Entry, Stamped};
 /// bytes each this is 50 MB, and hours of a district's calls on a full disk.
 pub const MAX_QUEUED: usize = 100_000;
 
+/// How many entries may wait before the ladders of calls are no longer taken: a queue that grows at all is a
+/// disk in trouble, and what room there is belongs to records.
+pub const MAX_QUEUED_BESIDE_LADDERS: usize = 1_000;
+
 /// How long a written entry waits for others before all are synced together.
 pub const SYNC_AFTER: Duration = Duration::from_millis(50);
 
@@ -75,6 +79,9 @@ pub enum AppendError {
     /// [`MAX_QUEUED`] entries are waiting for the disk.
     #[error("the journal's queue of {MAX_QUEUED} entries is full: its disk does not write")]
     Full,
+    /// Others wait for the disk, and nothing is lost without this one ([`Entry::may_be_shed`]).
+    #[error("the journal's disk is behind, and a ladder was let go")]
+    Shed,
     /// The entry cannot be written as a record.
     #[error("the entry cannot be a journal record")]
     Payload {
@@ -219,9 +226,13 @@ impl Journal {
             drop(state);
             return self.refuse(AppendError::Closed);
         }
-        if state.queue.len() + state.in_hand >= MAX_QUEUED {
+        let waiting = state.queue.len() + state.in_hand;
+        if waiting >= MAX_QUEUED {
             drop(state);
             return self.refuse(AppendError::Full);
+        }
+        if stamped.entry.may_be_shed() && (waiting >= MAX_QUEUED_BESIDE_LADDERS || state.health.failing) {
+            return Receipt(Promise::Refused(Some(AppendError::Shed)));
         }
         state.queue.push_back(Queued { payload, done });
         drop(state);

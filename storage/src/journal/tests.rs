@@ -419,6 +419,23 @@ fn an_entry_too_long_for_a_record_is_refused_at_once_and_counted() {
 }
 
 #[test]
+fn a_ladder_gives_way_long_before_the_queue_is_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("journal");
+    let journal = Journal::start(&folder).unwrap();
+    let ladder = samples::at(0, samples::ladder(1, &[samples::rung(0, "INVITE sip:<callee>", 0)], 0));
+    assert!(wait(journal.append(&ladder)).is_ok());
+    // No file can be made in a folder that is gone.
+    std::fs::remove_dir_all(&folder).unwrap();
+    let waiting: Vec<_> =
+        (0..MAX_QUEUED_BESIDE_LADDERS as u64).map(|n| journal.append(&entry_of(n))).collect();
+    assert!(matches!(journal.append(&ladder).refusal(), Some(AppendError::Shed)));
+    assert!(journal.append(&entry_of(0)).refusal().is_none(), "records are taken");
+    assert_eq!(journal.health().refused, 0, "no record was");
+    drop(waiting);
+}
+
+#[test]
 fn a_disk_that_does_not_write_for_a_while_has_everything_afterwards_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("journal");

@@ -9,6 +9,7 @@
 
 mod audit;
 mod calls;
+mod ladder;
 mod place;
 mod recordings;
 mod rows;
@@ -26,6 +27,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Sqlite, Transaction};
 
 pub use audit::{AuditFilter, AuditRow};
+pub use ladder::LadderRow;
 pub use place::Delivered;
 pub use rows::{
     CallFilter, CallRow, ConsentRow, DecisionRow, EvidenceRow, Explanation, GateInterval, LegMediaRow,

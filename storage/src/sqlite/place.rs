@@ -8,7 +8,7 @@
 use consent::{CallId, Decision, GateState, Leg, PartyConsent, Signal, SignalMeaning, Wall};
 use sqlx::{Acquire, SqliteConnection};
 
-use super::{Store, StoreError, recordings, signed, to_json, unsigned, word, words};
+use super::{Store, StoreError, ladder, recordings, signed, to_json, unsigned, word, words};
 use crate::audit::AuditHead;
 use crate::journal::{Found, JournalId, JournalPosition};
 use crate::{CallEnded, CallStarted, Entry, Stamped};
@@ -226,6 +226,7 @@ async fn place_entry(
             recordings::begin(connection, *call, *recording, &word(basis)?, retention, at).await
         }
         Entry::RecordingStored(row) => recordings::seal(connection, row).await,
+        Entry::CallLadder(part) => ladder::place(connection, part).await.map(|()| Placed::Yes),
         // It tells the journal's fold; the table has it once it is stored.
         Entry::RecordingFound { .. } => Ok(Placed::Yes),
         Entry::RecordingFailed { recording, .. } => recordings::fail(connection, *recording, at).await,
@@ -307,6 +308,7 @@ async fn place_of_call(
         | Entry::RecordingFound { .. }
         | Entry::RecordingStored(_)
         | Entry::RecordingFailed { .. }
+        | Entry::CallLadder(_)
         | Entry::Audit { .. } => return Ok(Placed::No(ENTRY_UNKNOWN)),
     }
     Ok(Placed::Yes)

@@ -58,7 +58,7 @@ fn numbered(entries: &[Stamped]) -> Vec<(JournalPosition, Stamped)> {
 
 /// Everything in the database, in order, but for the time of delivery.
 async fn dump(store: &Store) -> Vec<String> {
-    const STATEMENTS: [&str; 11] = [
+    const STATEMENTS: [&str; 12] = [
         "SELECT json_array(id, started_at, ringing_at, answered_at, ended_at, outcome, recording_outcome, basis) FROM call ORDER BY id",
         "SELECT json_array(call_id, position, sip_call_id) FROM call_leg ORDER BY 1",
         "SELECT json_array(call_id, linked) FROM call_link ORDER BY 1",
@@ -69,6 +69,7 @@ async fn dump(store: &Store) -> Vec<String> {
         "SELECT json_array(call_id, opened_at, shut_at, basis) FROM gate_interval ORDER BY id",
         "SELECT json_array(id, state, sha256) FROM recording ORDER BY id",
         "SELECT json_array(seq, action, hex(hash)) FROM audit ORDER BY seq",
+        "SELECT json_array(call_id, position, message, repeats) FROM rung ORDER BY 1",
         "SELECT json_array(journal, seq) FROM delivery",
     ];
     let mut lines = Vec::new();
@@ -98,6 +99,7 @@ fn audit_entry(n: i64) -> Stamped {
 fn day() -> Vec<Stamped> {
     let mut entries = consent_call(1);
     entries.extend(dispatch_call(2));
+    entries.push(at(7_000, samples::ladder(2, &[samples::rung(0, "INVITE sip:<callee>", 0)], 0)));
     entries.push(audit_entry(1));
     entries.extend(dispatch_call(3));
     entries.push(audit_entry(2));
@@ -578,4 +580,29 @@ async fn the_log_refuses_changes_and_two_processes_share_its_chain() {
     for statement in ["UPDATE audit SET actor = 'x'", "DELETE FROM audit"] {
         assert!(sqlx::query(statement).execute(&bench.store.pool).await.is_err());
     }
+}
+
+#[tokio::test]
+async fn a_ladder_comes_in_parts_and_a_rung_that_comes_again_counts_its_repeats() {
+    let rung = samples::rung;
+    let mut entries = dispatch_call(1);
+    let (invite, trying) = (rung(0, "INVITE sip:<callee>", 0), rung(1, "100 Trying", 0));
+    entries.push(at(3_000, samples::ladder(1, &[invite.clone(), trying], 0)));
+    let again = [rung(1, "100 Trying", 2), rung(2, "486 Busy Here", 0)];
+    entries.push(at(7_000, samples::ladder(1, &again, 4)));
+    let bench = Bench::with(&entries).await;
+    let ladder = bench.store.ladder(call(1)).await.unwrap().unwrap();
+    assert_eq!(ladder.rungs, [&[invite][..], &again].concat());
+    assert_eq!((ladder.call_id, ladder.left_out), (call(1), 4));
+    let tag: String =
+        sqlx::query_scalar("SELECT retention FROM ladder").fetch_one(&bench.store.pool).await.unwrap();
+    assert_eq!(tag, "RT-CDR", "the call's own");
+}
+
+#[tokio::test]
+async fn a_ladder_of_no_known_call_is_let_go() {
+    let entries = [at(0, samples::ladder(5, &[samples::rung(0, "INVITE sip:<callee>", 0)], 0))];
+    let bench = Bench::with(&entries).await;
+    assert_eq!(bench.store.ladder(call(5)).await.unwrap(), None);
+    assert_eq!(unplaced(&bench.store).await, []);
 }

@@ -352,7 +352,7 @@ impl Process {
                         self.sent.push(Sent { from: crate::network::GATEWAY, to, bytes: bytes.to_vec() });
                     }
                     // The peers are at addresses, so nothing is looked up; what is told of them is for people.
-                    sip_gateway::Output::Reachable { .. } => {}
+                    sip_gateway::Output::Reachable { .. } | sip_gateway::Output::Ladder(_) => {}
                     other => machine.seen.push(Seen::Disorder(format!("no streams here: {other:?}"))),
                 }
             } else if let Some(output) = self.hub.poll_output() {

@@ -334,7 +334,7 @@ impl Call {
         dialog.refresh_target(env, response);
         let place =
             DialogPlace { call: self.id, leg: stays, fork: new, peer: dialog.path.peer, class: self.class };
-        env.dialogs.insert(dialog.id.clone(), place);
+        env.add_dialog(dialog.id.clone(), place);
         if let Some(there) = self.dialog(new, stays) {
             *there = dialog;
         }
@@ -489,7 +489,7 @@ impl Call {
             return None;
         }
         let place = DialogPlace { call: self.id, leg, fork, peer: dialog.path.peer, class: self.class };
-        env.dialogs.insert(dialog.id.clone(), place);
+        env.add_dialog(dialog.id.clone(), place);
         let dialogs = match leg {
             Leg::A => [dialog, stays],
             Leg::B => [stays, dialog],

@@ -273,7 +273,7 @@ impl Call {
         let (leg, hung_up) = (lent.leg, lent.hung_up);
         let Some(fork) = self.answered else { return };
         let place = DialogPlace { call: self.id, leg, fork, peer: lent.dialog.path.peer, class: self.class };
-        env.dialogs.insert(lent.dialog.id.clone(), place);
+        env.add_dialog(lent.dialog.id.clone(), place);
         if let Some(dialog) = self.dialog(fork, leg) {
             *dialog = lent.dialog;
         }

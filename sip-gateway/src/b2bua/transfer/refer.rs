@@ -136,7 +136,8 @@ impl Call {
         self.introduce(env, &mut path, &mut invite);
         let branch = env.stamp_via(&path, &mut invite);
         let attempt = self.attempts.len();
-        self.emit_routed(env, peer, &invite);
+        let leg = self.transfer.as_ref().map_or(Leg::B, |transfer| transfer.leg);
+        self.emit_routed(env, leg, peer, &invite);
         let client = env.request_with_branch(
             path,
             &invite,
@@ -145,7 +146,6 @@ impl Call {
         );
         let Some(transfer) = &mut self.transfer else { return };
         transfer.stage = Stage::Inviting(Invited::Called { attempt });
-        let leg = transfer.leg;
         self.attempts.push(Attempt {
             leg,
             path,
