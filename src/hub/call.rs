@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use consent::{
     Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Leg, LineClass,
-    Mono, Now, Permit, PermitId, RecordingId, RecordingOutcome, RuleSet, Side, SignalSource,
+    Mono, Newcomer, Now, Permit, PermitId, RecordingId, RecordingOutcome, RuleSet, Side, SignalSource,
 };
 use recorder::{LegStatistics, SourceChange};
 use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
@@ -405,14 +405,17 @@ impl Call {
             }
             Change::NewParty { identity } => {
                 // From stays what it was when the dialog began (RFC 3261 §12.2.1.1), whoever is there now.
-                self.on_newcomer(now, leg, &identity, (&[caller_user(&identity)], false), out);
+                let (side, names) = (self.sides[leg.index()], &[caller_user(&identity)]);
+                let newcomer = Newcomer { side, names, emergency: false, same_dialog: true };
+                self.on_newcomer(now, leg, &identity, &newcomer, out);
             }
             Change::Replaced { identity, called, side, emergency, parties_signalled } => {
                 self.machine.set_parties_signalled(leg, parties_signalled);
                 self.replaced[leg.index()] = true;
                 self.sides[leg.index()] = side;
                 let names: Vec<&str> = called.as_deref().into_iter().chain(names(&identity)).collect();
-                self.on_newcomer(now, leg, &identity, (&names, emergency), out);
+                let newcomer = Newcomer { side, names: &names, emergency, same_dialog: false };
+                self.on_newcomer(now, leg, &identity, &newcomer, out);
             }
         }
     }

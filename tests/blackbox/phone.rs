@@ -591,7 +591,8 @@ impl Shared {
             if (200..300).contains(&status) {
                 dialog.remote = message.header("To").unwrap_or_default().to_owned();
                 dialog.target = message.contact().expect("a Contact in a 2xx");
-                if method == "INVITE" && number == 1 {
+                // A route set is that of the INVITE that made the dialog (RFC 3261 §12.2).
+                if number == 1 && dialog.invite.header("From") == Some(dialog.local.as_str()) {
                     dialog.routes = message.all("Record-Route").map(str::to_owned).collect();
                     dialog.routes.reverse();
                 }

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject as _;
@@ -18,6 +18,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// How long a telephone listens before it looks whether it is to close.
 const TURN: Duration = Duration::from_millis(50);
+
+/// How long a telephone tries to connect, and how long it waits in between.
+const CONNECTING: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A telephone's way to the gateway.
 pub(crate) enum Wire {
@@ -162,7 +166,15 @@ impl Far {
     }
 
     async fn connect(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
-        connect(&self.connector, self.address, self.gateway).await.expect("a stream to the gateway")
+        // Refused in a flood, a client comes again.
+        let give_up_at = Instant::now() + CONNECTING;
+        loop {
+            match connect(&self.connector, self.address, self.gateway).await {
+                Ok(stream) => return stream,
+                Err(_) if Instant::now() < give_up_at => tokio::time::sleep(AGAIN).await,
+                Err(error) => panic!("no stream to the gateway: {error}"),
+            }
+        }
     }
 
     /// Carries a stream; what is sent on it goes into what is returned.

@@ -6,6 +6,7 @@
 //! | on a dispatch call's line: an emergency service, or nobody who is named as a dispatch line on the district's side | the line is left |
 //! | elsewhere: an emergency service, on any but a dispatch call | barred, `emergency` |
 //! | somebody named as a union or never line; for a consent line's call also by a union, privileged or student's number | barred |
+//! | anybody else, shown by another identity only, where a dispatch call is off its line because of that place | doubt: it stays off |
 //! | anybody else, where nothing but that place kept a dispatch call off its line | back on the line |
 //! | anybody else | a change: a consent line's call asks again |
 //!
@@ -24,6 +25,8 @@ pub struct Newcomer<'a> {
     pub names: &'a [&'a str],
     /// Whether it is an emergency service.
     pub emergency: bool,
+    /// Whether only another identity was shown, within the same dialog: it may be the same person.
+    pub same_dialog: bool,
 }
 
 /// What somebody's coming means for a call.
@@ -37,6 +40,8 @@ pub enum Arrival {
     Barred(Reason),
     /// Another party.
     Change,
+    /// Perhaps another party, perhaps the one for whose sake a dispatch call is off its line.
+    Doubt,
 }
 
 impl Arrival {
@@ -48,6 +53,7 @@ impl Arrival {
             Self::OnLine => Event::OnLine { leg, epoch: counter.return_to_line() },
             Self::Barred(reason) => Event::Barred { leg, epoch: counter.leave_line(), reason },
             Self::Change => Event::PartyChanged { leg, epoch: counter.raise() },
+            Self::Doubt => Event::Doubt { leg, epoch: counter.raise() },
         }
     }
 }
@@ -68,6 +74,7 @@ impl Call {
             return Arrival::Barred(reason);
         }
         match self.state {
+            State::OffLine { off } if newcomer.same_dialog && off[leg.index()] => Arrival::Doubt,
             State::OffLine { off } if !off[leg.other().index()] => Arrival::OnLine,
             _ => Arrival::Change,
         }

@@ -275,3 +275,25 @@ fn a_call_that_comes_back_to_a_dispatch_line_is_stored_again() {
         assert_eq!(stage.end(), [Did::Close(1), Did::Decided(SHUT, Reason::Ended)]);
     }
 }
+
+/// A PBX that shows its main number for the union line that a transfer has called.
+#[test]
+fn another_identity_alone_brings_no_call_back_to_its_line() {
+    let mut stage = Stage::new(&inbound(DISPATCH));
+    stage.answer();
+    let counter = EpochCounter::default();
+    let (line, caller) = (stage.call.line_leg(), stage.call.line_leg().other());
+    let shown = |name| Newcomer { same_dialog: true, ..newcomer(name) };
+    for (leg, who, arrival) in [
+        (caller, newcomer(&[UNION_LINE]), Arrival::Barred(Reason::Union)),
+        (caller, shown(&[STRANGER]), Arrival::Doubt),
+        (line, shown(&[DISPATCH]), Arrival::Change),
+        (line, newcomer(&[DISPATCH]), Arrival::Change),
+    ] {
+        assert_eq!(stage.call.arrival(leg, &who), arrival);
+        stage.did.clear();
+        stage.event(arrival.begin(leg, &counter));
+        assert!(!stage.did.iter().any(|did| matches!(did, Did::Open(..))));
+    }
+    assert_eq!(stage.call.arrival(caller, &newcomer(&[STRANGER])), Arrival::OnLine);
+}

@@ -79,7 +79,7 @@ pub(crate) fn inbound(called: &str) -> CallFacts {
 
 /// Somebody of the district's who goes by these names.
 pub(crate) const fn newcomer<'a>(names: &'a [&'a str]) -> Newcomer<'a> {
-    Newcomer { side: Side::District, names, emergency: false }
+    Newcomer { side: Side::District, names, emergency: false, same_dialog: false }
 }
 
 /// An action, comparable.

@@ -181,7 +181,7 @@ impl Call {
         let acceptance = self.acceptance.take().filter(|acceptance| !self.over[acceptance.from.index()]);
         if let Some(mut acceptance) = acceptance {
             let waits = acceptance.from;
-            if !self.over[waits.other().index()] {
+            if !acceptance.settled && !self.over[waits.other().index()] {
                 self.pass_ack(env, &acceptance, None);
             }
             acceptance.settled = true;

@@ -21,17 +21,20 @@ use super::super::{Output, record};
 use super::{Call, JOURNAL_WAIT_MS, caller_user, names, outside};
 
 impl Call {
-    /// Somebody else is at a leg, who goes by these names.
+    /// Somebody else is at a leg.
     pub(super) fn on_newcomer(
         &mut self,
         now: Now,
         leg: Leg,
         identity: &Identity,
-        (names, emergency): (&[&str], bool),
+        newcomer: &Newcomer<'_>,
         out: &mut VecDeque<Output>,
     ) {
-        let side = self.sides[leg.index()];
-        let arrival = self.machine.arrival(leg, &Newcomer { side, names, emergency });
+        let arrival = self.machine.arrival(leg, newcomer);
+        if arrival == Arrival::OnLine {
+            // Whoever was there is heard no more before anything may be stored again.
+            self.vacate(leg, out);
+        }
         let event = arrival.begin(leg, &self.epoch);
         let withheld = self.withholds(leg, arrival);
         self.leave(now, leg, out);
@@ -49,11 +52,18 @@ impl Call {
         out: &mut VecDeque<Output>,
     ) {
         let names: Vec<&str> = names(identity).collect();
-        let newcomer = Newcomer { side, names: &names, emergency: false };
+        let newcomer = Newcomer { side, names: &names, emergency: false, same_dialog: false };
         let event = match self.machine.arrival(leg, &newcomer) {
-            Arrival::Change | Arrival::OnLine => Event::Doubt { leg, epoch: self.epoch.raise() },
+            Arrival::Change | Arrival::OnLine | Arrival::Doubt => {
+                Event::Doubt { leg, epoch: self.epoch.raise() }
+            }
             barred => barred.begin(leg, &self.epoch),
         };
+        self.vacate(leg, out);
+        self.tell(now, event, out);
+    }
+
+    fn vacate(&mut self, leg: Leg, out: &mut VecDeque<Output>) {
         self.rtp[leg.index()].clear();
         self.replaced[leg.index()] = true;
         out.push_back(Output::Media(recorder::Command::Describe {
@@ -63,7 +73,6 @@ impl Call {
             streams: Vec::new(),
             change: SourceChange::Replaced,
         }));
-        self.tell(now, event, out);
     }
 
     /// Whether who comes must not be shown, before the machine has heard of it.
@@ -84,7 +93,8 @@ impl Call {
         if !self.answered {
             self.callee.clone_from(&target.user);
             self.sides[leg.index()] = side;
-            let newcomer = Newcomer { side, names: &[&target.user], emergency: target.emergency };
+            let newcomer =
+                Newcomer { side, names: &[&target.user], emergency: target.emergency, same_dialog: false };
             // The called leg has no party yet, so nobody changes; but the line may be left or come back.
             let arrival = self.machine.arrival(leg, &newcomer);
             if arrival != Arrival::Change {
@@ -103,7 +113,8 @@ impl Call {
     pub(super) fn on_replacing(&mut self, now: Now, replacement: &Replacement, out: &mut VecDeque<Output>) {
         let (leg, caller) = (replacement.leg, &replacement.caller);
         let names: Vec<&str> = names(caller).collect();
-        let newcomer = Newcomer { side: replacement.side, names: &names, emergency: false };
+        let newcomer =
+            Newcomer { side: replacement.side, names: &names, emergency: false, same_dialog: false };
         let withheld = self.withholds(leg, self.machine.arrival(leg, &newcomer));
         let started = CallStarted {
             call: replacement.record,
