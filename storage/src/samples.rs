@@ -198,7 +198,7 @@ pub(crate) fn rung(position: u16, message: &str, repeats: u32) -> Rung {
     Rung {
         position,
         after_ms: u32::from(position) * 10,
-        leg: if position % 2 == 0 { Leg::A } else { Leg::B },
+        leg: if position.is_multiple_of(2) { Leg::A } else { Leg::B },
         peer: "carrier".into(),
         sent: position % 2 == 1,
         message: message.into(),
