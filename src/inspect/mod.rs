@@ -167,7 +167,7 @@ impl Reading {
         let mut calls = Vec::new();
         let mut place = BTreeMap::new();
         for (index, dialogue) in self.signalling.dialogues.iter().enumerate() {
-            if dialogue.rungs.iter().any(|rung| rung.method == "INVITE") {
+            if dialogue.is_call() {
                 place.insert(index, calls.len());
                 calls.push(call_report(dialogue, config, self.signalling.masked));
             }

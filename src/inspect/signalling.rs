@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use consent::Wall;
-use sip_gateway::wire::{CSeq, Message, Method, name};
+use sip_gateway::wire::{CSeq, Message, Method, NameAddr, name};
 use sip_gateway::{LegMedia, masked, sdp};
 
 /// Call-IDs followed; the messages of further ones are counted.
@@ -34,6 +34,8 @@ pub(super) struct Dialogue {
     pub(super) left_out: u32,
     /// The INVITE that it began with, and who sent it.
     pub(super) invite: Option<(SocketAddr, Bytes)>,
+    /// The tag of whoever called.
+    caller: Option<String>,
 }
 
 /// One message.
@@ -74,7 +76,7 @@ impl Signalling {
     /// How many Call-IDs without an INVITE there were, by the method that they began with.
     pub(super) fn others(&self) -> BTreeMap<String, u64> {
         let mut others = BTreeMap::new();
-        for dialogue in self.dialogues.iter().filter(|dialogue| dialogue.invite.is_none()) {
+        for dialogue in self.dialogues.iter().filter(|dialogue| !dialogue.is_call()) {
             let method = dialogue.rungs.first().map_or_else(String::new, |first| first.method.clone());
             *others.entry(method).or_default() += 1;
         }
@@ -94,12 +96,18 @@ impl Signalling {
             rungs: Vec::new(),
             left_out: 0,
             invite,
+            caller: None,
         });
         index
     }
 }
 
 impl Dialogue {
+    /// Whether somebody is called in it.
+    pub(super) fn is_call(&self) -> bool {
+        self.caller.is_some()
+    }
+
     fn take(
         &mut self,
         at: Wall,
@@ -120,11 +128,16 @@ impl Dialogue {
             self.left_out = self.left_out.saturating_add(1);
             return;
         }
-        let caller = self.invite.as_ref().map(|(caller, _)| *caller);
-        let target = if caller == Some(from) { "<callee>" } else { "<caller>" };
-        let message_line = if mask { masked(message, target) } else { first_line(&bytes) };
         let cseq = message.headers().first(name::CSEQ).and_then(|cseq| CSeq::parse(cseq).ok());
         let method = Method::from_token(cseq.map_or("", |cseq| cseq.method));
+        let sender = message.headers().first(name::FROM).and_then(|from| NameAddr::parse(from).ok());
+        let sender = sender.and_then(|from| from.tag()).unwrap_or_default();
+        if method == Method::INVITE && self.caller.is_none() {
+            self.caller = Some(sender.to_owned());
+        }
+        // By tag: on its way a request passes hosts that are neither's.
+        let target = if self.caller.as_deref() == Some(sender) { "<callee>" } else { "<caller>" };
+        let message_line = if mask { masked(message, target) } else { first_line(&bytes) };
         self.rungs.push(Rung {
             mark,
             at,

@@ -345,6 +345,24 @@ fn masked_shows_no_number_and_the_rules_say_what_they_would_have_done() {
     }
 }
 
+/// A capture that begins in the midst of a call, between two proxies: who calls is known by tag.
+#[test]
+fn roles_are_known_also_without_the_invite() {
+    let frames = [
+        (0, framed(1, &udp(GATEWAY, CARRIER, message("SIP/2.0 180 Ringing", "1 INVITE", "").as_bytes()))),
+        (1, framed(1, &udp(CARRIER, GATEWAY, message("ACK sip:x@g SIP/2.0", "1 ACK", "").as_bytes()))),
+        (2, framed(1, &udp(GATEWAY, PBX, message("ACK sip:x@p SIP/2.0", "1 ACK", "").as_bytes()))),
+        (3, {
+            let bye = message("BYE sip:y@c SIP/2.0", "9 BYE", "").replace(";tag=a", ";tag=b");
+            framed(1, &udp(PBX, GATEWAY, bye.as_bytes()))
+        }),
+    ];
+    let report = inspected(&classic(1, &frames), None, true).unwrap();
+    let shown: Vec<_> = report.calls[0].rungs.iter().map(|rung| rung.message.as_str()).collect();
+    assert_eq!(shown, ["180 Ringing", "ACK sip:<callee>", "ACK sip:<callee>", "BYE sip:<caller>"]);
+    assert!(report.other_exchanges.is_empty() && report.calls[0].rules.is_none());
+}
+
 fn judged(from: &str, uri: &str, caller: &str) -> Judgement {
     let config = Config::parse(Path::new("/etc/earmark/earmark.toml"), CONTRACT).unwrap();
     let invite = message(&format!("INVITE {uri} SIP/2.0"), "1 INVITE", &description("127.0.0.3:4000"));
