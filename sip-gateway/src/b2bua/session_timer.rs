@@ -30,7 +30,7 @@
 //! | 10 | we refresh | half the interval | UPDATE where the far end takes it, else a re-INVITE with what was said last |
 //! | 7.4 | refreshing | 2xx | agreed anew |
 //! | 10 | refreshing | 408, 481, no answer | the call ends |
-//! | 3261 14.1 | refreshing | 491 | again as [`glare`] says |
+//! | 3261 14.1 | refreshing | 491 | again as [`glare`](super::glare) says |
 //! | 7.3 | refreshing | 422 | again with its Min-SE |
 //! | 10 | refreshing | another failure of UPDATE | again at once, as a re-INVITE |
 //! | 10 | refreshing | another failure | again after [`RETRY_MS`] |
