@@ -25,6 +25,12 @@ const TO_TEST: &[Need] = &[
     Need { program: "git", package: "git", purpose: "lists the project's files" },
 ];
 
+/// Outside a user's usual search path.
+pub(crate) const KAMAILIO: &str = "/usr/sbin/kamailio";
+
+const TO_COMPARE: &[Need] =
+    &[Need { program: KAMAILIO, package: "kamailio", purpose: "the peer that signalling is compared with" }];
+
 /// Installs what building needs.
 ///
 /// # Errors
@@ -39,6 +45,14 @@ pub(crate) fn install_to_build() -> Result<(), Failure> {
 /// As [`install_to_build`].
 pub(crate) fn install_to_test() -> Result<(), Failure> {
     install(&missing(TO_BUILD.iter().chain(TO_TEST), on_path))
+}
+
+/// Installs what building and comparing with a peer need.
+///
+/// # Errors
+/// As [`install_to_build`].
+pub(crate) fn install_to_compare() -> Result<(), Failure> {
+    install(&missing(TO_BUILD.iter().chain(TO_COMPARE), on_path))
 }
 
 fn missing<'a>(needs: impl Iterator<Item = &'a Need>, present: impl Fn(&str) -> bool) -> Vec<&'a Need> {
@@ -103,7 +117,7 @@ fn instructions(needs: &[&Need]) -> String {
     text
 }
 
-/// Whether `program` is found on the search path.
+/// Whether `program` is found on the search path, or where it says itself.
 pub(crate) fn on_path(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).is_file())
