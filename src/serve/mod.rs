@@ -24,6 +24,7 @@ use recorder::prompt::PromptSet;
 use recorder::{Plane, PlaneConfig, Sealed};
 use sip_gateway::{Core, Listener, PeerId, Sockets};
 use storage::{Delivery, Entry, Journal, MasterKey, Objects, Recordings, Stamped, Store};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing_subscriber::EnvFilter;
@@ -37,7 +38,7 @@ use figures::{SignallingHealth, Sources};
 use found::Found;
 use ops::Ops;
 use shelf::{Item, Stored};
-use signalling::{Inputs, Signalling, UnderWay};
+use signalling::{Inputs, OwnThread, Signalling, UnderWay};
 
 /// One or two media threads carry a district's calls many times over; more would only share
 /// the cores with signalling.
@@ -83,7 +84,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let recovered = recover(&spools, &master, &journal, clock).await;
 
     let (plane, media) = Plane::start(plane_config(&config, clock)?).map_err(Failure::unavailable)?;
-    let (sockets, listeners, network) = bind(&config)?;
+    let thread = OwnThread::start()
+        .map_err(|source| Failure::Io { what: "starting the thread of signalling".to_owned(), source })?;
+    let (sockets, listeners, network) = bind(&config, thread.runtime())?;
     let mut gateway = config.gateway.clone();
     gateway.listeners = listeners;
     let mut seed = [0; 32];
@@ -146,14 +149,16 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         spools,
         ops,
         health,
+        background: Handle::current(),
         under_way: UnderWay::default(),
     };
     let inputs = Inputs { network, media, stored };
     for sealed in recovered {
         signalling.store(Box::new(sealed), None);
     }
-    let ready = || announce(&gateway.listeners, ops_address);
-    let finished = signalling.run(inputs, ready, terminated, config.drain).await;
+    let ready = move || announce(&gateway.listeners, ops_address);
+    let finished = thread.run(signalling.run(inputs, ready, terminated, config.drain)).await;
+    let finished = finished.ok_or_else(|| Failure::Other(anyhow::anyhow!("signalling ended by a defect")))?;
     tracing::info!("no call is left; closing");
     close(finished, shelf, journal, stop_delivery, delivery).await
 }
@@ -247,9 +252,9 @@ fn plane_config(config: &Config, clock: Clock) -> Result<PlaneConfig, Failure> {
 
 type Bound = (Sockets, Vec<Listener>, mpsc::Receiver<sip_gateway::Input>);
 
-fn bind(config: &Config) -> Result<Bound, Failure> {
+fn bind(config: &Config, datagrams: &Handle) -> Result<Bound, Failure> {
     let limits = &config.gateway.limits;
-    Sockets::bind(&config.gateway.listeners, limits)
+    Sockets::bind(&config.gateway.listeners, limits, datagrams)
         .map_err(|source| Failure::Io { what: "sip.listen cannot be bound".to_owned(), source })
 }
 

@@ -34,6 +34,8 @@ usage: cargo xtask COMMAND
   mutants                    each planted defect of tests/simulation/mutants must be found by the simulation
   bench [--runs N]           CPU per signalled call and per relayed packet, with and without recording
   conformance                write docs/CONFORMANCE.md anew from the tests
+  bench signalling [--runs N]
+                             a signalled call beside Kamailio's: CPU, delays, overload
   sqlx                       write storage's offline query descriptions anew
 
 Exit codes: 0 done, 1 a check failed, 2 wrong usage or something is missing on this machine.";

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::*;
@@ -36,7 +37,8 @@ impl Shell {
             .iter()
             .map(|&(transport, address)| Listener { transport, address: address.parse().unwrap() })
             .collect();
-        let (sockets, actual, inputs) = Sockets::bind_with(&listeners, &LIMITS, patience).unwrap();
+        let (sockets, actual, inputs) =
+            Sockets::bind_with(&listeners, &LIMITS, &Handle::current(), patience).unwrap();
         Self { sockets, at: actual.iter().map(|listener| listener.address).collect(), inputs }
     }
 
@@ -210,7 +212,9 @@ async fn a_silent_stream_is_closed() {
 async fn an_address_in_use_is_named() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = Sockets::bind(&[Listener { transport: Transport::Udp, address }], &LIMITS).unwrap_err();
+    let error =
+        Sockets::bind(&[Listener { transport: Transport::Udp, address }], &LIMITS, &Handle::current())
+            .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&address.to_string()), "{error}");
 }

@@ -216,28 +216,23 @@ impl Journal {
 
     /// Queues an entry. Never blocks: the writing is done by a thread.
     pub fn append(&self, stamped: &Stamped) -> Receipt {
-        let payload = match record::payload(stamped) {
-            Ok(payload) => payload,
-            Err(source) => return self.refuse(AppendError::Payload { source }),
-        };
-        let (done, receipt) = oneshot::channel();
+        let receipt = self.shared.lock().take(&stamped.entry, record::payload(stamped));
+        self.shared.wake.notify_one();
+        receipt
+    }
+
+    /// Queues entries in order, and wakes the thread once for all of them; a receipt for each.
+    pub fn append_all<'a>(&self, entries: impl IntoIterator<Item = &'a Stamped>) -> Vec<Receipt> {
+        let payloads: Vec<_> =
+            entries.into_iter().map(|stamped| (&stamped.entry, record::payload(stamped))).collect();
+        if payloads.is_empty() {
+            return Vec::new();
+        }
         let mut state = self.shared.lock();
-        if state.closing {
-            drop(state);
-            return self.refuse(AppendError::Closed);
-        }
-        let waiting = state.queue.len() + state.in_hand;
-        if waiting >= MAX_QUEUED {
-            drop(state);
-            return self.refuse(AppendError::Full);
-        }
-        if stamped.entry.may_be_shed() && (waiting >= MAX_QUEUED_BESIDE_LADDERS || state.health.failing) {
-            return Receipt(Promise::Refused(Some(AppendError::Shed)));
-        }
-        state.queue.push_back(Queued { payload, done });
+        let receipts = payloads.into_iter().map(|(entry, payload)| state.take(entry, payload)).collect();
         drop(state);
         self.shared.wake.notify_one();
-        Receipt(Promise::Pending(receipt))
+        receipts
     }
 
     /// Ends the records of the calls that an earlier process left open, each by one `CallEnded`.
@@ -318,11 +313,6 @@ impl Journal {
         }
         Ok(())
     }
-
-    fn refuse(&self, error: AppendError) -> Receipt {
-        self.shared.lock().health.refused += 1;
-        Receipt(Promise::Refused(Some(error)))
-    }
 }
 
 /// Without the entries: they hold numbers and names.
@@ -362,6 +352,28 @@ impl Receipt {
             Promise::Pending(_) => None,
             Promise::Refused(error) => error.as_ref(),
         }
+    }
+}
+
+impl State {
+    /// Takes an entry's payload into the queue, or says why not.
+    fn take(&mut self, entry: &Entry, payload: Result<Vec<u8>, PayloadError>) -> Receipt {
+        let waiting = self.queue.len() + self.in_hand;
+        let refusal = match payload {
+            Err(source) => AppendError::Payload { source },
+            Ok(_) if self.closing => AppendError::Closed,
+            Ok(_) if waiting >= MAX_QUEUED => AppendError::Full,
+            Ok(_) if entry.may_be_shed() && (waiting >= MAX_QUEUED_BESIDE_LADDERS || self.health.failing) => {
+                return Receipt(Promise::Refused(Some(AppendError::Shed)));
+            }
+            Ok(payload) => {
+                let (done, receipt) = oneshot::channel();
+                self.queue.push_back(Queued { payload, done });
+                return Receipt(Promise::Pending(receipt));
+            }
+        };
+        self.health.refused += 1;
+        Receipt(Promise::Refused(Some(refusal)))
     }
 }
 

@@ -4,7 +4,7 @@ use consent::CallId;
 use serde::Serialize;
 use sqlx::SqliteConnection;
 
-use super::{Store, StoreError, value, word};
+use super::{Store, StoreError, to_json, value};
 use crate::entry::{LadderPart, Rung};
 
 /// What is known of a call's SIP messages.
@@ -55,40 +55,38 @@ impl Store {
     }
 }
 
-/// Places a part of a ladder; nothing of one whose call is not known.
-pub(super) async fn place(connection: &mut SqliteConnection, part: &LadderPart) -> Result<(), StoreError> {
-    let call = part.call.to_string();
-    let known = sqlx::query!(
-        "INSERT INTO ladder (call_id, left_out, retention) SELECT id, $2, retention FROM call WHERE id = $1
+/// Places parts of ladders; nothing of one whose call is not known.
+pub(super) async fn place(
+    connection: &mut SqliteConnection,
+    parts: &[&LadderPart],
+) -> Result<(), StoreError> {
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let json = to_json("ladder", &parts)?;
+    sqlx::query!(
+        "INSERT INTO ladder (call_id, left_out, retention)
+         SELECT call.id, value ->> 'left_out', retention
+         FROM jsonb_each($1) CROSS JOIN call ON call.id = value ->> 'call'
+         WHERE true
          ON CONFLICT (call_id) DO UPDATE SET left_out = max(left_out, excluded.left_out)",
-        call,
-        part.left_out
+        json
     )
     .execute(&mut *connection)
     .await?;
-    if known.rows_affected() == 0 {
-        return Ok(());
-    }
-    for rung in &part.rungs {
-        let leg = word(&rung.leg)?;
-        sqlx::query!(
-            "INSERT INTO rung (call_id, position, after_ms, leg, peer, sent, message, method, sdp, repeats)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-             ON CONFLICT (call_id, position) DO UPDATE SET repeats = max(repeats, excluded.repeats)",
-            call,
-            rung.position,
-            rung.after_ms,
-            leg,
-            rung.peer,
-            rung.sent,
-            rung.message,
-            rung.method,
-            rung.sdp,
-            rung.repeats
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
+    sqlx::query!(
+        "INSERT INTO rung (call_id, position, after_ms, leg, peer, sent, message, method, sdp, repeats)
+         SELECT call_id, rung.value ->> 'position', rung.value ->> 'after_ms', rung.value ->> 'leg',
+                rung.value ->> 'peer', rung.value ->> 'sent', rung.value ->> 'message', rung.value ->> 'method',
+                rung.value ->> 'sdp', rung.value ->> 'repeats'
+         FROM jsonb_each($1) AS part CROSS JOIN ladder ON call_id = part.value ->> 'call'
+             CROSS JOIN jsonb_each(part.value, '$.rungs') AS rung
+         WHERE true
+         ON CONFLICT (call_id, position) DO UPDATE SET repeats = max(repeats, excluded.repeats)",
+        json
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::pin::pin;
 use std::task::Poll;
 
 use consent::{CallId, LineClass, Wall};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use sqlx::{Connection, Row, SqliteConnection};
 
@@ -14,7 +15,7 @@ use super::*;
 use crate::audit::{AuditFault, GENESIS};
 use crate::fold::Calls;
 use crate::journal::{Found, JournalId, JournalPosition};
-use crate::samples::{self, at, call, consent_call, dispatch_call, recording};
+use crate::samples::{self, at, call, consent_call, dispatch_call, ladder, recording, rung};
 use crate::{Entry, Stamped};
 
 const JOURNAL: JournalId = JournalId(7);
@@ -58,19 +59,21 @@ fn numbered(entries: &[Stamped]) -> Vec<(JournalPosition, Stamped)> {
 
 /// Everything in the database, in order, but for the time of delivery.
 async fn dump(store: &Store) -> Vec<String> {
-    const STATEMENTS: [&str; 12] = [
+    const STATEMENTS: [&str; 14] = [
         "SELECT json_array(id, started_at, ringing_at, answered_at, ended_at, outcome, recording_outcome, basis) FROM call ORDER BY id",
         "SELECT json_array(call_id, position, sip_call_id) FROM call_leg ORDER BY 1",
         "SELECT json_array(call_id, linked) FROM call_link ORDER BY 1",
         "SELECT json_array(call_id, leg, packets) FROM call_media ORDER BY 1",
         "SELECT json_array(call_id, leg, ordinal, identity, joined_at, left_at, consent, consent_method, consent_at) FROM party ORDER BY 1",
-        "SELECT json_array(id, call_id, at, meaning, retention) FROM consent_signal ORDER BY id",
-        "SELECT json_array(id, call_id, at, gate, reason) FROM decision ORDER BY id",
-        "SELECT json_array(call_id, opened_at, shut_at, basis) FROM gate_interval ORDER BY id",
-        "SELECT json_array(id, state, sha256) FROM recording ORDER BY id",
+        "SELECT json_array(call_id, at, meaning, retention) FROM consent_signal ORDER BY call_id, id",
+        "SELECT json_array(call_id, at, gate, reason, parties, evidence, retention) FROM decision ORDER BY call_id, id",
+        "SELECT json_array(call_id, opened_at, shut_at, basis, clause) FROM gate_interval ORDER BY call_id, id",
+        "SELECT json_array(id, state, line, rule_version, sha256) FROM recording ORDER BY id",
+        "SELECT json_array(call_id, left_out, retention) FROM ladder ORDER BY 1",
+        "SELECT json_array(call_id, position, after_ms, leg, peer, sent, message, method, sdp, repeats) FROM rung ORDER BY call_id, position",
         "SELECT json_array(seq, action, hex(hash)) FROM audit ORDER BY seq",
-        "SELECT json_array(call_id, position, message, repeats) FROM rung ORDER BY 1",
         "SELECT json_array(journal, seq) FROM delivery",
+        "SELECT json_array(seq, call_id, why) FROM unplaced ORDER BY seq",
     ];
     let mut lines = Vec::new();
     for statement in STATEMENTS {
@@ -147,6 +150,65 @@ async fn every_entry_is_placed_once_wherever_a_crash_comes_between() {
         assert!(store.audit_verify().await.unwrap().intact());
     }
     assert!(cut > 5 && whole > 5, "crashes came early and late: {cut}, {whole}");
+}
+
+/// What may come at any time, whether its call is known or not.
+fn beside(choice: u8) -> Stamped {
+    let of = u128::from(choice / 4) + 1;
+    let entry = match choice % 4 {
+        0 => Entry::CallRinging { call: call(of + 3) },
+        1 => Entry::CallsLinked { call: call(of), with: call(of % 4 + 1) },
+        _ => ladder(
+            of,
+            &[rung(choice.into(), "INVITE pbx", 0), rung(of as u16, "200 OK", choice.into())],
+            of as u32,
+        ),
+    };
+    at(1, entry)
+}
+
+/// Entries of several calls as a busy hour mixes them, with some of what should not happen in between.
+fn mixed(order: &[u8]) -> Vec<Stamped> {
+    let mut calls =
+        [consent_call(1), dispatch_call(2), consent_call(3), dispatch_call(4)].map(VecDeque::from);
+    let (mut entries, mut last) = (Vec::new(), audit_entry(0));
+    for choice in order {
+        let next = match choice % 8 {
+            // Said again; before a call's start, or of one that never starts; an end before its time.
+            4 => Some(last.clone()),
+            5 => Some(beside(choice / 8)),
+            6 => calls[usize::from(choice / 8) % 4].pop_back(),
+            7 => Some(audit_entry(i64::from(*choice))),
+            n => calls[usize::from(n)].pop_front(),
+        };
+        if let Some(next) = next {
+            last = next.clone();
+            entries.push(next);
+        }
+    }
+    entries.extend(calls.into_iter().flatten());
+    entries
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn entries_taken_together_say_what_they_say_one_by_one(
+        order in prop::collection::vec(any::<u8>(), 0..60),
+        together in 2usize..40,
+    ) {
+        let entries = numbered(&mixed(&order));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let [one_by_one, taken_together] = [1, together].map(|size| runtime.block_on(async {
+            let bench = Bench::new().await;
+            for batch in entries.chunks(size) {
+                bench.store.deliver(batch).await.unwrap();
+            }
+            dump(&bench.store).await
+        }));
+        prop_assert_eq!(one_by_one, taken_together);
+    }
 }
 
 #[tokio::test]
