@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use consent::Notice;
@@ -41,8 +42,8 @@ use shelf::{Item, Stored};
 use signalling::{Inputs, OwnThread, Signalling, UnderWay};
 
 /// One or two media threads carry a district's calls many times over; more would only share
-/// the cores with signalling.
-const MEDIA_THREADS: usize = 2;
+/// the cores with signalling, as a second does on a single core.
+const MOST_MEDIA_THREADS: usize = 2;
 
 /// How long the journal has to take the last entries when the service stops.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
@@ -240,7 +241,7 @@ fn plane_config(config: &Config, clock: Clock) -> Result<PlaneConfig, Failure> {
         origin: clock.origin(),
         address: config.media_address,
         ports: config.media_ports.clone(),
-        media_threads: MEDIA_THREADS,
+        media_threads: available_parallelism().map_or(1, usize::from).min(MOST_MEDIA_THREADS),
         spool: config.data_dir.join("spool"),
         second_spool: config.storage.second_spool.clone(),
         prompts,

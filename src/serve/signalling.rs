@@ -203,6 +203,7 @@ impl Signalling {
     fn concluded(mut self) -> Self {
         self.core.tell_ladders();
         self.perform();
+        self.write();
         self
     }
 
@@ -363,7 +364,8 @@ impl Signalling {
             entries.retain(|(stamped, _)| !stamped.entry.may_be_shed());
             self.ops.ladders_shed.inc_by((brought - entries.len()) as u64);
         }
-        let receipts = self.journal.append_all(entries.iter().map(|(stamped, _)| stamped));
+        let waits = entries.iter().any(|(_, awaited_by)| awaited_by.is_some());
+        let receipts = self.journal.append_all(entries.iter().map(|(stamped, _)| stamped), waits);
         for ((stamped, awaited_by), receipt) in entries.drain(..).zip(receipts) {
             self.follow(&stamped, awaited_by, receipt);
         }

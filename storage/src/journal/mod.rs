@@ -48,6 +48,10 @@ pub const MAX_QUEUED: usize = 100_000;
 /// disk in trouble, and what room there is belongs to records.
 pub const MAX_QUEUED_BESIDE_LADDERS: usize = 1_000;
 
+/// How long an entry that nobody waits for may wait for others to be written with: to wake the thread for each
+/// would cost more than to write it.
+pub const WRITE_AFTER: Duration = Duration::from_millis(10);
+
 /// How long a written entry waits for others before all are synced together.
 pub const SYNC_AFTER: Duration = Duration::from_millis(50);
 
@@ -164,6 +168,8 @@ struct State {
     in_hand: usize,
     sync_result: Option<(SyncTicket, io::Result<()>)>,
     prune_to: Option<u64>,
+    /// Until when the thread sleeps; `None` while it is awake, and looks here before it sleeps again.
+    asleep_until: Option<Instant>,
     closing: bool,
     ended: bool,
     health: JournalHealth,
@@ -214,15 +220,22 @@ impl Journal {
         Ok(Self { shared, opened, unfinished, last_at, folder: folder.to_owned() })
     }
 
-    /// Queues an entry. Never blocks: the writing is done by a thread.
+    /// Queues an entry, to be written at once. Never blocks: the writing is done by a thread.
     pub fn append(&self, stamped: &Stamped) -> Receipt {
-        let receipt = self.shared.lock().take(&stamped.entry, record::payload(stamped));
-        self.shared.wake.notify_one();
+        let payload = record::payload(stamped);
+        let mut state = self.shared.lock();
+        let receipt = state.take(&stamped.entry, payload);
+        state.wake(&self.shared.wake, Duration::ZERO);
         receipt
     }
 
-    /// Queues entries in order, and wakes the thread once for all of them; a receipt for each.
-    pub fn append_all<'a>(&self, entries: impl IntoIterator<Item = &'a Stamped>) -> Vec<Receipt> {
+    /// Queues entries in order; a receipt for each. They are written at once if somebody `waits` for one of
+    /// them, else within [`WRITE_AFTER`].
+    pub fn append_all<'a>(
+        &self,
+        entries: impl IntoIterator<Item = &'a Stamped>,
+        waits: bool,
+    ) -> Vec<Receipt> {
         let payloads: Vec<_> =
             entries.into_iter().map(|stamped| (&stamped.entry, record::payload(stamped))).collect();
         if payloads.is_empty() {
@@ -230,8 +243,7 @@ impl Journal {
         }
         let mut state = self.shared.lock();
         let receipts = payloads.into_iter().map(|(entry, payload)| state.take(entry, payload)).collect();
-        drop(state);
-        self.shared.wake.notify_one();
+        state.wake(&self.shared.wake, if waits { Duration::ZERO } else { WRITE_AFTER });
         receipts
     }
 
@@ -374,6 +386,14 @@ impl State {
         };
         self.health.refused += 1;
         Receipt(Promise::Refused(Some(refusal)))
+    }
+
+    /// Wakes the thread unless it is awake within `patience` of itself.
+    fn wake(&mut self, thread: &Condvar, patience: Duration) {
+        if self.asleep_until.is_some_and(|until| until > Instant::now() + patience) {
+            self.asleep_until = None;
+            thread.notify_all();
+        }
     }
 }
 

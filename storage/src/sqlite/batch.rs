@@ -7,6 +7,7 @@
 //! | an entry | begins another batch behind |
 //! |---|---|
 //! | start | any other of the call, or of another that names it |
+//! | a part of a ladder | another part of it |
 //! | answer, a party joins or leaves, decision, end | the end |
 //! | a party joins | what has changed about it, if it joined earlier or never did |
 //! | signal, decision: a party's consent changes | another change of it |
@@ -27,8 +28,8 @@ use crate::{CallEnded, CallStarted, Entry, LadderPart, Stamped};
 pub(super) struct Batch<'a> {
     /// What happens to each call.
     pub(super) calls: BTreeMap<CallId, Change<'a>>,
-    /// What is new of their ladders, in order.
-    pub(super) ladders: Vec<&'a LadderPart>,
+    /// What is new of each ladder.
+    pub(super) ladders: BTreeMap<CallId, &'a LadderPart>,
     /// Entries about recordings and for the audit log, in order.
     pub(super) others: Vec<&'a Stamped>,
     recording_begun: BTreeSet<CallId>,
@@ -100,9 +101,10 @@ impl<'a> Batch<'a> {
 
     fn add(&mut self, stamped: &'a Stamped) -> Result<(), Another> {
         match &stamped.entry {
+            Entry::CallLadder(part) if self.ladders.contains_key(&part.call) => return Err(Another),
             Entry::CallLadder(part) => {
                 self.named.insert(part.call);
-                self.ladders.push(part);
+                self.ladders.insert(part.call, part);
                 return Ok(());
             }
             Entry::CallStarted(started) if self.named.contains(&started.call) => return Err(Another),

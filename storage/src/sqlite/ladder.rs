@@ -1,10 +1,12 @@
 //! The ladders of calls. A ladder comes in parts; a rung that comes again has been repeated on the wire.
 
+use std::collections::BTreeMap;
+
 use consent::CallId;
 use serde::Serialize;
 use sqlx::SqliteConnection;
 
-use super::{Store, StoreError, to_json, value};
+use super::{Store, StoreError, json, to_json};
 use crate::entry::{LadderPart, Rung};
 
 /// What is known of a call's SIP messages.
@@ -30,40 +32,30 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         let Some(left_out) = left_out else { return Ok(None) };
-        let rows = sqlx::query!(
-            r#"SELECT position, after_ms, leg, peer, sent AS "sent!: bool", message, method, sdp AS "sdp!: bool", repeats
-               FROM rung WHERE call_id = $1 ORDER BY position"#,
-            id
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let rungs = rows.into_iter().map(|row| {
-            Ok(Rung {
-                position: u16::try_from(row.position).unwrap_or(u16::MAX),
-                after_ms: count(row.after_ms),
-                leg: value("leg", row.leg)?,
-                peer: row.peer,
-                sent: row.sent,
-                message: row.message,
-                method: row.method,
-                sdp: row.sdp,
-                repeats: count(row.repeats),
-            })
-        });
-        let rungs = rungs.collect::<Result<_, StoreError>>()?;
+        let parts = sqlx::query_scalar!("SELECT rungs FROM ladder_part WHERE call_id = $1 ORDER BY part", id)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut rungs = BTreeMap::new();
+        for part in parts {
+            for rung in json::<Vec<Rung>>("ladder", &part)? {
+                let kept = rungs.entry(rung.position).or_insert_with(|| rung.clone());
+                kept.repeats = kept.repeats.max(rung.repeats);
+            }
+        }
+        let rungs = rungs.into_values().collect();
         Ok(Some(LadderRow { call_id: call, rungs, left_out: count(left_out) }))
     }
 }
 
-/// Places parts of ladders; nothing of one whose call is not known.
+/// Places parts of ladders, one a call; nothing of one whose call is not known.
 pub(super) async fn place(
     connection: &mut SqliteConnection,
-    parts: &[&LadderPart],
+    parts: &BTreeMap<CallId, &LadderPart>,
 ) -> Result<(), StoreError> {
     if parts.is_empty() {
         return Ok(());
     }
-    let json = to_json("ladder", &parts)?;
+    let json = to_json("ladder", &parts.values().collect::<Vec<_>>())?;
     sqlx::query!(
         "INSERT INTO ladder (call_id, left_out, retention)
          SELECT call.id, value ->> 'left_out', retention
@@ -75,14 +67,9 @@ pub(super) async fn place(
     .execute(&mut *connection)
     .await?;
     sqlx::query!(
-        "INSERT INTO rung (call_id, position, after_ms, leg, peer, sent, message, method, sdp, repeats)
-         SELECT call_id, rung.value ->> 'position', rung.value ->> 'after_ms', rung.value ->> 'leg',
-                rung.value ->> 'peer', rung.value ->> 'sent', rung.value ->> 'message', rung.value ->> 'method',
-                rung.value ->> 'sdp', rung.value ->> 'repeats'
-         FROM jsonb_each($1) AS part CROSS JOIN ladder ON call_id = part.value ->> 'call'
-             CROSS JOIN jsonb_each(part.value, '$.rungs') AS rung
-         WHERE true
-         ON CONFLICT (call_id, position) DO UPDATE SET repeats = max(repeats, excluded.repeats)",
+        "INSERT INTO ladder_part (call_id, part, rungs)
+         SELECT call_id, (SELECT count(*) FROM ladder_part WHERE call_id = ladder.call_id), value -> 'rungs'
+         FROM jsonb_each($1) CROSS JOIN ladder ON call_id = value ->> 'call'",
         json
     )
     .execute(connection)

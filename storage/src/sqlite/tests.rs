@@ -70,7 +70,7 @@ async fn dump(store: &Store) -> Vec<String> {
         "SELECT json_array(call_id, opened_at, shut_at, basis, clause) FROM gate_interval ORDER BY call_id, id",
         "SELECT json_array(id, state, line, rule_version, sha256) FROM recording ORDER BY id",
         "SELECT json_array(call_id, left_out, retention) FROM ladder ORDER BY 1",
-        "SELECT json_array(call_id, position, after_ms, leg, peer, sent, message, method, sdp, repeats) FROM rung ORDER BY call_id, position",
+        "SELECT json_array(call_id, part, rungs) FROM ladder_part ORDER BY call_id, part",
         "SELECT json_array(seq, action, hex(hash)) FROM audit ORDER BY seq",
         "SELECT json_array(journal, seq) FROM delivery",
         "SELECT json_array(seq, call_id, why) FROM unplaced ORDER BY seq",
