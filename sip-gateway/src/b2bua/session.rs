@@ -20,6 +20,9 @@ use crate::sdp::{Description, OurSide, SdpError, locate, rewrite, splice};
 use crate::wire::{Headers, name};
 use crate::{Change, Flow, LegMedia, MediaKind};
 
+/// Attributes whose absence means `sendrecv` (RFC 8866 §6.7).
+const DIRECTIONS: [&[u8]; 3] = [b"a=sendonly", b"a=recvonly", b"a=inactive"];
+
 /// Something to tell the hub before the message goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -120,6 +123,16 @@ impl Session {
     pub(crate) fn replace(&mut self, leg: Leg, ours: Ours) {
         self.ours[leg.index()] = ours;
         self.in_force[leg.index()] = None;
+    }
+
+    /// An offer for somebody new at a leg: what the one before was last told, but nobody holds. `None` if
+    /// that was nothing of ours.
+    pub(crate) fn offer_anew(&self, leg: Leg) -> Option<Ours> {
+        let ours = &self.ours[leg.index()];
+        let lines = ours.sent.split_inclusive(|byte| *byte == b'\n');
+        let kept = lines.filter(|line| !DIRECTIONS.iter().any(|direction| line.trim_ascii() == *direction));
+        let sent = kept.collect::<Vec<_>>().concat();
+        (!sent.is_empty()).then_some(Ours { sent, ..ours.clone() })
     }
 
     /// Whose offer waits for its answer.

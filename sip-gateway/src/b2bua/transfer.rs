@@ -17,8 +17,8 @@
 //! | 3725 4.1 | Inviting | 2xx of T with an offer | re-INVITE to R with it, once nothing else is pending | Joining |
 //! | | Inviting | 3xx of T | as [`redirect`](super::redirect) says | Inviting, none |
 //! | 3261 22.2 | Inviting, Joining | a challenge that our account answers | the request again (`again`) | the same |
-//! | | Inviting | 503, 408, transport failure before any 18x | the next peer | Inviting |
-//! | | Inviting | other failure of T | NOTIFY with it, terminated | none |
+//! | | Deciding | nothing in time | an emergency service: as Divert on the static path; else NOTIFY 500 | Inviting, none |
+//! | | Inviting | failure of T, or nothing | as [`hunt`](super::hunt) says: INVITE on the next way, or NOTIFY with it, terminated | Inviting, none |
 //! | 3891 3 | none | INVITE of T that replaces L | re-INVITE to R with its offer, or without | Joining |
 //! | 3261 14.1 | Joining | 491 of R | again after a while | Joining |
 //! | | Joining | other failure of R | T: ACK and BYE, or the failure, or back to its call; NOTIFY with it | none |
@@ -68,9 +68,6 @@ use crate::wire::{Headers, Method, Request, Response, name, reason_phrase};
 
 /// Transfers that one call may try; a PBX that loops must not keep it busy for ever.
 const MAX_TRANSFERS: usize = 32;
-
-/// How long the hub, or another call that is busy, may take.
-const DECISION_MS: u64 = 10_000;
 
 /// How often something that is in the way is looked at again.
 const RETRY_MS: u64 = 200;
@@ -171,7 +168,8 @@ impl Call {
     /// Whether this attempt is a transfer's that is in progress.
     pub(super) fn is_target(&self, attempt: usize) -> bool {
         self.transfer.as_ref().is_some_and(|transfer| match &transfer.stage {
-            Stage::Inviting(newcomer) | Stage::Joining { newcomer, .. } => {
+            Stage::Inviting(_) => self.hunts(attempt),
+            Stage::Joining { newcomer, .. } => {
                 matches!(newcomer, Newcomer::Called { attempt: called } if *called == attempt)
             }
             Stage::Borrowing { .. } | Stage::Deciding => false,
@@ -275,7 +273,7 @@ impl Call {
                     self.reinvite_other(env);
                 }
             }
-            Stage::Deciding => self.fail_transfer(env, &Response::new(500)),
+            Stage::Deciding => self.on_no_route(env),
             Stage::Inviting(_) | Stage::Joining { .. } => {
                 let timeout = Response::new(408);
                 self.release_newcomer(env, &timeout);

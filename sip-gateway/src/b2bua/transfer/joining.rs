@@ -40,22 +40,19 @@ impl Call {
         response: Response,
     ) {
         match response.status {
-            100..=199 => self.on_target_provisional(env, index, &response),
+            100..=199 => self.on_target_provisional(env, &response),
             200..=299 => self.on_target_answer(env, index, response),
-            _ => self.on_target_failure(env, index, &response),
+            _ => self.on_failure(env, index, &response),
         }
     }
 
-    fn on_target_provisional(&mut self, env: &mut Environment, index: usize, response: &Response) {
+    fn on_target_provisional(&mut self, env: &mut Environment, response: &Response) {
         if !self.transfer.as_ref().is_some_and(|transfer| matches!(transfer.stage, Stage::Inviting(_))) {
             return;
         }
         self.arm(env, CallTimer::Transfer, TIMER_C_MS);
         if response.status == 100 {
             return;
-        }
-        if let Some(attempt) = self.attempts.get_mut(index) {
-            attempt.ringing = true;
         }
         let first = self
             .transfer
@@ -76,42 +73,12 @@ impl Call {
         if let Some(attempt) = self.attempts.get_mut(index) {
             attempt.finished = true;
         }
+        self.give_up_hunt(env, Some(index));
         let Some(fork) = self.add_fork(env, index, &response) else {
             return self.fail_transfer(env, &Response::new(503));
         };
         let said = Said { fork, headers: response.headers, body: response.body };
         self.begin_joining(env, Newcomer::Called { attempt: index }, said);
-    }
-
-    fn on_target_failure(&mut self, env: &mut Environment, index: usize, response: &Response) {
-        let Some(attempt) = self.attempts.get_mut(index) else { return };
-        attempt.finished = true;
-        let failover = matches!(response.status, 408 | 503) && !attempt.ringing;
-        let peer = attempt.path.peer;
-        if self.redirects(env, peer, response) {
-            return;
-        }
-        self.end_target(env, response, failover);
-    }
-
-    pub(in super::super) fn on_target_failed(&mut self, env: &mut Environment, index: usize, report: Report) {
-        let Some(attempt) = self.attempts.get_mut(index) else { return };
-        attempt.finished = true;
-        let failover = !attempt.ringing;
-        if self.transfer.as_ref().is_some_and(|transfer| matches!(transfer.stage, Stage::Inviting(_))) {
-            self.end_target(env, &Response::new(report.status()), failover);
-        }
-    }
-
-    fn end_target(&mut self, env: &mut Environment, failure: &Response, failover: bool) {
-        if self.try_next_diversion(env, failure) {
-            return;
-        }
-        if failover {
-            self.last_failure = Some(failure.clone());
-            return self.invite_next_target(env);
-        }
-        self.fail_transfer(env, failure);
     }
 
     /// T has said what it has to say: R's turn, as soon as no other exchange is under way.
@@ -279,7 +246,12 @@ impl Call {
         let told = self.session.describe(other, found.media(self.heard_from[other.index()]), false);
         self.tell(env, told);
         let path = self.dialog(new, leg).map_or(reinvite.path, |dialog| dialog.path);
-        let body = self.session.rewrite(other, &found, &response.body, own_ip(env, &path));
+        let body = if self.offered_to(&newcomer).is_some() {
+            // It has answered already.
+            Bytes::new()
+        } else {
+            self.session.rewrite(other, &found, &response.body, own_ip(env, &path))
+        };
         match &newcomer {
             Newcomer::Calling { server, invite, record, .. } => {
                 env.emit(Event::Replaced { call: self.id, record: *record, status: 200 });
@@ -355,9 +327,17 @@ impl Call {
         env.emit(Event::Changed { call: self.id, leg, change });
         let ours = match newcomer {
             Newcomer::Lent(lent) => lent.ours.clone(),
-            Newcomer::Called { .. } | Newcomer::Calling { .. } => Ours::new(env.generator.session()),
+            Newcomer::Called { .. } | Newcomer::Calling { .. } => {
+                self.offered_to(newcomer).cloned().unwrap_or_else(|| Ours::new(env.generator.session()))
+            }
         };
         self.session.replace(leg, ours);
+    }
+
+    /// What T was offered when it was called, if anything.
+    fn offered_to(&self, newcomer: &Newcomer) -> Option<&Ours> {
+        let Newcomer::Called { attempt } = newcomer else { return None };
+        self.attempts.get(*attempt)?.offered.as_ref()
     }
 
     /// From here on R talks to T: its dialog stands beside T's.
@@ -507,7 +487,7 @@ impl Call {
         let leg = transfer.leg;
         match std::mem::replace(&mut transfer.stage, Stage::Deciding) {
             Stage::Borrowing { .. } | Stage::Deciding => {}
-            Stage::Inviting(Newcomer::Called { attempt }) => self.give_up_attempt(env, attempt),
+            Stage::Inviting(Newcomer::Called { .. }) => self.give_up_hunt(env, None),
             Stage::Inviting(Newcomer::Lent(lent)) => {
                 self.orphans.push(lent.client);
                 env.loans.push_back(super::Loan::Back(lent));
