@@ -63,6 +63,8 @@ pub enum Command {
     },
     /// Take no new calls from now on (503 with Retry-After), emergency calls excepted.
     Drain,
+    /// End our registrations: the last calls are over.
+    Leave,
 }
 
 /// Where a call goes.

@@ -68,7 +68,8 @@ pub enum Event {
         digit: char,
     },
     /// Somebody else is to be called: L of a transfer (REFER) or the callee's side (3xx) names whom. The core
-    /// waits for [`Command::Divert`](crate::Command::Divert).
+    /// waits for [`Command::Divert`](crate::Command::Divert), 10 s; for an emergency service 250 ms, then it goes on
+    /// to the public peers by itself.
     Diverted {
         /// Which call.
         call: CallId,

@@ -90,7 +90,7 @@ fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
             );
         }
     };
-    let (host, place) = peer_uri(&format!("{key}.uri"), &raw.uri)?;
+    let place = peer_uri(&format!("{key}.uri"), &raw.uri)?;
     let allow = match &raw.allow {
         None => place.target().map(|target| only(target.address.ip())).into_iter().collect(),
         Some(networks) if networks.is_empty() => {
@@ -113,7 +113,6 @@ fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
         name: raw.name.clone(),
         side,
         place,
-        host,
         allow,
         ping_s: None,
         parties_signalled,
@@ -141,7 +140,7 @@ const fn only(ip: IpAddr) -> (IpAddr, u8) {
     (ip, if ip.is_ipv4() { 32 } else { 128 })
 }
 
-fn peer_uri(key: &str, uri: &str) -> Result<(String, Place), Fault> {
+fn peer_uri(key: &str, uri: &str) -> Result<Place, Fault> {
     let mend = "write it as \"sip:192.0.2.10:5060;transport=udp\" or \"sip:trunk.example.net\"";
     let (rest, secure) = match (uri.strip_prefix("sip:"), uri.strip_prefix("sips:")) {
         (Some(rest), _) => (rest, false),
@@ -157,7 +156,7 @@ fn peer_uri(key: &str, uri: &str) -> Result<(String, Place), Fault> {
         other => return fault(key, format!("unsupported parameter or transport \"{other}\""), mend),
     };
     match host_and_port(host) {
-        Some((found, port)) => Ok((host.to_owned(), Place { host: found, port, transport })),
+        Some((host, port)) => Ok(Place { host, port, transport }),
         None => fault(key, format!("\"{host}\" is neither an address nor a name"), mend),
     }
 }

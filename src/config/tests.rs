@@ -134,20 +134,22 @@ fn a_peer_may_be_at_a_name() {
     let at = |uri: &str| {
         let config = load(&CONTRACT.replace("sip:127.0.0.3:5060", uri)).unwrap();
         let peer = config.gateway.peers.last().unwrap().clone();
-        (peer.place, peer.host, peer.allow, peer.ping_s)
+        (peer.place.host_port(), peer.place, peer.allow, peer.ping_s)
     };
     let name = |text: &str| Host::Name(text.to_owned());
     for (uri, host, port, transport, sent) in [
-        ("sip:Trunk.Example.NET", name("trunk.example.net"), None, None, "Trunk.Example.NET"),
+        ("sip:Trunk.Example.NET", name("trunk.example.net"), None, None, "trunk.example.net"),
         ("sip:pbx:5070", name("pbx"), Some(5070), None, "pbx:5070"),
-        ("sip:a-1.example.;transport=tcp", name("a-1.example"), None, Some(Transport::Tcp), "a-1.example."),
+        ("sip:a-1.example.;transport=tcp", name("a-1.example"), None, Some(Transport::Tcp), "a-1.example"),
     ] {
         let place = Place { host, port, transport };
-        assert_eq!(at(uri), (place, sent.to_owned(), vec![], Some(30)), "{uri}");
+        assert_eq!(at(uri), (sent.to_owned(), place, vec![], Some(30)), "{uri}");
     }
     let ip = "2001:db8::1".parse().unwrap();
     let place = Place { host: Host::Address(ip), port: None, transport: None };
-    assert_eq!(at("sip:[2001:db8::1]"), (place, "[2001:db8::1]".to_owned(), vec![(ip, 128)], None));
+    for uri in ["sip:[2001:db8::1]", "sip:2001:db8::1"] {
+        assert_eq!(at(uri), ("[2001:db8::1]".to_owned(), place.clone(), vec![(ip, 128)], None));
+    }
 }
 
 #[test]

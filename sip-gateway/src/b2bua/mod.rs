@@ -10,10 +10,8 @@
 //! | Waiting | no command in time | emergency: as Proceed on the static path; else 500 | Calling or ended |
 //! | Waiting, Calling | CANCEL of A | 200, 487 to A; CANCEL to B once it has answered at all (§9.1) | ended |
 //! | Calling | 18x of B | Media, Progress, then on to A under a To tag of its own per fork | Calling |
-//! | Calling | 503, 408, transport failure before any 18x | INVITE on the next way | Calling |
-//! | Calling | nothing from B within [`SILENCE_MS`], another way left | the same; CANCEL to B if it is heard (§9.1) | Calling |
+//! | Calling | a failure, or nothing from B | as [`hunt`] says: INVITE on the next way, or the failure to A | Calling or ended |
 //! | Calling, Answered | a challenge to a request of ours that our account answers | the request again (`again`) | the same |
-//! | Calling | other failure of B (emergency: any) | on to A (emergency: the next way first) | ended |
 //! | Calling | 2xx of B | Media, Answered, then 200 to A, repeated until its ACK | Answered |
 //! | Answered | ACK of A | ACK to B | Answered |
 //! | Answered | no ACK for 64*T1 | ACK and BYE to B, BYE to A | ended |
@@ -32,6 +30,7 @@ mod digits;
 mod ending;
 mod forward;
 mod glare;
+mod hunt;
 mod identity;
 mod inside;
 mod offering;
@@ -58,9 +57,9 @@ use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
 use crate::transaction::{Class, Report, T1_64_MS, T4_MS, TxId};
 use crate::wire::{Headers, Request, Response, name};
-use crate::{Change, EndedBy, Event, LegMedia, PeerId, Route};
+use crate::{Change, EndedBy, Event, LegMedia, PeerId};
 use identity::FarEnd;
-use session::{Session, Told};
+use session::{Ours, Session, Told};
 
 /// How long the hub may take to decide. It answers within milliseconds; this only bounds a hung one.
 const DECISION_MS: u64 = 10_000;
@@ -68,16 +67,12 @@ const DECISION_MS: u64 = 10_000;
 /// The same for an emergency call, which then takes the static path without it.
 const EMERGENCY_DECISION_MS: u64 = 250;
 
+const fn decision_ms(emergency: bool) -> u64 {
+    if emergency { EMERGENCY_DECISION_MS } else { DECISION_MS }
+}
+
 /// Timer C (RFC 3261 §16.6 step 11): how long a callee may ring since its last sign of life.
 const TIMER_C_MS: u64 = 200_000;
-
-/// How long an address may say nothing at all before the next one is tried. A server answers 100 within
-/// 200 ms (RFC 3261 §17.2.1); three transmissions (0, 0.5 and 1.5 s) have gone out by then, and two dead
-/// addresses cost a caller under 5 s.
-const SILENCE_MS: u64 = 2_000;
-
-/// The same for an emergency call: two dead trunks cost it under 4 s.
-const EMERGENCY_SILENCE_MS: u64 = 1_500;
 
 /// How long an ended call is kept for what may still come: a cancelled INVITE's final response (§9.1), a
 /// forked 2xx, the repeats of a 2xx.
@@ -172,6 +167,8 @@ struct Attempt {
     client: TxId,
     branch: String,
     invite: Request,
+    /// The offer in it, if a transfer's INVITE has one.
+    offered: Option<Ours>,
     /// Whether any response came, and one above 100.
     heard: bool,
     ringing: bool,
@@ -262,12 +259,9 @@ pub(crate) struct Call {
     /// The media of each leg that the hub knows of.
     told: [Option<LegMedia>; 2],
     timings: [session_timer::Timing; 2],
-    /// Whether a transfer or redirection has led to an emergency service: no timer ends the call any more.
+    /// Whether a transfer has led to an emergency service: no timer ends the call any more.
     never_expires: bool,
-    route: Option<Route>,
-    ways_left: Vec<Way>,
-    /// The first of the attempts to reach whom those lead to.
-    first_attempt: usize,
+    hunt: hunt::Hunt,
     attempts: Vec<Attempt>,
     forks: Vec<Fork>,
     answered: Option<usize>,
@@ -278,7 +272,6 @@ pub(crate) struct Call {
     relays_begun: u32,
     far_ends: [FarEnd; 2],
     swallow: [bool; 2],
-    diversions: redirect::Diversions,
     transfer: Option<Box<transfer::Transfer>>,
     transfers_begun: usize,
     leaving: Option<transfer::Leaving>,
@@ -290,7 +283,6 @@ pub(crate) struct Call {
     over: [bool; 2],
     /// The leg that gets its BYE once it has sent its ACK, and the Reason.
     bye_after_ack: Option<(Leg, Option<String>)>,
-    last_failure: Option<Response>,
     /// Client transactions of re-INVITEs that the call did not outlive.
     orphans: Vec<TxId>,
     timers: Vec<(CallTimer, TimerKey)>,

@@ -4,19 +4,20 @@ use std::net::IpAddr;
 
 use consent::Side;
 
+use super::hunt::Hunt;
 use super::identity::{FarEnd, diverted_from, identity, user_of};
 use super::session::{self, Session};
-use super::{
-    Attempt, Call, CallTimer, DECISION_MS, EMERGENCY_DECISION_MS, EMERGENCY_SILENCE_MS, Owner, Phase,
-    RelayAddresses, Role, SILENCE_MS, forward, session_timer, sips,
-};
-use crate::core::{Environment, Origin, Path, Way};
+use super::{Call, CallTimer, Owner, Phase, RelayAddresses, Role, decision_ms, forward, session_timer, sips};
+use crate::core::{Environment, Origin, Path};
 use crate::transaction::{Class, TxId};
 use crate::wire::{Method, NameAddr, Request, Response, SipUri, Uri, max_forwards, name};
 use crate::{EndedBy, Event, Offer, PeerId, Route, Transport};
 
 /// RFC 3261 §8.1.1.6.
 const MAX_FORWARDS: u8 = 70;
+
+/// The way of an emergency call that the hub says nothing of.
+pub(super) const STATIC_ROUTE: Route = Route { side: Side::Public, user: None };
 
 impl Call {
     /// What media an initial INVITE offers; an emergency call may offer what cannot be read.
@@ -53,8 +54,7 @@ impl Call {
         env.transactions.set_owner(server, Owner::Call(call.id, Role::Invite));
         env.live_calls += 1;
         env.counters().calls_offered += 1;
-        let decision_ms = if offer.emergency { EMERGENCY_DECISION_MS } else { DECISION_MS };
-        call.arm(env, CallTimer::Decision, decision_ms);
+        call.arm(env, CallTimer::Decision, decision_ms(offer.emergency));
         tracing::debug!(call = %call.id, ?class, over_limit = offer.over_limit, "offered");
         env.emit(Event::Offered(Box::new(offer)));
         call
@@ -84,9 +84,7 @@ impl Call {
             told: [None, None],
             timings: Default::default(),
             never_expires: false,
-            route: None,
-            ways_left: Vec::new(),
-            first_attempt: 0,
+            hunt: Hunt::default(),
             attempts: Vec::new(),
             forks: Vec::new(),
             answered: None,
@@ -97,7 +95,6 @@ impl Call {
             relays_begun: 0,
             far_ends: [far_end, FarEnd::default()],
             swallow: [false, false],
-            diversions: super::redirect::Diversions::default(),
             transfer: None,
             transfers_begun: 0,
             leaving: None,
@@ -106,7 +103,6 @@ impl Call {
             lent: false,
             over: [false, false],
             bye_after_ack: None,
-            last_failure: None,
             orphans: Vec::new(),
             timers: Vec::new(),
             done: false,
@@ -149,9 +145,9 @@ impl Call {
         self.disarm(env, CallTimer::Decision);
         self.phase = Phase::Calling;
         self.session.set_relay(media);
-        self.take_ways(env.ways(route.side, self.is_emergency()));
-        self.route = Some(route.clone());
-        self.try_next_way(env);
+        let emergency = self.is_emergency();
+        let ways = env.ways(route.side, emergency);
+        self.hunt_on(env, route, ways, emergency);
     }
 
     /// The hub has decided otherwise.
@@ -183,90 +179,9 @@ impl Call {
         }
         if self.is_emergency() {
             tracing::warn!(call = %self.id, "emergency call goes on without the hub");
-            return self.proceed(env, &Route { side: Side::Public, user: None }, Vec::new());
+            return self.proceed(env, &STATIC_ROUTE, Vec::new());
         }
         self.fail(env, EndedBy::Gateway, &Response::new(500));
-    }
-
-    /// Sends the INVITE on the best way that is left; without any the call fails.
-    pub(super) fn try_next_way(&mut self, env: &mut Environment) {
-        let called = self.diversions.current.as_ref().map_or(&self.invite.uri, |target| &target.uri);
-        let secure = !self.is_emergency() && sips::is_sips(called);
-        if let Some((peer, path)) = self.next_path(env, secure) {
-            return self.call_peer(env, peer, path);
-        }
-        let nowhere = || if secure { sips::refusal() } else { Response::new(503) };
-        let failure = self.last_failure.take().unwrap_or_else(nowhere);
-        if !self.try_next_diversion(env, &failure) {
-            self.fail(env, EndedBy::Callee, &failure);
-        }
-    }
-
-    /// The best way that is left: for a `sips:` only by TLS.
-    pub(super) fn next_path(&mut self, env: &mut Environment, secure: bool) -> Option<(PeerId, Path)> {
-        while let Some(way) = env.take_best(&mut self.ways_left) {
-            let path = env.path_to(way).filter(|path| !secure || path.transport == Transport::Tls);
-            if let Some(path) = path {
-                return Some((way.peer, path));
-            }
-        }
-        None
-    }
-
-    /// Starts the time that an INVITE has to draw any response.
-    pub(super) fn await_sign(&mut self, env: &mut Environment) {
-        self.arm(
-            env,
-            CallTimer::Silence,
-            if self.is_emergency() { EMERGENCY_SILENCE_MS } else { SILENCE_MS },
-        );
-    }
-
-    fn call_peer(&mut self, env: &mut Environment, peer: PeerId, mut path: Path) {
-        let mut invite = self.invite_for(env, peer, &path);
-        self.introduce(env, &mut path, &mut invite);
-        let branch = env.stamp_via(&path, &mut invite);
-        let index = self.attempts.len();
-        self.emit_routed(env, consent::Leg::B, peer, &invite);
-        self.heard_from[consent::Leg::B.index()] = path.to.ip();
-        let owner = Owner::Call(self.id, Role::Attempt(index));
-        let client = env.request_with_branch(path, &invite, branch.clone(), owner);
-        self.attempts.push(Attempt {
-            leg: consent::Leg::B,
-            path,
-            client,
-            branch,
-            invite,
-            heard: false,
-            ringing: false,
-            finished: false,
-            unwanted: false,
-            cancelled: false,
-            reason: None,
-            raised: 0,
-        });
-        self.await_sign(env);
-    }
-
-    /// Gives an INVITE that opens a dialog what the peer's registrar and its challenges have asked for, and
-    /// sends it to the first hop of the route if nobody of that peer has been called before.
-    pub(super) fn introduce(&mut self, env: &mut Environment, path: &mut Path, invite: &mut Request) {
-        let since = self.attempts.iter().skip(self.first_attempt);
-        let first = since.into_iter().all(|attempt| attempt.path.peer != path.peer);
-        let way = Way::of(path);
-        if env.take_service_route(path, invite, first) {
-            invite.headers.set(name::CONTACT, env.contact(path, sips::is_sent_to(invite)));
-        }
-        if Way::of(path) != way {
-            self.ways_left.insert(0, way);
-        }
-        env.authorize(path, invite);
-    }
-
-    /// Whom to call is known: these are the ways there.
-    pub(super) fn take_ways(&mut self, ways: Vec<Way>) {
-        self.ways_left = ways;
-        self.first_attempt = self.attempts.len();
     }
 
     /// Says that an INVITE of ours is about to go out; its answer will be on this leg.
@@ -289,12 +204,12 @@ impl Call {
         });
     }
 
-    fn invite_for(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Request {
-        let host = env.config.peers.get(peer.0).map_or_else(String::new, |peer| peer.host.clone());
+    pub(super) fn invite_for(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Request {
+        let host = env.config.host_of(peer);
         let user = self.dialled_user(env);
         let secure = path.transport == Transport::Tls;
         let theirs = Place { host: &host, secure };
-        let diverted = self.diversions.current.as_ref().map(|target| target.uri.clone());
+        let diverted = self.hunt.diversions.current.as_ref().map(|target| target.uri.clone());
         let uri = uri_at(diverted.as_deref().unwrap_or(&self.invite.uri), theirs, user.as_deref());
         let own_host = env.host(path.listener);
         let ours = Place { host: &own_host, secure };
@@ -326,8 +241,8 @@ impl Call {
 
     /// The user part to dial, where it is not the one received.
     fn dialled_user(&self, env: &Environment) -> Option<String> {
-        let routed = self.route.as_ref().and_then(|route| route.user.clone());
-        let diverted = self.diversions.current.as_ref().map(|target| target.uri.as_str());
+        let routed = self.hunt.route.as_ref().and_then(|route| route.user.clone());
+        let diverted = self.hunt.diversions.current.as_ref().map(|target| target.uri.as_str());
         routed.or_else(|| match diverted {
             Some(uri) => env.emergency_number(uri),
             None if self.is_emergency() => env.emergency_number(&self.invite.uri),

@@ -20,6 +20,9 @@ use crate::sdp::{Description, OurSide, SdpError, locate, rewrite, splice};
 use crate::wire::{Headers, name};
 use crate::{Change, Flow, LegMedia, MediaKind};
 
+/// Attributes whose absence means `sendrecv` (RFC 8866 §6.7).
+const DIRECTIONS: [&[u8]; 3] = [b"a=sendonly", b"a=recvonly", b"a=inactive"];
+
 /// Something to tell the hub before the message goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -198,6 +201,16 @@ impl Session {
         let offerer = leg.other();
         let Some(known) = self.in_force[offerer.index()].clone() else { return Vec::new() };
         self.answer(Pending { offerer, media: known, hold_told: false }, leg, media, false)
+    }
+
+    /// An offer for somebody new at a leg: what the one before was last told, but nobody holds. `None` if
+    /// that was nothing of ours.
+    pub(crate) fn offer_anew(&self, leg: Leg) -> Option<Ours> {
+        let ours = &self.ours[leg.index()];
+        let lines = ours.sent.split_inclusive(|byte| *byte == b'\n');
+        let kept = lines.filter(|line| !DIRECTIONS.iter().any(|direction| line.trim_ascii() == *direction));
+        let sent = Bytes::from(kept.collect::<Vec<_>>().concat());
+        (!sent.is_empty()).then_some(Ours { sent, ..ours.clone() })
     }
 
     /// Whose offer waits for its answer.

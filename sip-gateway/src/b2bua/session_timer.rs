@@ -517,7 +517,7 @@ impl Call {
             let dialog = &mut fork.dialogs[leg.index()];
             dialog.local_seq = dialog.local_seq.max(sequence);
         }
-        self.await_sign(env);
+        self.await_sign(env, index);
         true
     }
 }

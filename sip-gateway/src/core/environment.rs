@@ -241,6 +241,13 @@ impl Environment {
         self.request_with_branch(path, &cancel, branch, Owner::Nobody);
     }
 
+    /// A request of ours has drawn nothing: what else goes there may need another stream.
+    pub(crate) fn pass_over(&mut self, client: TxId) {
+        if let Some(stream) = self.transactions.path(client).and_then(|path| path.stream) {
+            self.transport.pass_over(stream);
+        }
+    }
+
     /// Sends the ACK of a 2xx, for which only Via is still wanting, and returns it for its repetition.
     pub(crate) fn acknowledge(&mut self, path: &mut Path, mut ack: Request) -> Bytes {
         let branch = self.stamp_via(path, &mut ack);
@@ -352,7 +359,8 @@ impl Environment {
     pub(crate) fn peer_at(&self, host: &str, port: Option<u16>) -> Option<PeerId> {
         let with_port = format!("{host}:{}", port.unwrap_or(5060));
         let by_name = |peer: &crate::Peer| {
-            peer.host.eq_ignore_ascii_case(host) || peer.host.eq_ignore_ascii_case(&with_port)
+            let own = peer.place.host_port();
+            own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(&with_port)
         };
         let named = self.config.peers.iter().position(by_name).map(PeerId);
         named.or_else(|| {
@@ -362,8 +370,12 @@ impl Environment {
         })
     }
 
-    /// The ways to a side, in its order; only the named peer's, if it is of that side.
-    pub(crate) fn ways_for(&mut self, side: Side, named: Option<PeerId>) -> Vec<Way> {
+    /// The ways to whom somebody names: those to a side, in its order, and only the named peer's, if it is of
+    /// that side. For an emergency service those of any emergency call, whoever was named.
+    pub(crate) fn ways_for(&mut self, side: Side, named: Option<PeerId>, emergency: bool) -> Vec<Way> {
+        if emergency {
+            return self.ways(Side::Public, true);
+        }
         let mut ways = self.ways(side, false);
         if let Some(named) = named.filter(|peer| self.side(*peer) == side) {
             ways.retain(|way| way.peer == named);

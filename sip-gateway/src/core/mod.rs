@@ -114,10 +114,8 @@ impl Core {
             Command::SwallowInfoDigits { call, leg, swallow } => {
                 self.with_call(call, |call, _| call.swallow_info_digits(leg, swallow));
             }
-            Command::Drain => {
-                self.draining = true;
-                self.unregister();
-            }
+            Command::Drain => self.draining = true,
+            Command::Leave => self.unregister(),
         }
     }
 

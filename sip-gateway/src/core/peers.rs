@@ -120,7 +120,6 @@ mod tests {
                 name: (*address).to_owned(),
                 side: *side,
                 place: Place::at(Transport::Udp, address.parse().unwrap()),
-                host: (*address).to_owned(),
                 allow: vec![(net.parse().unwrap(), len.parse().unwrap())],
                 ping_s: None,
                 parties_signalled: false,

@@ -83,15 +83,113 @@ fn a_silent_trunk_costs_a_second_and_a_half_and_its_late_answer_is_hung_up() {
     world.assert_clean();
 }
 
-#[test]
-fn a_trunk_that_says_trying_is_waited_for() {
+/// A call to 911 whose first trunk says 100 and no more, until the second is called as well: the caller and
+/// both INVITEs.
+fn trying() -> (World, Ua, Msg, Msg) {
     let mut world = World::new();
     let mut a = Ua::caller(PBX, "911");
-    world.send(PBX, a.invite("", ""));
+    world.send(PBX, a.invite("", &sdp(OFFER_IP, 4000, "")));
+    world.expect(PBX, "SIP/2.0 100 ");
     let first = world.expect(CARRIER, "INVITE ");
-    world.send(CARRIER, first.answer("100 Trying", "", "", ""));
-    world.advance(20_000);
+    world.advance(100);
+    for _ in 0..2 {
+        world.send(CARRIER, first.answer("100 Trying", "", "", ""));
+        world.advance(4_999);
+    }
     world.expect_nothing(CARRIER2);
+    world.advance(2);
+    let second = world.expect(CARRIER2, "INVITE sip:911@");
+    world.expect_nothing(CARRIER);
+    (world, a, first, second)
+}
+
+fn answer(invite: &Msg, at: &str) -> String {
+    let tag = if at == CARRIER { "one" } else { "two" };
+    let host = at.trim_end_matches(":5060");
+    invite.answer("200 OK", tag, &format!("Contact: <sip:x@{at}>\r\n"), &sdp(host, 5000, ""))
+}
+
+/// The call is up at this trunk, and ends.
+fn talks(mut world: World, mut a: Ua, at: &str) {
+    a.learn(&world.expect(PBX, "SIP/2.0 200 "));
+    world.send(PBX, a.request("ACK", "", ""));
+    world.expect(at, "ACK ");
+    world.send(PBX, a.request("BYE", "", ""));
+    let bye = world.expect(at, "BYE ");
+    world.send(at, bye.answer("200 OK", "", "", ""));
+    assert_eq!(world.ended().len(), 1);
+    world.assert_clean();
+}
+
+/// RFC 3261 §9.1, §13.2.2.4, §16.7.
+#[test]
+fn a_trunk_that_says_no_more_than_trying_is_not_waited_for_alone() {
+    let (mut world, a, first, second) = trying();
+    // The second wins; the first is given up, and its answer crosses the CANCEL.
+    world.send(CARRIER2, answer(&second, CARRIER2));
+    let cancel = world.expect(CARRIER, "CANCEL ");
+    world.send(CARRIER, cancel.answer("200 OK", "", "", ""));
+    world.send(CARRIER, answer(&first, CARRIER));
+    world.expect(CARRIER, "ACK ");
+    let bye = world.expect(CARRIER, "BYE ");
+    world.send(CARRIER, bye.answer("200 OK", "", "", ""));
+    talks(world, a, CARRIER2);
+
+    let (mut world, a, first, second) = trying();
+    world.send(CARRIER2, second.answer("183 Session Progress", "two", "", ""));
+    world.expect(PBX, "SIP/2.0 183 ");
+    world.send(CARRIER, answer(&first, CARRIER));
+    let cancel = world.expect(CARRIER2, "CANCEL ");
+    world.send(CARRIER2, cancel.answer("200 OK", "", "", ""));
+    world.send(CARRIER2, second.answer("487 Request Terminated", "two", "", ""));
+    world.expect(CARRIER2, "ACK ");
+    talks(world, a, CARRIER);
+}
+
+#[test]
+fn what_one_of_two_trunks_says_ends_nothing_while_the_other_may_answer() {
+    let (mut world, a, first, second) = trying();
+    world.send(CARRIER2, second.answer("503 No", "two", "", ""));
+    world.expect(CARRIER2, "ACK ");
+    world.advance(60_000);
+    world.expect_nothing(PBX);
+    world.send(CARRIER, answer(&first, CARRIER));
+    talks(world, a, CARRIER);
+
+    let (mut world, mut a, first, second) = trying();
+    world.send(CARRIER, first.answer("500 No", "one", "", ""));
+    world.send(CARRIER2, second.answer("180 Ringing", "two", "", ""));
+    world.expect(PBX, "SIP/2.0 180 ");
+    world.send(CARRIER2, second.answer("486 Busy", "two", "", ""));
+    let failed = world.expect(PBX, "SIP/2.0 486 ");
+    world.send(PBX, a.ack_failure(&failed));
+    world.assert_clean();
+}
+
+#[test]
+fn a_trunk_that_rings_is_waited_for() {
+    let (mut world, _, first, second) = trying();
+    world.send(CARRIER, first.answer("180 Ringing", "one", "", ""));
+    world.expect(PBX, "SIP/2.0 180 ");
+    world.advance(20_000);
+    assert!(world.take_all(CARRIER2).iter().all(|again| again.bytes == second.bytes), "nobody is given up");
+}
+
+#[test]
+fn both_trunks_are_given_up_with_the_call() {
+    let (mut world, mut a, first, second) = trying();
+    world.send(CARRIER2, second.answer("100 Trying", "", "", ""));
+    world.send(PBX, a.request("CANCEL", "", ""));
+    world.expect(PBX, "SIP/2.0 200 ");
+    let failed = world.expect(PBX, "SIP/2.0 487 ");
+    world.send(PBX, a.ack_failure(&failed));
+    for (at, invite) in [(CARRIER, first), (CARRIER2, second)] {
+        let cancel = world.expect(at, "CANCEL ");
+        world.send(at, cancel.answer("200 OK", "", "", ""));
+        world.send(at, invite.answer("487 Request Terminated", "t", "", ""));
+        world.expect(at, "ACK ");
+    }
+    world.assert_clean();
 }
 
 #[test]

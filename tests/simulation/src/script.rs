@@ -60,7 +60,6 @@ pub(crate) fn config(signalled: [bool; 2]) -> Config {
         name: name.to_owned(),
         side,
         place: Place::at(Transport::Udp, address),
-        host: address.to_string(),
         allow: vec![(address.ip(), 32)],
         ping_s: None,
         parties_signalled,

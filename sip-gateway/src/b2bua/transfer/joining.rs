@@ -41,6 +41,8 @@ struct Join {
     new: usize,
     /// Whom L has named.
     target: Option<Target>,
+    /// Whether T was offered something and has answered it.
+    answers: bool,
     reinvite: Box<Reinvite>,
 }
 
@@ -224,8 +226,10 @@ impl Call {
         self.disarm(env, CallTimer::Transfer);
         let leg = transfer.leg;
         let target = transfer.target.take();
-        self.never_expires |= target.as_ref().is_some_and(|target| env.is_emergency(&target.uri));
-        let join = Join { leg, stays: leg.other(), old: transfer.fork, new: said.fork, target, reinvite };
+        self.never_expires |= target.as_ref().is_some_and(|target| target.emergency);
+        let answers = self.offered_to(&newcomer).is_some();
+        let (stays, old, new) = (leg.other(), transfer.fork, said.fork);
+        let join = Join { leg, stays, old, new, target, answers, reinvite };
         let later = retry_later(env);
         self.end_relays(env, &later, |_| true);
         let offered = session::find(&said.headers, &said.body).ok().flatten();
@@ -295,7 +299,9 @@ impl Call {
         let (far_end, ours) = match newcomer {
             Newcomer::Lent(borrowed) => (borrowed.lent.far_end.clone(), borrowed.lent.ours.clone()),
             Newcomer::Called { .. } | Newcomer::Calling(_) => {
-                (FarEnd::new(&said.headers, &address), Ours::new(env.generator.session()))
+                let ours = self.offered_to(newcomer).cloned();
+                let ours = ours.unwrap_or_else(|| Ours::new(env.generator.session()));
+                (FarEnd::new(&said.headers, &address), ours)
             }
         };
         let identity = far_end.identity(&said.headers, !Self::is_public(env, peer));
@@ -327,6 +333,12 @@ impl Call {
         }
     }
 
+    /// What T was offered when it was called, if anything.
+    fn offered_to(&self, newcomer: &Newcomer) -> Option<&Ours> {
+        let Newcomer::Called { attempt } = newcomer else { return None };
+        self.attempts.get(*attempt)?.offered.as_ref()
+    }
+
     /// From here on R talks to T: its dialog stands beside T's.
     fn move_dialog(&mut self, env: &mut Environment, join: &Join, response: &Headers) {
         let (stays, comes, new) = (join.stays, join.leg, join.new);
@@ -353,7 +365,7 @@ impl Call {
         }
     }
 
-    /// T's description, if it has given one, and R's; returns R's as T gets it.
+    /// T's description, if it has given one, and R's; returns R's as T gets it, if it still waits for one.
     fn exchange(
         &mut self,
         env: &mut Environment,
@@ -368,7 +380,11 @@ impl Call {
             self.tell(env, told);
         }
         let path = self.dialog(join.new, leg).map_or(join.reinvite.path, |dialog| dialog.path);
-        let body = self.session.rewrite(stays, found, body, own_ip(env, &path));
+        let body = if join.answers {
+            Bytes::new()
+        } else {
+            self.session.rewrite(stays, found, body, own_ip(env, &path))
+        };
         let told = self.session.describe(stays, found.media(self.heard_from[stays.index()]), false);
         self.tell(env, told);
         body
@@ -417,8 +433,10 @@ impl Call {
         let (mut ack, path) = (dialog.ack(sequence_of(&invite.headers).unwrap_or_default()), dialog.path);
         ack.headers.push(name::MAX_FORWARDS, "70");
         ack.headers.append(&credentials_of(&invite.headers));
-        for field in [name::CONTENT_TYPE, "Content-Encoding", "Content-Disposition"] {
-            ack.headers.copy(answer, field);
+        if !body.is_empty() {
+            for field in [name::CONTENT_TYPE, "Content-Encoding", "Content-Disposition"] {
+                ack.headers.copy(answer, field);
+            }
         }
         ack.body = body;
         self.acknowledge(env, client, fork, path, ack);
@@ -433,9 +451,7 @@ impl Call {
         body: Bytes,
     ) {
         let mut answer = Headers::new();
-        if !body.is_empty() {
-            answer.push(name::CONTENT_TYPE, "application/sdp");
-        }
+        answer.push(name::CONTENT_TYPE, "application/sdp");
         self.acknowledge_newcomer(env, place, (reinvite.client, &reinvite.sent), &answer, body);
     }
 

@@ -120,7 +120,8 @@ impl Call {
             _ => None,
         };
         if let Some(transfer) = &mut self.transfer {
-            transfer.target = Some(Target { uri, replaces: None, peer });
+            let emergency = env.is_emergency(&uri);
+            transfer.target = Some(Target { uri, replaces: None, peer, emergency });
             transfer.stage = Stage::Deciding;
         }
         self.ask_for_target(env);

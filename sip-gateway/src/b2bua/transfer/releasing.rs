@@ -25,7 +25,7 @@ impl Call {
         match std::mem::replace(&mut transfer.stage, Stage::Deciding) {
             Stage::Borrowing { .. } | Stage::Deciding => {}
             Stage::Announced { taker, said } => self.refuse_taker(env, leg, &taker, &said, failure),
-            Stage::Inviting(Invited::Called { attempt }) => self.give_up_attempt(env, attempt),
+            Stage::Inviting(Invited::Called) => self.give_up_hunt(env, None),
             Stage::Inviting(Invited::Lent { borrowed, .. }) => {
                 cancel(env, &borrowed.reinvite);
                 let pending = Some(borrowed.reinvite.client);
