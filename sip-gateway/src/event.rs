@@ -10,8 +10,8 @@ use crate::{LegMedia, PeerId};
 pub enum Event {
     /// An initial INVITE was accepted from a peer; 100 has been sent. The core waits for
     /// [`Command::Proceed`](crate::Command::Proceed) or `Refuse` and goes no further on its own; after 10 s
-    /// it answers 500. Only an emergency call goes on by itself, to the public peers and without our media,
-    /// after 250 ms or a `Refuse`.
+    /// it answers 500. Only an emergency call goes on by itself, to the public peers (a call-back to the
+    /// district's) and without our media, after 250 ms or a `Refuse`.
     Offered(Box<Offer>),
     /// The INVITE went out to a peer (again, after a failover).
     Routed {
@@ -151,7 +151,7 @@ pub struct Offer {
     pub side: Side,
     /// Whether that peer signals changes of its parties.
     pub parties_signalled: bool,
-    /// Whether an emergency form was dialled: the static path.
+    /// Whether an emergency form was dialled, or an answering point calls back: the static path.
     pub emergency: bool,
     /// Whether the call limit is reached (the hub answers `Refuse` with 503, unless it is a dispatch call).
     pub over_limit: bool,

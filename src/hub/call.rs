@@ -155,6 +155,11 @@ impl Call {
         (offer.call, call)
     }
 
+    /// Whether it is an emergency call, or has become one.
+    pub(super) const fn is_emergency(&self) -> bool {
+        self.emergency
+    }
+
     pub(super) fn on_gateway(&mut self, now: Now, event: sip_gateway::Event, out: &mut VecDeque<Output>) {
         use sip_gateway::Event as Sip;
         match event {
@@ -413,6 +418,7 @@ impl Call {
                 self.machine.set_parties_signalled(leg, parties_signalled);
                 self.replaced[leg.index()] = true;
                 self.sides[leg.index()] = side;
+                self.emergency |= emergency;
                 let names: Vec<&str> = called.as_deref().into_iter().chain(names(&identity)).collect();
                 let newcomer = Newcomer { side, names: &names, emergency, same_dialog: false };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);

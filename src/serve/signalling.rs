@@ -83,7 +83,7 @@ impl Default for UnderWay {
 
 impl Signalling {
     /// Calls `ready` once calls can be taken. Runs until `stop` resolves; then takes no new calls, lets those
-    /// in progress go on for `drain`, and ends what is left.
+    /// in progress go on for `drain`, and ends what is left; emergency calls go on until their ends hang up.
     pub(super) async fn run(
         mut self,
         mut inputs: Inputs,
@@ -108,7 +108,8 @@ impl Signalling {
             let farewell = leaving.filter(|until| self.core.is_unregistering() && !is_time(*until));
             if let Some(until) = draining {
                 let no_calls = self.hub.calls() == 0;
-                if leaving.is_none() && (no_calls || ended_all) {
+                let ended = ended_all && !self.hub.has_emergency_call();
+                if leaving.is_none() && (no_calls || ended) {
                     leaving = Some(self.leave());
                     continue;
                 }
@@ -116,7 +117,7 @@ impl Signalling {
                     return self.concluded();
                 }
                 if is_time(until) {
-                    if ended_all {
+                    if ended {
                         return self.concluded();
                     }
                     ended_all = true;

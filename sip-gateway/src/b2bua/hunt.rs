@@ -106,6 +106,10 @@ impl Call {
         self.hunt.first_attempt = self.attempts.len();
         self.hunt.emergency = emergency;
         self.hunt.route = Some(route.clone());
+        if env.is_emergency(&self.dialled_now()) {
+            env.counters().emergency_calls += 1;
+            tracing::warn!(call = %self.id, "an emergency service is called");
+        }
         self.try_next_way(env);
     }
 

@@ -82,7 +82,7 @@ impl Call {
         if request.method == Method::INFO && self.took_digit(env, place.leg, &request) {
             return self.answer(env, server, &request, Response::new(200));
         }
-        if request.method == Method::PRACK && !self.is_emergency() {
+        if request.method == Method::PRACK && self.takes_pracks(place.fork) {
             return self.on_prack(env, place, server, request);
         }
         if !self.absorbs(env, place, server, &request) {

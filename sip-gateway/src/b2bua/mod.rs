@@ -310,6 +310,11 @@ impl Call {
         matches!(self.class, Class::Emergency)
     }
 
+    /// Whether it is one, or has become one by a transfer.
+    pub(crate) const fn serves_emergency(&self) -> bool {
+        self.is_emergency() || self.never_expires
+    }
+
     /// Whether no INVITE of ours went on.
     const fn is_unsent(&self) -> bool {
         self.attempts.is_empty()

@@ -16,8 +16,11 @@ use crate::{EndedBy, Event, Offer, PeerId, Route, Transport};
 /// RFC 3261 §8.1.1.6.
 const MAX_FORWARDS: u8 = 70;
 
-/// The way of an emergency call that the hub says nothing of.
+/// The way to an emergency service that the hub says nothing of.
 pub(super) const STATIC_ROUTE: Route = Route { side: Side::Public, user: None };
+
+/// That of an answering point's call-back.
+const STATIC_ROUTE_BACK: Route = Route { side: Side::District, user: None };
 
 impl Call {
     /// What media an initial INVITE offers; an emergency call may offer what cannot be read.
@@ -179,7 +182,9 @@ impl Call {
         }
         if self.is_emergency() {
             tracing::warn!(call = %self.id, "emergency call goes on without the hub");
-            return self.proceed(env, &STATIC_ROUTE, Vec::new());
+            let dialled = env.is_emergency(&self.invite.uri);
+            let route = if dialled { STATIC_ROUTE } else { STATIC_ROUTE_BACK };
+            return self.proceed(env, &route, Vec::new());
         }
         self.fail(env, EndedBy::Gateway, &Response::new(500));
     }
@@ -245,7 +250,7 @@ impl Call {
         let diverted = self.hunt.diversions.current.as_ref().map(|target| target.uri.as_str());
         routed.or_else(|| match diverted {
             Some(uri) => env.emergency_number(uri),
-            None if self.is_emergency() => env.emergency_number(&self.invite.uri),
+            None if env.is_emergency(&self.invite.uri) => env.emergency_number(&self.invite.uri),
             None => {
                 let called = called_user(env, self.peer, &self.invite);
                 (called != request_user(&self.invite.uri)).then_some(called)

@@ -49,7 +49,7 @@ pub(super) struct Diversions {
 impl Call {
     /// Follows a 3xx, if it is one and may be followed; `true` if it has.
     pub(super) fn redirects(&mut self, env: &mut Environment, from: PeerId, response: &Response) -> bool {
-        let follows = policy(env, from) == Redirects::Follow && !self.hunt.is_emergency();
+        let follows = policy(env, from) == Redirects::Follow && !env.is_emergency(&self.dialled_now());
         if !(300..400).contains(&response.status) || !follows {
             return false;
         }
@@ -92,6 +92,8 @@ impl Call {
         if caller.is_some() {
             if target.emergency {
                 self.class = Class::Emergency;
+                // What A has not acknowledged ends no emergency call.
+                self.stop_repeating(env);
             }
             self.hunt.diversions.asked = true;
             self.hunt.diversions.current = Some(target);

@@ -15,7 +15,7 @@ use super::reach::{Reach, Way};
 use super::{Counters, Origin, Output, Path, Ports, TimerKey, Timers, TransportLayer};
 use crate::b2bua::{CallTimer, Loan, Owner};
 use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
-use crate::emergency::Matcher;
+use crate::emergency::{Matcher, is_callback};
 use crate::locate::{Target, listener_for};
 use crate::transaction::{Class, NewClient, Room, Transactions, TxId, TxTimer};
 use crate::wire::{Headers, Request, Response, Via, name};
@@ -169,6 +169,12 @@ impl Environment {
     /// Whether a Request-URI is an emergency call's.
     pub(crate) fn is_emergency(&self, uri: &str) -> bool {
         self.emergency.matches(uri).is_some()
+    }
+
+    /// Whether an INVITE is an answering point's that calls back. The mark is believed of the public side alone,
+    /// where answering points are; it takes away questions and recording, and leads nowhere but to the district.
+    pub(crate) fn calls_back(&self, peer: PeerId, invite: &Request) -> bool {
+        self.side(peer) == Side::Public && is_callback(&invite.headers)
     }
 
     /// The user part that an emergency call goes on with, where it is not the one received.

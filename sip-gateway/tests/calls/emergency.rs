@@ -1,7 +1,9 @@
 //! Emergency calls: the static path.
 
-use sip_gateway::{Command, Event};
+use consent::Side;
+use sip_gateway::{Command, Event, Transport};
 
+use crate::proof::account;
 use crate::world::*;
 
 fn multipart() -> (String, String) {
@@ -222,6 +224,7 @@ fn every_form_takes_the_path_and_the_test_number_stays_itself() {
         a.uri = uri.to_owned();
         world.send(PBX, a.invite("", ""));
         assert_eq!(world.expect(CARRIER, "INVITE ").request().uri, sent);
+        assert_eq!(world.core.counters().emergency_calls, 1, "the front desk hears of it");
     }
 }
 
@@ -244,4 +247,71 @@ fn reliable_provisionals_run_end_to_end() {
     assert_eq!(prack.get("RAck"), format!("7 {number} INVITE"));
     world.send(CARRIER, prack.answer("200 OK", "", "", ""));
     assert!(world.expect(PBX, "SIP/2.0 200 ").get("CSeq").ends_with("PRACK"));
+}
+
+/// A second PBX.
+const PBX2: &str = "10.4.0.40:5060";
+
+/// RFC 7090 §4. No challenge, no limit, no draining, no hub; the second PBX where the first is silent.
+#[test]
+fn an_answering_point_that_calls_back_passes_the_same_way() {
+    let mut config = config();
+    config.limits.max_calls = 0;
+    let mut known = account();
+    known.challenge = Some("gw1".to_owned());
+    config.peers[1].account = Some(known);
+    config.peers.push(peer("pbx2", Side::District, PBX2, Transport::Udp));
+    let mut world = World::with(config);
+    world.hub = Hub::Waits;
+    world.command(Command::Drain);
+    let mut a = Ua::caller(CARRIER, "7310");
+    let (content_type, body) = multipart();
+    let extra =
+        "Priority: PSAP-Callback\r\nRequire: martian\r\nX-Consent: 1\r\nResource-Priority: esnet.1\r\n";
+    world.send(CARRIER, a.invite(&format!("{extra}{content_type}"), &body));
+    world.expect(CARRIER, "SIP/2.0 100 ");
+    world.advance(250);
+    let invite = world.expect(PBX, "INVITE sip:7310@10.1.0.10 ");
+    for field in extra.lines() {
+        let (name, value) = field.split_once(": ").unwrap();
+        assert_eq!(invite.get(name), value, "{name}");
+    }
+    assert_eq!(invite.body(), body);
+    world.advance(1_500);
+    world.expect(PBX2, "INVITE sip:7310@10.4.0.40 ");
+    world.event(|event| matches!(event, Event::Offered(offer) if offer.emergency));
+    assert_eq!(world.core.counters().emergency_calls, 0, "nobody has called for help");
+}
+
+/// A dispatch line is recorded whatever its caller says, but neither limit nor draining stops the call.
+#[test]
+fn a_call_back_is_believed_of_the_public_side_and_silences_no_dispatch_line() {
+    for (from, dialled, emergency) in
+        [(CARRIER, "7310", true), (CARRIER, DISPATCH, false), (PBX, "100", false)]
+    {
+        let mut world = World::new();
+        if from == CARRIER {
+            world.command(Command::Drain);
+        }
+        let mut a = Ua::caller(from, dialled);
+        world.send(from, a.invite("Priority: psap-callback\r\n", &sdp(OFFER_IP, 4000, "")));
+        let Event::Offered(offer) = world.event(|e| matches!(e, Event::Offered(_))) else { unreachable!() };
+        assert_eq!(offer.emergency, emergency, "{from} {dialled}");
+    }
+    let mut world = World::new();
+    let mut a = Ua::caller(CARRIER, "7310");
+    let replaces = "Replaces: x;to-tag=1;from-tag=2\r\n";
+    world.send(CARRIER, a.invite(&format!("Priority: psap-callback\r\n{replaces}"), ""));
+    world.expect(CARRIER, "SIP/2.0 481 ");
+}
+
+#[test]
+fn a_call_back_follows_the_telephone_that_it_calls() {
+    let mut world = World::new();
+    let mut a = Ua::caller(CARRIER, "7310");
+    world.send(CARRIER, a.invite("Priority: psap-callback\r\n", &sdp(OFFER_IP, 4000, "")));
+    let invite = world.expect(PBX, "INVITE sip:7310@");
+    crate::redirect::redirect(&mut world, &invite, "Contact: <sip:7311@10.1.0.10>\r\n");
+    let invite = world.expect(PBX, "INVITE sip:7311@10.1.0.10 ");
+    assert_eq!(invite.get("Priority"), "psap-callback");
 }

@@ -7,9 +7,10 @@ use crate::redirect::{redirect, ringing};
 use crate::transfer::Talk;
 use crate::world::*;
 
-/// Emergency calls go to the second carrier first.
+/// Emergency calls go to the second carrier first; the first may transfer calls.
 fn ordered() -> World {
     let mut config = config();
+    config.peers[1].may_refer = true;
     config.routes = Routes { emergency: vec![PeerId(2)], ..Routes::default() };
     World::with(config)
 }
@@ -38,6 +39,7 @@ fn a_transfer_takes_the_trunks_of_emergency_calls() {
         assert_eq!(invite.request().uri, uri, "{refer_to}");
         assert!(!invite.headers().contains("Require"));
         talk.world.expect_nothing(CARRIER);
+        assert_eq!(talk.world.core.counters().emergency_calls, 1, "the front desk hears of it");
     }
 }
 
@@ -161,7 +163,35 @@ fn a_transfer_calls_a_second_trunk_beside_one_that_says_no_more_than_trying() {
         let ack = find(&mut talk.world, winner, &format!("ACK sip:x@{winner} "));
         assert!(ack.body().contains("m=audio "));
         talk.notified("SIP/2.0 200 OK", "terminated");
+        // Nobody takes an emergency service away any more.
+        let contact = talk.r.contact();
+        talk.world.send(CARRIER, talk.r.request("REFER", &format!("{contact}Refer-To: <sip:1@x>\r\n"), ""));
+        assert_eq!(find(&mut talk.world, CARRIER, "SIP/2.0 ").response().status, 403);
     }
+}
+
+/// RFC 3262 §3: the caller has not acknowledged what it got before.
+#[test]
+fn an_emergency_call_does_not_wait_for_an_acknowledgement_of_what_was_said_before_it() {
+    let mut world = ordered();
+    let mut caller = Ua::caller(CARRIER, "7310");
+    world.send(CARRIER, caller.invite("Supported: 100rel\r\n", &sdp(ANSWER_IP, 5000, "")));
+    world.expect(CARRIER, "SIP/2.0 100 ");
+    let invite = world.expect(PBX, "INVITE ");
+    let reliable = "Require: 100rel\r\nRSeq: 1\r\nContact: <sip:x@10.1.0.10:5060>\r\n";
+    world.send(PBX, invite.answer("183 Session Progress", "p", reliable, ""));
+    let early = world.expect(CARRIER, "SIP/2.0 183 ");
+    redirect(&mut world, &invite, "Contact: <sip:911@10.1.0.10>\r\n");
+    let first = world.expect(CARRIER2, "INVITE ");
+    world.send(CARRIER2, first.answer("180 Ringing", "t", "", ""));
+    world.expect(CARRIER, "SIP/2.0 180 ");
+    world.advance(40_000);
+    world.expect_nothing(CARRIER);
+    caller.learn(&early);
+    let rack = format!("RAck: {} {}\r\n", early.get("RSeq"), early.get("CSeq"));
+    world.send(CARRIER, caller.request("PRACK", &rack, ""));
+    let prack = world.expect(PBX, "PRACK ");
+    assert_eq!(prack.get("RAck").split(' ').next(), Some("1"));
 }
 
 #[test]
@@ -188,6 +218,7 @@ fn whom_a_redirection_names_is_called_as_an_emergency_call() {
         world.expect(CARRIER, "ACK ");
         world.send(CARRIER, caller.request("BYE", "", ""));
         world.assert_clean();
+        assert_eq!(world.core.counters().emergency_calls, 1);
     }
 }
 

@@ -217,7 +217,7 @@ impl Call {
     /// # Errors
     /// [`NotLent`] if it does not.
     pub(crate) fn lend(&mut self, env: &mut Environment, place: DialogPlace) -> Result<Box<Lent>, NotLent> {
-        if self.is_emergency() || self.never_expires {
+        if self.serves_emergency() {
             return Err(NotLent::Emergency);
         }
         if self.phase == Phase::Calling && place.leg == Leg::A {

@@ -74,7 +74,7 @@ impl Call {
         refer: &Request,
     ) -> Result<Target, Response> {
         let refusal = |status| Err(Response::new(status));
-        if self.is_emergency() || !env.may_refer(place.peer) || self.transfers_begun >= MAX_TRANSFERS {
+        if self.serves_emergency() || !env.may_refer(place.peer) || self.transfers_begun >= MAX_TRANSFERS {
             return refusal(403);
         }
         if self.answered != Some(place.fork) && self.answered.is_some() {

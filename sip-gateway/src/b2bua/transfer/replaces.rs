@@ -125,7 +125,7 @@ impl Call {
     /// # Errors
     /// Why it may not.
     pub(crate) fn judge_replaced(&self, place: DialogPlace, early_only: bool) -> Result<(), NotReplaced> {
-        if self.is_emergency() {
+        if self.serves_emergency() {
             return Err(NotReplaced::Forbidden);
         }
         match self.phase {
