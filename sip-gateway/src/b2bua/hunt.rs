@@ -63,11 +63,6 @@ pub(super) struct Hunt {
 }
 
 impl Hunt {
-    /// Whether it is one for an emergency service.
-    pub(super) const fn is_emergency(&self) -> bool {
-        self.emergency
-    }
-
     /// Keeps a failure, in case that nobody has a better one.
     pub(super) fn note(&mut self, failure: Response) {
         self.last_failure = Some(failure);

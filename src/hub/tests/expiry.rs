@@ -25,7 +25,6 @@ fn config() -> Config {
             name: name.to_owned(),
             side,
             place: Place::at(Transport::Udp, address),
-            host: address.ip().to_string(),
             allow: vec![(address.ip(), 32)],
             ping_s: None,
             parties_signalled: true,
