@@ -27,7 +27,7 @@ impl Call {
         if std::mem::replace(&mut self.answered, true) {
             return self.on_unexplained(now, epoch, out);
         }
-        self.epoch = self.epoch.max(epoch);
+        self.arrive(epoch);
         if !matches!(self.state, State::Idle) {
             return;
         }

@@ -221,6 +221,11 @@ fn an_epoch_that_nothing_explains_ends_what_was_wished_before_it() {
     assert_eq!(did.last(), Some(&agreed(A)));
     stage.event(Event::Doubt { leg: B, epoch });
     assert_eq!(prefers(&mut stage, B, ON), [agreed(B)], "nor does what was said in between count");
+
+    // The same before the answer, whose epoch is then not the next one.
+    let mut early = both_prefer(SIGNALLED);
+    early.raise();
+    assert_eq!(early.answer(), [Did::Decided(SHUT, Reason::NotRequested)]);
 }
 
 #[test]
