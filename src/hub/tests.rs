@@ -16,6 +16,7 @@ use super::{Hub, Output};
 
 mod awareness;
 mod expiry;
+mod parties;
 
 const CALL: CallId = CallId(7);
 const DISPATCH: &str = "+18607427331";

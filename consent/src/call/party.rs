@@ -8,7 +8,8 @@ const SOURCES: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Party {
-    pub(super) ordinal: u32,
+    /// Which of the leg's parties this is; `None` before the first has come.
+    ordinal: Option<u32>,
     pub(super) consent: PartyConsent,
     /// Since when its telephone has asked for a recording of those who are on the line now.
     pub(super) preferred_at: Option<Wall>,
@@ -49,7 +50,7 @@ impl Party {
             withdraw: CodeMatcher::new(&settings.withdraw),
         };
         Self {
-            ordinal: 0,
+            ordinal: None,
             consent: PartyConsent::NotAsked,
             preferred_at: None,
             hold: Hold::default(),
@@ -57,8 +58,20 @@ impl Party {
         }
     }
 
+    /// Somebody comes, who has agreed to nothing.
+    pub(super) fn join(&mut self) -> u32 {
+        let ordinal = self.ordinal.map_or(0, |last| last.saturating_add(1));
+        self.ordinal = Some(ordinal);
+        self.forget();
+        ordinal
+    }
+
+    pub(super) const fn present(&self) -> Option<u32> {
+        self.ordinal
+    }
+
     pub(super) fn state(&self, leg: Leg) -> PartyState {
-        PartyState { leg, ordinal: self.ordinal, consent: self.consent }
+        PartyState { leg, ordinal: self.ordinal.unwrap_or(0), consent: self.consent }
     }
 
     /// Nothing that it agreed to holds any more.

@@ -18,6 +18,7 @@ const ON: Preference = Preference::Recording { trusted: true };
 const UNTRUSTED: Preference = Preference::Recording { trusted: false };
 
 fn prefers(stage: &mut Stage, leg: Leg, preference: Preference) -> Vec<Did> {
+    stage.arrive(leg);
     let refuses = preference == Preference::NoRecording;
     let epoch = if refuses { stage.raise() } else { Epoch(stage.epoch) };
     stage.event(Event::Preferred { leg, preference, epoch })
