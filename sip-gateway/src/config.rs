@@ -80,6 +80,8 @@ pub struct Peer {
     pub ping_s: Option<u32>,
     /// Whether it signals changes of who is on the line; handed through in events, not used here.
     pub parties_signalled: bool,
+    /// Whether its `a=recordpref:on` is its party's word; handed through in events, not used here.
+    pub preference_trusted: bool,
     /// Whether it may transfer calls (REFER, INVITE with Replaces).
     pub may_refer: bool,
     /// What is done with its 3xx.

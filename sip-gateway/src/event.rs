@@ -3,6 +3,7 @@
 
 use consent::{CallId, Leg, Side};
 
+use crate::sdp::{RecordPreference, Recording};
 use crate::{LegMedia, PeerId};
 
 /// Something happened on a call.
@@ -66,6 +67,27 @@ pub enum Event {
         leg: Leg,
         /// `0`-`9`, `*`, `#`, `A`-`D`.
         digit: char,
+    },
+    /// A leg said whether it wants to be recorded (`a=recordpref`, RFC 7866 §7.1.3), in an offer or answer. Of
+    /// a callee, before [`Event::Answered`]: what it said last.
+    Preference {
+        /// Which call.
+        call: CallId,
+        /// Whose.
+        leg: Leg,
+        /// What it wants.
+        preference: RecordPreference,
+        /// Whether its peer is trusted to speak for its party here.
+        trusted: bool,
+    },
+    /// A leg said that it records, or does no more (`a=record`, RFC 7866 §7.3.1).
+    Records {
+        /// Which call.
+        call: CallId,
+        /// Whose.
+        leg: Leg,
+        /// What it does.
+        recording: Recording,
     },
     /// Somebody else is to be called: L of a transfer (REFER) or the callee's side (3xx) names whom. The core
     /// waits for [`Command::Divert`](crate::Command::Divert), 10 s; for an emergency service 250 ms, then it goes on
@@ -135,6 +157,8 @@ impl Event {
             | Self::Answered { call }
             | Self::Changed { call, .. }
             | Self::Digit { call, .. }
+            | Self::Preference { call, .. }
+            | Self::Records { call, .. }
             | Self::Ended { call, .. } => *call,
         }
     }

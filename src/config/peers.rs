@@ -32,6 +32,23 @@ pub(super) fn judge(raw: &[raw::Peer], asked: bool) -> Result<Vec<Peer>, Fault> 
     Ok(peers)
 }
 
+/// Marks the peers whose `a=recordpref:on` is their party's consent.
+pub(super) fn trust(names: &[String], peers: &mut [Peer], remarks: &mut Vec<String>) -> Result<(), Fault> {
+    for (index, name) in names.iter().enumerate() {
+        let key = format!("consent.trust_recordpref[{index}]");
+        let Some(peer) = peers.iter_mut().find(|peer| peer.name == *name) else {
+            return fault(key, format!("no peer is named \"{name}\""), "give the name of one of [[peers]]");
+        };
+        peer.preference_trusted = true;
+        if !peer.parties_signalled {
+            remarks.push(format!(
+                "{key}: {name} has party_signals = \"none\", so no consent recording is made through it"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Whether a call could go elsewhere than to this peer's one address.
 fn has_choice(peers: &[Peer], index: usize) -> bool {
     let Some(peer) = peers.get(index) else { return false };
@@ -116,6 +133,7 @@ fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
         allow,
         ping_s: None,
         parties_signalled,
+        preference_trusted: false,
         may_refer: raw.allow_refer.unwrap_or(side == Side::District),
         redirects,
         certificate,

@@ -385,3 +385,20 @@ fn an_account_is_whole_once_its_password_is_read() {
     let error = Config::parse(&file, &with_carrier_keys(&keys)).unwrap().unlocked().unwrap_err();
     assert!(error.to_string().contains("peers[1].password_file: there is no file"), "{error}");
 }
+
+#[test]
+fn whose_wish_for_a_recording_counts_is_configured_by_name() {
+    let config = load(CONTRACT).unwrap();
+    let trusted: Vec<_> = config.gateway.peers.iter().map(|peer| peer.preference_trusted).collect();
+    assert_eq!(trusted, [true, false]);
+    assert!(!config.remarks.iter().any(|remark| remark.contains("trust_recordpref")), "{:?}", config.remarks);
+
+    let text = CONTRACT.replace("trust_recordpref = [\"pbx\"]", "trust_recordpref = [\"pbx\", \"carrier\"]");
+    let hidden = load(&text).unwrap();
+    assert!(hidden.gateway.peers.iter().all(|peer| peer.preference_trusted));
+    let remark = "consent.trust_recordpref[1]: carrier has party_signals = \"none\"";
+    assert!(hidden.remarks.iter().any(|known| known.starts_with(remark)), "{:?}", hidden.remarks);
+
+    let unknown = refused("trust_recordpref = [\"pbx\"]", "trust_recordpref = [\"pbx\", \"pxb\"]");
+    assert!(unknown.contains("consent.trust_recordpref[1]: no peer is named \"pxb\""), "{unknown}");
+}

@@ -14,15 +14,17 @@ use std::sync::Arc;
 
 use consent::{
     Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Joined, Leg,
-    LineClass, Mono, Newcomer, Now, Permit, PermitId, RecordingId, RecordingOutcome, RuleSet, Side,
-    SignalSource,
+    LineClass, Mono, Newcomer, Now, Permit, PermitId, Preference, RecordingId, RecordingOutcome, RuleSet,
+    Side, SignalSource,
 };
 use recorder::{LegStatistics, SourceChange};
+use sip_gateway::sdp::Recording;
 use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
 use storage::{CallStarted, Entry, Stamped};
 
 use super::{Output, record};
 
+mod awareness;
 mod transfer;
 
 /// I3: the INVITE waits this long for the journal, no longer.
@@ -62,6 +64,12 @@ pub(super) struct Call {
     /// The user dialled: the identity of the callee until a change says otherwise.
     callee: String,
     withdraw_by_info: [CodeMatcher; 2],
+    /// What the legs that understand it are told of recording.
+    indicated: Recording,
+    /// What the callee's telephone said of it when it answered.
+    answered_with: Option<Preference>,
+    /// How often a far end has spoken of a recording of its own.
+    recorded_elsewhere: usize,
     /// The last permit. All of a call's are of the same basis and retention, its line's.
     permit: Option<PermitId>,
     unsealed: BTreeSet<RecordingId>,
@@ -124,6 +132,9 @@ impl Call {
             ringing: false,
             callee: offer.request_user.clone(),
             withdraw_by_info: [CodeMatcher::new(withdraw), CodeMatcher::new(withdraw)],
+            indicated: Recording::Off,
+            answered_with: None,
+            recorded_elsewhere: 0,
             permit: None,
             unsealed: BTreeSet::new(),
             sealed: 0,
@@ -192,6 +203,10 @@ impl Call {
                 let epoch = self.epoch.current();
                 self.tell(now, Event::Digit { leg, digit, source: SignalSource::Info, epoch }, out);
             }
+            Sip::Preference { leg, preference, trusted, .. } => {
+                self.on_preference(now, leg, awareness::preference(preference, trusted), out);
+            }
+            Sip::Records { leg, recording, .. } => self.on_recorded_elsewhere(now, leg, recording, out),
             Sip::Ended { end, .. } => self.on_ended(now, end, out),
         }
     }
@@ -387,8 +402,10 @@ impl Call {
         let callee = Identity { from: self.callee.clone(), ..Identity::default() };
         self.join(now, Leg::B, &callee, &[&callee.from], out);
         out.push_back(Output::Media(recorder::Command::Answered { call: self.id }));
+        self.take_wish(now, out);
         let epoch = self.epoch.raise();
         self.tell(now, Event::Answered { epoch }, out);
+        self.take_refusal(now, out);
         if !self.anchored && !self.emergency {
             for leg in Leg::BOTH {
                 self.tell(now, Event::CannotAsk { leg }, out);
@@ -512,6 +529,7 @@ impl Call {
                     continue;
                 }
                 Action::Decided(decision) => {
+                    self.indicate(&decision, out);
                     self.write(now, Entry::Decided { call, decision }, out);
                     continue;
                 }

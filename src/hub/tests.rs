@@ -14,6 +14,7 @@ use storage::{CallEnded, CallStarted, Entry};
 
 use super::{Hub, Output};
 
+mod awareness;
 mod expiry;
 mod parties;
 

@@ -119,6 +119,7 @@ mod tests {
             allow: vec![],
             ping_s: None,
             parties_signalled: false,
+            preference_trusted: false,
             may_refer: false,
             redirects: sip_gateway::Redirects::Refuse,
             certificate: None,

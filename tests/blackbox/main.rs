@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod awareness;
 mod consent_line;
 mod demonstration;
 mod dispatch_line;

@@ -53,6 +53,8 @@ struct State {
     dialogs: BTreeMap<String, Dialog>,
     arrived: VecDeque<(String, Threads)>,
     serial: u32,
+    /// What its dialogs say of recording from the start.
+    wish: Option<&'static str>,
 }
 
 struct Dialog {
@@ -81,7 +83,15 @@ struct Dialog {
     withheld: Option<Message>,
     version: u32,
     media: Arc<Media>,
+    /// Whether it understands `a=record` (RFC 7866), and its `a=recordpref`.
+    wish: Option<&'static str>,
+    /// Every `a=record` that it was sent.
+    told: Vec<String>,
 }
+
+/// What a telephone says that understands indications of recording (RFC 7866 §6.3).
+const AWARE: [(&str, &str); 2] =
+    [("Supported", "record-aware"), ("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE")];
 
 struct Elsewhere {
     local: String,
@@ -134,6 +144,11 @@ impl Phone {
             move || shared.listen()
         });
         Self { shared, thread: Some(thread) }
+    }
+
+    /// From its next call on it understands indications of recording, and wants this (RFC 7866 §7.1.3).
+    pub(crate) fn becomes_aware(&self, wish: &'static str) {
+        self.shared.state().wish = Some(wish);
     }
 
     /// Calls `to` as `from`.
@@ -328,6 +343,26 @@ impl Call {
         assert_eq!(self.request("INVITE", Some("sendrecv")).status(), Some(200), "resume is answered");
     }
 
+    /// Says by UPDATE what it wants of recording.
+    pub(crate) fn wants(&self, wish: &'static str) {
+        if let Some(dialog) = self.shared.state().dialogs.get_mut(&self.id) {
+            dialog.wish = Some(wish);
+        }
+        assert_eq!(self.request("UPDATE", Some("sendrecv")).status(), Some(200), "UPDATE is answered");
+    }
+
+    /// Waits until the last word on recording was this.
+    pub(crate) fn told_of_recording(&self, state: &str) {
+        self.shared.wait(&format!("a=record:{state}"), PATIENCE, |dialogs| {
+            (dialogs.dialogs[&self.id].told.last().map(String::as_str) == Some(state)).then_some(())
+        });
+    }
+
+    /// Every word on recording so far.
+    pub(crate) fn words_on_recording(&self) -> Vec<String> {
+        self.shared.state().dialogs[&self.id].told.clone()
+    }
+
     /// Callee: 302 to this address.
     pub(crate) fn redirect(&self, to: &str) {
         self.shared.redirect(&self.id, to);
@@ -384,7 +419,7 @@ impl Call {
             if let Some(direction) = direction {
                 dialog.version += 1;
                 message = message.with("Content-Type", "application/sdp");
-                message.body = describe(dialog.media.address(), dialog.version, direction).into_bytes();
+                message.body = dialog.describe(direction);
             }
             (dialog.cseq, message)
         };
@@ -422,6 +457,22 @@ impl Call {
 }
 
 impl Dialog {
+    fn describe(&self, direction: &str) -> Vec<u8> {
+        let wish = self.wish.map(|wish| format!("a=recordpref:{wish}\r\n")).unwrap_or_default();
+        (describe(self.media.address(), self.version, direction) + &wish).into_bytes()
+    }
+
+    /// Takes in what a description says of recording.
+    fn hear(&mut self, message: &Message) {
+        let body = String::from_utf8_lossy(&message.body).into_owned();
+        self.told.extend(body.lines().filter_map(|line| line.strip_prefix("a=record:")).map(str::to_owned));
+    }
+
+    fn introduce(&self, message: Message) -> Message {
+        let says = if self.wish.is_some() { &AWARE[..] } else { &[] };
+        says.iter().fold(message, |message, (name, value)| message.with(name, *value))
+    }
+
     fn request(&self, method: &str, cseq: u32, via: &str) -> Message {
         let mut message =
             Message { start: format!("{method} {} SIP/2.0", self.target), ..Message::default() };
@@ -487,7 +538,8 @@ impl Shared {
         let mut state = self.state();
         let branch = state.branch();
         let id = format!("{}-{}@{}", state.serial, std::process::id(), self.address.ip());
-        let (content_type, body) = (invite.body)(&describe(media.address(), 1, "sendrecv"));
+        let wish = state.wish.map(|wish| format!("a=recordpref:{wish}\r\n")).unwrap_or_default();
+        let (content_type, body) = (invite.body)(&(describe(media.address(), 1, "sendrecv") + &wish));
         let target = format!("sip:{}@{}", invite.to, self.gateway);
         let local = format!("<sip:{}@{}>;tag=t{}", invite.from, self.address, state.serial);
         let contact = self.contact(&invite.from);
@@ -502,6 +554,9 @@ impl Shared {
             .with("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE")
             .with("Content-Type", content_type);
         message.headers.extend(invite.headers.iter().cloned());
+        if state.wish.is_some() {
+            message = message.with("Supported", "record-aware");
+        }
         let dialog = Dialog {
             outgoing: true,
             local,
@@ -520,6 +575,8 @@ impl Shared {
             withheld: None,
             version: 1,
             media: Arc::clone(media),
+            wish: state.wish,
+            told: Vec::new(),
         };
         state.dialogs.insert(id.clone(), dialog);
         (id, message)
@@ -532,8 +589,8 @@ impl Shared {
         let mut reply = response_to(&dialog.invite, status, reason, &dialog.local)
             .with("Contact", dialog.contact.clone());
         if with_media {
-            reply = reply.with("Content-Type", "application/sdp");
-            reply.body = describe(dialog.media.address(), dialog.version, "sendrecv").into_bytes();
+            reply = dialog.introduce(reply.with("Content-Type", "application/sdp"));
+            reply.body = dialog.describe("sendrecv");
             if let Some(offer) = dialog.invite.description() {
                 dialog.media.connect(offer.rtp, offer.events);
             }
@@ -582,6 +639,7 @@ impl Shared {
     fn on_response(&self, state: &mut State, message: Message) {
         let branch = state.branch();
         let Some(dialog) = state.dialogs.get_mut(message.call_id()) else { return };
+        dialog.hear(&message);
         let status = message.status().unwrap_or(0);
         let (number, method) = message.cseq();
         if method == "INVITE" {
@@ -633,6 +691,7 @@ impl Shared {
             }
             return;
         }
+        dialog.hear(&message);
         let again = message.header("CSeq") == dialog.invite.header("CSeq") && !dialog.outgoing;
         match message.method() {
             "INVITE" if again => {
@@ -688,6 +747,8 @@ impl Shared {
             withheld: None,
             version: 1,
             media,
+            wish: state.wish,
+            told: Vec::new(),
         };
         self.send(&response_to(&invite, 100, "Trying", invite.header("To").unwrap_or_default()));
         let id = invite.call_id().to_owned();
@@ -715,7 +776,7 @@ impl Dialog {
         }
         self.version += 1;
         reply = reply.with("Contact", self.contact.clone()).with("Content-Type", "application/sdp");
-        reply.body = describe(self.media.address(), self.version, direction).into_bytes();
+        reply.body = self.describe(direction);
         reply
     }
 }

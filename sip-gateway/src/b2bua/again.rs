@@ -19,6 +19,7 @@ impl Call {
             }
             Role::Join | Role::Lent => self.awaits_join(client),
             Role::Refresh(leg) => self.refreshes(leg, client),
+            Role::Indication(leg) => self.indicates(leg, client),
             Role::Invite | Role::Replacing => false,
         }
     }
@@ -35,6 +36,7 @@ impl Call {
             Role::Join => self.joins_again(again),
             Role::Lent => self.borrows_again(again),
             Role::Refresh(leg) => self.refreshes_again(leg, &again),
+            Role::Indication(leg) => self.indicates_again(leg, &again),
             Role::Invite | Role::Replacing => {}
         }
     }

@@ -186,6 +186,7 @@ impl Call {
         self.settle_forks(env, fork);
         env.counters().calls_answered += 1;
         tracing::debug!(call = %self.id, "answered");
+        self.heed_callee(env, &response.headers);
         env.emit(Event::Answered { call: self.id });
         let (Some(attempt), Some(passed)) = (self.attempts.get(index), self.forks.get(fork)) else { return };
         let tag = passed.id(Leg::A).local_tag.clone();
@@ -245,11 +246,13 @@ impl Call {
         self.disarm(env, CallTimer::GiveUpAnswer);
         if !acceptance.settled {
             self.arrive(env, place.leg);
+            self.heed(env, place.leg, &ack.headers, &ack.body);
             self.pass_ack(env, &acceptance, Some(ack));
         }
         if let Some((leg, reason)) = self.bye_after_ack.take() {
             self.send_bye(env, leg, reason.as_deref());
         }
+        Leg::BOTH.into_iter().for_each(|leg| self.inform(env, leg));
     }
 
     /// Acknowledges the other leg's 2xx, with what the ACK that came carries.

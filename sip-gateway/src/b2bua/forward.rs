@@ -3,7 +3,7 @@
 //! | field | passes |
 //! |---|---|
 //! | Via, From, To, Call-ID, CSeq, Contact, Route, Record-Route, Max-Forwards, Content-Length | never: each leg has its own |
-//! | Supported, Require | the options of [`PASSED_OPTIONS`]; `100rel` and `timer` are each leg's own |
+//! | Supported, Require | the options of [`PASSED_OPTIONS`]; `100rel`, `timer` and `record-aware` are each leg's own |
 //! | Allow | the methods that pass through us |
 //! | credentials and challenges, Session-Expires, Min-SE, RSeq, RAck, Replaces, Join, Target-Dialog, Path, Service-Route, Security-*, Timestamp, In-Reply-To | never: they bind to one leg |
 //! | `X-Earmark-*`, `X-Consent*` | never: nobody else may speak in our name |
@@ -23,19 +23,13 @@ pub(crate) const ALLOW: &str =
     "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, MESSAGE, NOTIFY, REFER";
 
 /// Extensions that need nothing of what is between the two ends but their header fields.
-pub(crate) const PASSED_OPTIONS: [&str; 7] = [
-    "answermode",
-    "geolocation-http",
-    "geolocation-sip",
-    "histinfo",
-    "record-aware",
-    "resource-priority",
-    "uui",
-];
+pub(crate) const PASSED_OPTIONS: [&str; 6] =
+    ["answermode", "geolocation-http", "geolocation-sip", "histinfo", "resource-priority", "uui"];
 
 /// The options of both, and those that each leg has with us.
 pub(crate) fn supported() -> String {
-    format!("{}, {}, {}", PASSED_OPTIONS.join(", "), super::reliable::OPTION, super::session_timer::OPTION)
+    let own = [super::reliable::OPTION, super::session_timer::OPTION, super::awareness::OPTION];
+    format!("{}, {}", PASSED_OPTIONS.join(", "), own.join(", "))
 }
 
 /// Methods that end at the gateway, so that neither side is told that the other knows them.

@@ -30,7 +30,9 @@ use super::forward::{self, ALLOW, map_failure, passes_option};
 use super::glare::retry_later;
 use super::offering::hops_left;
 use super::transfer::is_answered_option;
-use super::{Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, reliable, session_timer, sips};
+use super::{
+    Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, awareness, reliable, session_timer, sips,
+};
 use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::sequence_of;
 use crate::digest::credentials_of;
@@ -69,6 +71,9 @@ impl Call {
             }
             let status = if bye || self.takes_late_prack(place, &request) { 200 } else { 481 };
             return self.answer(env, server, &request, Response::new(status));
+        }
+        if present {
+            self.heed(env, place.leg, &request.headers, &request.body);
         }
         if request.method == Method::BYE {
             return self.on_bye(env, place.leg, place.fork, server, &request);
@@ -199,6 +204,9 @@ impl Call {
             sent.headers.set(name::RACK, rack);
         }
         if !emergency {
+            if matches!(sent.method, Method::INVITE | Method::UPDATE) {
+                awareness::offer(&mut sent.headers);
+            }
             self.keep_timer(env, to, &mut sent);
         }
         sent.body = body;

@@ -25,6 +25,7 @@
 //! of the end is on its way; what is left of the call runs out within [`LINGER_MS`].
 
 mod again;
+mod awareness;
 mod calling;
 mod digits;
 mod ending;
@@ -118,6 +119,8 @@ pub(crate) enum Role {
     Lent,
     /// Our refresh of a leg's session.
     Refresh(Leg),
+    /// What we tell a leg of recording.
+    Indication(Leg),
     /// An INVITE that replaces a far end.
     Replacing,
 }
@@ -141,6 +144,8 @@ pub(crate) enum CallTimer {
     Refresh(Leg),
     /// The end of a leg's session, which nobody has refreshed.
     Expiry(Leg),
+    /// Our next try to tell a leg of recording.
+    Indication(Leg),
     /// The next thing that a transfer waits for.
     Transfer,
     /// The BYE of whom a transfer has replaced.
@@ -259,6 +264,7 @@ pub(crate) struct Call {
     /// The media of each leg that the hub knows of.
     told: [Option<LegMedia>; 2],
     timings: [session_timer::Timing; 2],
+    awareness: awareness::Awareness,
     /// Whether a transfer has led to an emergency service: no timer ends the call any more.
     never_expires: bool,
     hunt: hunt::Hunt,
@@ -358,12 +364,16 @@ impl Call {
         if let Some(leg) = self.answerer(role, client) {
             self.heard_from[leg.index()] = origin.source.ip();
         }
+        if (200..300).contains(&response.status) {
+            self.heed_response(env, role, client, &response);
+        }
         match role {
             Role::Attempt(index) => self.on_attempt_response(env, index, origin, response),
             Role::Relay(number) => self.on_relay_response(env, number, client, response),
             Role::Join => self.on_join_response(env, client, &response),
             Role::Lent => self.on_lent_response(env, client, response),
             Role::Refresh(leg) => self.on_refresh_response(env, leg, client, &response),
+            Role::Indication(leg) => self.on_indication_response(env, leg, client, &response),
             Role::Invite | Role::Replacing => {}
         }
     }
@@ -376,6 +386,7 @@ impl Call {
             Role::Join => self.on_join_failed(env, id, report),
             Role::Lent => self.on_lent_response(env, id, Response::new(report.status())),
             Role::Refresh(leg) => self.on_refresh_failed(env, leg, id, report),
+            Role::Indication(leg) => self.on_indication_failed(env, leg, id, report),
             // A never acknowledged our failure, or its transport is gone: its leg is over already.
             Role::Invite | Role::Replacing => {}
         }
@@ -393,6 +404,7 @@ impl Call {
             CallTimer::Provisional(fork) => self.repeat_provisional(env, fork),
             CallTimer::Refresh(leg) => self.refresh(env, leg),
             CallTimer::Expiry(leg) => self.expire(env, leg),
+            CallTimer::Indication(leg) => self.inform(env, leg),
             CallTimer::Transfer => self.on_transfer_timer(env),
             CallTimer::Farewell => self.on_farewell(env),
             CallTimer::Undoing => self.on_undoing_timer(env),
@@ -492,7 +504,7 @@ impl Call {
                 relay.filter(|relay| self.is_present(relay.fork)).map(|relay| relay.from.other())
             }
             Role::Join => self.remaining(client),
-            Role::Refresh(leg) => Some(leg),
+            Role::Refresh(leg) | Role::Indication(leg) => Some(leg),
             Role::Invite | Role::Lent | Role::Replacing => None,
         }
     }
@@ -537,6 +549,7 @@ impl Call {
         }
         if method == "INVITE" && response.status < 300 && !self.is_emergency() {
             forward::offer_refer(&mut reply.headers, env.may_refer(path.peer));
+            awareness::offer(&mut reply.headers);
         }
         reply.body = response.body.clone();
         reply

@@ -60,6 +60,7 @@ impl Call {
         call.arm(env, CallTimer::Decision, decision_ms(offer.emergency));
         tracing::debug!(call = %call.id, ?class, over_limit = offer.over_limit, "offered");
         env.emit(Event::Offered(Box::new(offer)));
+        call.heed_caller(env);
         call
     }
 
@@ -86,6 +87,7 @@ impl Call {
             session: Session::new(session_ids),
             told: [None, None],
             timings: Default::default(),
+            awareness: super::awareness::Awareness::default(),
             never_expires: false,
             hunt: Hunt::default(),
             attempts: Vec::new(),
@@ -239,6 +241,7 @@ impl Call {
         if !self.is_emergency() {
             self.offer_reliability(headers);
             session_timer::ask(env.config.session_timer, headers);
+            super::awareness::offer(headers);
         }
         invite.body = self.offered_body(own_ip(env, path));
         invite

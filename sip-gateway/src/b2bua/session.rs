@@ -16,7 +16,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use consent::Leg;
 
-use crate::sdp::{Description, OurSide, SdpError, locate, rewrite, splice};
+use crate::sdp::{
+    Description, OurSide, RecordLine, RecordPreference, Recording, SdpError, locate, rewrite, splice,
+};
 use crate::wire::{Headers, name};
 use crate::{Change, Flow, LegMedia, MediaKind};
 
@@ -53,6 +55,8 @@ pub(crate) struct Session {
     /// descriptions pass with their own.
     relay: Vec<[SocketAddr; 2]>,
     ours: [Ours; 2],
+    /// What descriptions towards A and B say of recording.
+    record_lines: [RecordLine; 2],
     in_force: [Option<LegMedia>; 2],
     held: [bool; 2],
     /// What each leg last said, unless it was refused.
@@ -91,6 +95,16 @@ impl Found {
     pub(crate) fn media(&self, signalled_from: IpAddr) -> LegMedia {
         self.description.leg_media(signalled_from)
     }
+
+    /// See [`Description::recording`].
+    pub(crate) fn recording(&self) -> Option<Recording> {
+        self.description.recording()
+    }
+
+    /// See [`Description::preference`].
+    pub(crate) fn preference(&self) -> Option<RecordPreference> {
+        self.description.preference()
+    }
 }
 
 impl Ours {
@@ -103,9 +117,11 @@ impl Ours {
         &self.sent
     }
 
-    /// An earlier one, to be sent again; as an answer, with as many `m=` lines as the offer.
-    pub(crate) fn again(&mut self, former: &[u8], offer: Option<&Found>) -> Bytes {
-        let Ok(mut description) = Description::parse(former) else { return Bytes::copy_from_slice(former) };
+    /// An earlier one, to be sent again, with this in it of recording; as an answer, with as many `m=` lines as
+    /// the offer.
+    pub(crate) fn again(&mut self, former: &[u8], offer: Option<&Found>, record: RecordLine) -> Bytes {
+        let Ok(description) = Description::parse(former) else { return Bytes::copy_from_slice(former) };
+        let mut description = description.recorded(record);
         if let Some(offer) = offer {
             description.pad(&offer.description);
             description.truncate(offer.description.streams());
@@ -126,6 +142,7 @@ impl Session {
         Self {
             relay: Vec::new(),
             ours: [Ours::new(a), Ours::new(b)],
+            record_lines: [RecordLine::Received; 2],
             in_force: [None, None],
             held: [false, false],
             said: [Bytes::new(), Bytes::new()],
@@ -193,7 +210,30 @@ impl Session {
 
     /// A leg gets again what had been sent to it; as an answer, with as many `m=` lines as this offer of its.
     pub(crate) fn restore(&mut self, leg: Leg, former: &[u8], offer: Option<&Found>) -> Bytes {
-        self.ours[leg.index()].again(former, offer)
+        self.ours[leg.index()].again(former, offer, self.record_lines[leg.index()])
+    }
+
+    /// A leg has refused the description sent last: this one, before it, stands.
+    pub(crate) fn retract(&mut self, leg: Leg, former: Bytes) {
+        self.ours[leg.index()].sent = former;
+    }
+
+    /// What further descriptions towards a leg say of recording.
+    pub(crate) const fn set_record_line(&mut self, leg: Leg, line: RecordLine) {
+        self.record_lines[leg.index()] = line;
+    }
+
+    /// Whether the last description of ours to a leg says anything but this of recording.
+    pub(crate) fn misinforms(&self, leg: Leg, due: Recording) -> bool {
+        let sent = Description::parse(self.ours[leg.index()].sent());
+        !self.relay.is_empty() && sent.is_ok_and(|sent| sent.recording().unwrap_or_default() != due)
+    }
+
+    /// What a leg said last, unless that was refused.
+    pub(crate) fn said(&self, leg: Leg) -> Option<Found> {
+        let said = &self.said[leg.index()];
+        let description = Description::parse(said).ok()?;
+        Some(Found { place: 0..said.len(), description })
     }
 
     /// The other leg's description is in force again towards this one, whose own is `media`.
@@ -232,7 +272,8 @@ impl Session {
         let media: Vec<SocketAddr> = self.relay.iter().map(|pair| pair[towards]).collect();
         let ours = &mut self.ours[towards];
         let address = media.first().map_or(host, SocketAddr::ip);
-        let side = |version| OurSide { session_id: ours.session_id, version, address, media: &media };
+        let (session_id, record) = (ours.session_id, self.record_lines[towards]);
+        let side = |version| OurSide { session_id, version, address, media: &media, record };
         let mut octets = rewrite(&description, &side(ours.version));
         if !ours.sent.is_empty() && ours.sent != octets {
             octets = rewrite(&description, &side(ours.version + 1));

@@ -109,6 +109,16 @@ impl Timing {
         });
     }
 
+    /// Whether the far end takes UPDATE.
+    pub(super) const fn takes_update(&self) -> bool {
+        self.takes_update
+    }
+
+    /// Whether a refresh of ours waits for its answer.
+    pub(super) const fn is_refreshing(&self) -> bool {
+        self.refresh.is_some()
+    }
+
     fn learn_methods(&mut self, headers: &Headers) {
         if headers.contains(name::ALLOW) {
             self.takes_update = headers.has_token(name::ALLOW, "UPDATE");
@@ -249,10 +259,11 @@ impl Call {
         }
     }
 
-    /// Whether a re-INVITE of ours refreshes a leg's session just now.
+    /// Whether a re-INVITE of ours refreshes a leg's session just now, or an offer tells one of recording.
     pub(super) fn offers_itself(&self) -> bool {
         let invites = |refresh: &Refresh| refresh.method == Method::INVITE;
-        self.timings.iter().any(|timing| timing.refresh.as_ref().is_some_and(invites))
+        self.indicating().is_some()
+            || self.timings.iter().any(|timing| timing.refresh.as_ref().is_some_and(invites))
     }
 
     /// Our refresh is due.
@@ -264,7 +275,7 @@ impl Call {
         }
         let offer = self.session.ours(leg).sent().clone();
         let method = if timing.takes_update || offer.is_empty() { Method::UPDATE } else { Method::INVITE };
-        if method == Method::INVITE && self.invite_pending().is_some() {
+        if self.is_indicating(leg) || (method == Method::INVITE && self.invite_pending().is_some()) {
             return self.arm(env, CallTimer::Refresh(leg), RETRY_MS);
         }
         let Some(dialog) = self.dialog(fork, leg) else { return };

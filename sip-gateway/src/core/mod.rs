@@ -114,6 +114,9 @@ impl Core {
             Command::SwallowInfoDigits { call, leg, swallow } => {
                 self.with_call(call, |call, _| call.swallow_info_digits(leg, swallow));
             }
+            Command::Indicate { call, recording } => {
+                self.with_call(call, |call, env| call.indicate(env, recording));
+            }
             Command::Drain => self.draining = true,
             Command::Leave => self.unregister(),
         }

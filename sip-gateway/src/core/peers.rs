@@ -123,6 +123,7 @@ mod tests {
                 allow: vec![(net.parse().unwrap(), len.parse().unwrap())],
                 ping_s: None,
                 parties_signalled: false,
+                preference_trusted: false,
                 may_refer: false,
                 redirects: crate::Redirects::Refuse,
                 certificate: None,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use sdp_types::{Attribute, Connection, Media, Origin};
 
-use super::{Description, leg};
+use super::{Description, RecordLine, leg, record};
 
 /// What is ours in a description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct OurSide<'a> {
     /// Our RTP address towards this leg for each `m=` line, by position; RTCP is on the next port. An `m=`
     /// line beyond them is refused with port 0.
     pub media: &'a [SocketAddr],
+    /// What becomes of its `a=record`.
+    pub record: RecordLine,
 }
 
 /// Attributes that end at the gateway: ICE (RFC 8839), keys and their transports (RFC 4568, 8122, 8842,
@@ -50,6 +52,7 @@ pub fn rewrite(received: &Description, ours: &OurSide<'_>) -> Vec<u8> {
     session.origin = Origin::with_ip_addr(ours.session_id, ours.version, ours.address);
     session.key = None;
     session.attributes.retain(goes_on);
+    record::put(&mut session, ours.record);
     let address = ours.media.first().map_or(ours.address, SocketAddr::ip);
     if let Some(connection) = &mut session.connection {
         redirect(connection, address);

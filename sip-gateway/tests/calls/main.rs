@@ -9,6 +9,7 @@
 )]
 
 mod answer;
+mod awareness;
 mod basic;
 mod cancel;
 mod challenged;

@@ -61,9 +61,9 @@ fn what_binds_to_one_leg_stays_on_it() {
     world.send(PBX, a.invite(own, ""));
     assert_eq!(world.expect(PBX, "SIP/2.0 100 ").get("Timestamp"), "5");
     let invite = world.expect(CARRIER, "INVITE ");
-    // 100rel and timer are offered in our own name.
+    // 100rel, timer and record-aware are offered in our own name.
     let supported: Vec<&str> = invite.headers().all("Supported").collect();
-    assert_eq!(supported, ["histinfo", "100rel", "timer"]);
+    assert_eq!(supported, ["histinfo", "100rel", "timer", "record-aware"]);
     assert_eq!(invite.get("Allow"), "INVITE, INFO, FOO, PRACK");
     assert_eq!((invite.get("Session-Expires"), invite.get("Min-SE")), ("1800", "90"));
     for name in [

@@ -70,6 +70,7 @@ pub fn peer(name: &str, side: Side, address: &str, transport: Transport) -> Peer
         allow: vec![(address.ip(), bits)],
         ping_s: None,
         parties_signalled: side == Side::District,
+        preference_trusted: side == Side::District,
         may_refer: side == Side::District,
         redirects: if side == Side::District { Redirects::Follow } else { Redirects::Refuse },
         certificate: None,

@@ -28,6 +28,7 @@ fn config() -> Config {
             allow: vec![(address.ip(), 32)],
             ping_s: None,
             parties_signalled: true,
+            preference_trusted: false,
             may_refer: false,
             redirects: Redirects::Refuse,
             certificate: None,

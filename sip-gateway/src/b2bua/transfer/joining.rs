@@ -315,6 +315,7 @@ impl Call {
         let called = called.map(|called| called.user);
         self.told[leg.index()] = None;
         self.forget_timing(env, leg);
+        self.forget_awareness(env, leg, &said.headers);
         let change =
             Change::Replaced { identity: identity.clone(), called, side, emergency, parties_signalled };
         if described {
@@ -378,7 +379,9 @@ impl Call {
         if let Some(offered) = offered {
             let told = self.session.describe(leg, offered.media(self.heard_from[leg.index()]), false);
             self.tell(env, told);
+            self.heed_description(env, leg, &Headers::new(), Some(offered));
         }
+        self.heed_description(env, stays, &Headers::new(), Some(found));
         let path = self.dialog(join.new, leg).map_or(join.reinvite.path, |dialog| dialog.path);
         let body = if join.answers {
             Bytes::new()

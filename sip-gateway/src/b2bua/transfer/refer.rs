@@ -8,7 +8,7 @@ use super::super::identity::user_of;
 use super::super::offering::{Place, STATIC_ROUTE, address_at, uri_at};
 use super::super::session::Ours;
 use super::super::{Call, CallTimer, DECISION_MS, Event, decision_ms};
-use super::super::{reliable, session_timer, sips};
+use super::super::{awareness, reliable, session_timer, sips};
 use super::{Invited, MAX_TRANSFERS, Stage, Subscription, Target, Transfer};
 use crate::core::{DialogPlace, Environment, Path};
 use crate::dialog::sequence_of;
@@ -172,6 +172,7 @@ impl Call {
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&uri)));
         headers.push(name::ALLOW, super::super::ALLOW);
         session_timer::ask(env.config.session_timer, headers);
+        awareness::offer(headers);
         if leg == Leg::B {
             for field in [name::P_ASSERTED_IDENTITY, name::PRIVACY] {
                 headers.copy(&self.invite.headers, field);
@@ -192,7 +193,7 @@ impl Call {
 
 /// Options that we answer ourselves and that go no further.
 pub(crate) fn is_answered_option(option: &str) -> bool {
-    ["replaces", "norefersub", reliable::OPTION, session_timer::OPTION]
+    ["replaces", "norefersub", reliable::OPTION, session_timer::OPTION, awareness::OPTION]
         .iter()
         .any(|own| option.eq_ignore_ascii_case(own))
 }

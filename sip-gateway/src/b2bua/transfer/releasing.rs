@@ -7,6 +7,7 @@ use super::super::calling::cancel_of;
 use super::super::{Call, Event, session};
 use super::{Invited, Leaving, Loan, Newcomer, Reinvite, Said, Stage, Taker};
 use crate::core::Environment;
+use crate::sdp::RecordLine;
 use crate::wire::{Headers, Response};
 
 impl Call {
@@ -64,7 +65,7 @@ impl Call {
                 // What it had before is its answer again.
                 let offer = session::find(&said.headers, &said.body).ok().flatten();
                 let former = borrowed.lent.ours.sent().clone();
-                let answer = borrowed.lent.ours.again(&former, offer.as_ref());
+                let answer = borrowed.lent.ours.again(&former, offer.as_ref(), RecordLine::Received);
                 self.acknowledge_reinvite(env, (said.fork, leg), &borrowed.reinvite, answer);
                 env.loans.push_back(Loan::Back { lent: borrowed.lent, pending: None });
             }
