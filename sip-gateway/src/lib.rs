@@ -12,6 +12,8 @@ mod dialog;
 mod digest;
 pub mod emergency;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod locate;
 mod media;
 mod registration;

@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod barrage;
 mod consent_line;
 mod demonstration;
 mod dispatch_line;
@@ -25,6 +26,7 @@ mod mistakes;
 mod operations;
 mod phone;
 mod sound;
+mod spoilt;
 mod stock_clients;
 mod tls;
 mod transfer;

@@ -41,7 +41,11 @@ mod transfer;
 
 pub(crate) use offering::escaped;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use forward::copy_end_to_end;
 pub(crate) use forward::{ALLOW, PASSED_OPTIONS, passes_option};
+#[cfg(any(test, fuzzing))]
+pub(crate) use offering::{Place, address_at, uri_at};
 pub(crate) use transfer::{Loan, is_answered_option, judge_replaces};
 
 use std::collections::VecDeque;
