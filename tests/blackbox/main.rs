@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod barrage;
 mod consent_line;
 mod demonstration;
 mod dispatch_line;
@@ -27,6 +28,7 @@ mod operations;
 mod phone;
 mod sessions;
 mod sound;
+mod spoilt;
 mod stock_clients;
 mod tls;
 mod transfer;
