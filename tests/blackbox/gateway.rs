@@ -372,17 +372,6 @@ impl Gateway<'_> {
         kib << 10
     }
 
-    /// How long that of its threads was kept waiting by the machine that was kept longest.
-    pub(crate) fn starved(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("a live process");
-        let waited_ns = |task: fs::DirEntry| -> Option<u64> {
-            // A thread may have ended. Run time, time on the run queue, turns.
-            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            text.split(' ').nth(1)?.parse().ok()
-        };
-        Duration::from_nanos(tasks.flatten().filter_map(waited_ns).max().unwrap_or_default())
-    }
-
     /// A figure of `/metrics`, named with its labels if it has any.
     pub(crate) fn figure(&self, name: &str) -> u64 {
         let (_, text) = self.get("/metrics");

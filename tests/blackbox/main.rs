@@ -12,6 +12,7 @@
 
 mod barrage;
 mod consent_line;
+mod crafted;
 mod demonstration;
 mod dispatch_line;
 mod dns;

@@ -230,6 +230,15 @@ impl Call {
         dialog.request(method, dialog.cseq + 1, &self.shared.via(&branch))
     }
 
+    /// The same, and its number is used up.
+    pub(crate) fn take_request(&self, method: &str) -> Message {
+        let request = self.next_request(method);
+        if let Some(dialog) = self.shared.state().dialogs.get_mut(&self.id) {
+            dialog.cseq += 1;
+        }
+        request
+    }
+
     /// Callee: 180.
     pub(crate) fn ring(&self) {
         self.shared.reply(&self.id, 180, "Ringing", false);

@@ -1,7 +1,7 @@
 //! Hostile messages: each field of a message crossed with each way to spoil it, the same in every run; and what
 //! is wrong with a message that a telephone got.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::message::describe;
 
@@ -107,19 +107,26 @@ const FIELDS: [(&str, &str); 46] = [
     ("X-%n", "x"),
 ];
 
-/// What a message within a call may be spoilt in without being another message: whatever says nothing of who
-/// is there, of media, or of order.
-pub(crate) const HARMLESS: [&str; 10] = [
-    "Content-Disposition",
-    "MIME-Version",
-    "Accept",
-    "Reason",
-    "User-Agent",
-    "Subject",
-    "Date",
-    "Warning",
-    "Alert-Info",
-    "X-Unknown",
+const COMPACT: [(&str, &str); 19] = [
+    ("Accept-Contact", "a"),
+    ("Allow-Events", "u"),
+    ("Call-ID", "i"),
+    ("Contact", "m"),
+    ("Content-Encoding", "e"),
+    ("Content-Length", "l"),
+    ("Content-Type", "c"),
+    ("Event", "o"),
+    ("From", "f"),
+    ("Identity", "y"),
+    ("Refer-To", "r"),
+    ("Referred-By", "b"),
+    ("Reject-Contact", "j"),
+    ("Request-Disposition", "d"),
+    ("Session-Expires", "x"),
+    ("Subject", "s"),
+    ("Supported", "k"),
+    ("To", "t"),
+    ("Via", "v"),
 ];
 
 /// Parts of the start line and of the description, beside [`MANDATORY`] and [`FIELDS`].
@@ -154,19 +161,22 @@ const LINES: [&str; 26] = [
     "m=video 9 RTP/AVP 96",
 ];
 
-const METHODS: [&str; 12] = [
-    "INVITE",
+/// The others than INVITE.
+const METHODS: [&str; 14] = [
     "REGISTER",
     "OPTIONS",
     "REFER",
     "SUBSCRIBE",
     "NOTIFY",
+    "MESSAGE",
+    "PUBLISH",
     "ACK",
     "CANCEL",
     "BYE",
     "PRACK",
     "UPDATE",
     "INFO",
+    "BREW",
 ];
 
 /// Who sends a message, by what, and to whom.
@@ -197,11 +207,10 @@ impl Spoiling {
     /// How many there are.
     pub(crate) const COUNT: usize = Self::PLACES * SPOILS.len();
 
-    /// Those of one field.
-    pub(crate) fn of_field(name: &str) -> impl Iterator<Item = Self> {
-        let place = FIELDS.iter().position(|(known, _)| *known == name).expect("a known field");
-        let first = (START.len() + MANDATORY.len() + place) * SPOILS.len();
-        (first..first + SPOILS.len()).map(Self)
+    /// One in `step` of those of the fields, which are in every request.
+    pub(crate) fn of_fields(step: usize) -> impl Iterator<Item = Self> {
+        let described = (START.len() + MANDATORY.len() + FIELDS.len()) * SPOILS.len();
+        (START.len() * SPOILS.len()..described).step_by(step).map(Self)
     }
 
     /// Spoils a message. One in three of them gets an octet more that means something.
@@ -244,6 +253,21 @@ impl Draft {
         let text = describe(SocketAddr::new(at.ip(), 39_998), 1, "sendrecv");
         self.lines = text.lines().map(Into::into).collect();
         self.fields.push((b"Content-Type".to_vec(), b"application/sdp".to_vec()));
+    }
+
+    /// With this field, in the place of the one that it has.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        *self.field(name, "") = value.into();
+    }
+
+    /// With compact names (RFC 3261 §7.3.3 and others), whatever else they are called.
+    pub(crate) fn abbreviate(&mut self) {
+        for (name, _) in &mut self.fields {
+            let compact = COMPACT.iter().find(|(long, _)| long.as_bytes() == name);
+            if let Some((_, compact)) = compact {
+                *name = compact.as_bytes().to_vec();
+            }
+        }
     }
 
     fn part(&mut self, place: usize) -> &mut Vec<u8> {
@@ -293,23 +317,28 @@ impl Draft {
     }
 }
 
-/// The requests: an INVITE for each spoiling, and each of its fields' spoilings with the other methods in turn.
+/// The requests: one for each spoiling, two in three of them INVITEs, as only they may reach the other leg;
+/// where a description is spoilt, all.
 pub(crate) fn requests() -> impl Iterator<Item = (&'static str, Spoiling)> {
     let described = (START.len() + MANDATORY.len() + FIELDS.len()) * SPOILS.len();
-    let invites = (0..Spoiling::COUNT).map(|at| ("INVITE", Spoiling(at)));
-    let others = (0..described).map(|at| (METHODS[1 + at % (METHODS.len() - 1)], Spoiling(at)));
     // Stride by a prime, so that neighbours have little in common.
-    let all: Vec<_> = invites.chain(others).collect();
-    (0..all.len()).map(move |at| all[at * 1_009 % all.len()])
+    (0..Spoiling::COUNT).map(|at| at * 1_009 % Spoiling::COUNT).map(move |at| {
+        let method = if at < described && at % 3 == 0 { METHODS[at / 3 % METHODS.len()] } else { "INVITE" };
+        (method, Spoiling(at))
+    })
 }
 
-/// Spoilings for responses: of each place a quarter, another one at the next place.
-pub(crate) fn responses() -> impl Iterator<Item = Spoiling> {
-    (0..Spoiling::COUNT).filter(|at| at % 4 == at / SPOILS.len() % 4).map(Spoiling)
+/// Spoilings for responses: of each place a quarter, another one at the next place, and a status with each.
+pub(crate) fn responses() -> impl Iterator<Item = (&'static str, Spoiling)> {
+    const STATUSES: [&str; 11] =
+        ["183", "200", "180", "302", "401", "183", "407", "422", "200", "491", "603"];
+    let spoilings = (0..Spoiling::COUNT).filter(|at| at % 4 == at / SPOILS.len() % 4).map(Spoiling);
+    STATUSES.into_iter().cycle().zip(spoilings)
 }
 
-/// What is wrong with a message: RFC 3261 §7, §8.1.1, §25.1, and RFC 8866 §5, read as strictly as anybody may.
-pub(crate) fn fault(octets: &[u8]) -> Option<String> {
+/// What is wrong with a message: RFC 3261 §7, §8.1.1, §25.1, and RFC 8866 §5, read as strictly as anybody may;
+/// and a description of the gateway's names its own address alone.
+pub(crate) fn fault(octets: &[u8], ours: IpAddr) -> Option<String> {
     let Some(end) = octets.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Some("no end of the head".to_owned());
     };
@@ -330,7 +359,9 @@ pub(crate) fn fault(octets: &[u8]) -> Option<String> {
         if value.contains(|char: char| char.is_ascii_control() && char != '\t') || value.len() > 8_192 {
             return Some(format!("no value: {line:?}"));
         }
-        if name == "X-Injected" || name == "Content-Length" && value != body.len().to_string() {
+        if ["X-Injected", "X-Earmark-Consent", "X-Consent"].contains(&name)
+            || name == "Content-Length" && value != body.len().to_string()
+        {
             return Some(format!("not ours: {line:?}"));
         }
         names.push(name.to_ascii_lowercase());
@@ -344,7 +375,7 @@ pub(crate) fn fault(octets: &[u8]) -> Option<String> {
         return Some("no Via".to_owned());
     }
     let described = head.contains("Content-Type: application/sdp");
-    described.then(|| description_fault(body)).flatten()
+    described.then(|| description_fault(body, ours)).flatten()
 }
 
 fn start_fault(line: &str) -> Option<String> {
@@ -365,13 +396,17 @@ fn start_fault(line: &str) -> Option<String> {
     (!fine).then(|| format!("no start line: {line:?}"))
 }
 
-fn description_fault(body: &[u8]) -> Option<String> {
+fn description_fault(body: &[u8], ours: IpAddr) -> Option<String> {
     let Ok(text) = std::str::from_utf8(body) else { return Some("no UTF-8 in the description".to_owned()) };
     let Some(text) = text.strip_suffix("\r\n") else { return Some(format!("no last line: {text:?}")) };
+    let address = format!("IN IP4 {ours}");
     for (at, line) in text.split("\r\n").enumerate() {
         let fine = line.as_bytes().get(1) == Some(&b'=')
             && (at > 0 || line == "v=0")
             && !line.contains(['\r', '\n', '\0'])
+            && (!["o=", "c=", "a=rtcp:"].iter().any(|start| line.starts_with(start))
+                || line.ends_with(&address)
+                || line == "c=IN IP4 0.0.0.0")
             && !["a=candidate", "a=crypto", "a=altc", "k="].iter().any(|start| line.starts_with(start));
         if !fine {
             return Some(format!("no line of a description: {line:?}"));

@@ -33,8 +33,8 @@ usage: cargo xtask COMMAND
   simulate [--seeds N] [--seed K]
                              the simulation: N seeds (2000) from 0, or the one seed K
   mutants                    each planted defect of tests/simulation/mutants must be found by the simulation
-  fuzz [--minutes N] [TARGET]
-                             the targets of fuzz/, 10 minutes each (cargo-fuzz and a nightly compiler)
+  fuzz [TARGET] [--seconds N]
+                             the targets of fuzz/, or one of them, 600 seconds each (with cargo-fuzz)
   bench [--runs N]           CPU per signalled call and per relayed packet, with and without recording
   conformance                write docs/CONFORMANCE.md anew from the tests
   sqlx                       write storage's offline query descriptions anew

@@ -98,8 +98,7 @@ fn reads(headers: &Headers) {
             let again = address.with_tag(None);
             let read = NameAddr::parse(&again).map(|read| (read.display, read.uri));
             assert_eq!(read, Ok((address.display, address.uri)), "{again}");
-            drop(address.user());
-            drop(address.display_name());
+            drop((address.user(), address.display_name()));
         }
         let stamped = stamp_source(field.value, ([127, 0, 0, 9], 5060).into());
         if Via::list(field.value).all(|via| via.is_ok()) {
@@ -109,7 +108,7 @@ fn reads(headers: &Headers) {
             assert_eq!(received.map(|ip| ip.to_string()).as_deref(), Some("127.0.0.9"), "{stamped}");
         }
         Reason::list(field.value).for_each(drop);
-        drop(MediaType::parse(field.value));
+        let _judged = MediaType::parse(field.value);
         assert_eq!(field.value.trim_ascii(), field.value);
     }
 }

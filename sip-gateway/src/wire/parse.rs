@@ -324,8 +324,7 @@ fn judge(start: StartLine, fault: Option<Fault>, headers: Headers) -> Result<Mes
 /// name a sender.
 fn refuse(fault: Fault, method: &str, headers: &Headers) -> ParseError {
     let via = headers.first(name::VIA).unwrap_or_default();
-    let sent_by = via.split([';', ',']).next().unwrap_or_default();
-    if method == "ACK" || Via::of_any_version(sent_by).is_err() {
+    if method == "ACK" || Via::sent_by(via).is_err() {
         return ParseError::Drop { fault };
     }
     let mut answer = Response::new(fault.status());

@@ -33,6 +33,7 @@ mod requests;
 mod session_timer;
 mod streams;
 mod tls;
+mod torture;
 mod transfer;
 mod transports;
 mod undoing;
