@@ -28,7 +28,7 @@ const REST: Duration = Duration::from_millis(15);
 
 /// What a probe may take before the gateway is taken for dead: a busy machine may keep both of them waiting.
 const DEAD: Duration = Duration::from_secs(10);
-/// RFC 3261 T1, after which a probe is repeated: a busy machine's socket may have been full.
+/// RFC 3261 T1, after which a request is repeated: a busy machine's socket may have been full.
 const REPEAT: Duration = Duration::from_millis(500);
 /// What it takes where the machine has a core to spare (printed).
 const QUICK: Duration = Duration::from_millis(100);
@@ -116,9 +116,7 @@ fn way<'a>(site: &Site, from: SocketAddr, to: &'a str) -> Way<'a> {
 }
 
 fn peer_socket(address: SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind(address).expect("a free port");
-    socket.set_read_timeout(Some(DEAD)).expect("a read timeout");
-    socket
+    UdpSocket::bind(address).expect("a free port")
 }
 
 /// Stands before a telephone: looks at every message, and refuses every call but the one that is up. A call
@@ -178,7 +176,7 @@ impl Attacker<'_> {
     }
 
     fn rest(&self) {
-        if self.sent.fetch_add(1, Ordering::Relaxed) % BURST == 0 {
+        if self.sent.fetch_add(1, Ordering::Relaxed).is_multiple_of(BURST) {
             std::thread::sleep(REST);
         }
     }
@@ -206,7 +204,7 @@ impl Attacker<'_> {
             } else {
                 self.send(socket, &octets);
             }
-            if serial % 8 == 0 {
+            if serial.is_multiple_of(8) {
                 stranger.send_to(&octets, way.gateway).expect("a datagram leaves");
             }
         }
@@ -286,6 +284,7 @@ impl Attacker<'_> {
     fn be_answered_badly(&self) {
         let way = way(self.site, at(self.site.carrier(), 5_072), UNLISTED);
         let (socket, ours) = (peer_socket(way.from), way.gateway.ip());
+        socket.set_read_timeout(Some(REPEAT)).expect("a read timeout");
         let mut buffer = vec![0; 65_536];
         for (serial, (status, Spoiling(index))) in responses().enumerate() {
             let serial = 1_000_000 + serial;
@@ -293,8 +292,13 @@ impl Attacker<'_> {
             invite.set("X-Spoil", &format!("{status} {index}"));
             self.send(&socket, &invite.to_bytes());
             let call_id = format!("h{serial}@{}", way.from.ip());
+            let began = Instant::now();
             let answer = loop {
-                let length = socket.recv(&mut buffer).expect("a final response");
+                let Ok(length) = socket.recv(&mut buffer) else {
+                    assert!(began.elapsed() < DEAD, "{status} spoilt by {index}: no final response");
+                    self.send(&socket, &invite.to_bytes());
+                    continue;
+                };
                 let octets = &buffer[..length];
                 if let Some(fault) = fault(octets, ours) {
                     let fault = format!("{fault} in {}", octets.escape_ascii());

@@ -333,6 +333,9 @@ pub(crate) fn misses(call: &Call, from: SocketAddr) -> Vec<Vec<u8>> {
     all
 }
 
+/// Method, further fields, body.
+type Wanted<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a str);
+
 /// Requests that do name it rightly, and are to be refused or passed over all the same; a peer that may transfer
 /// calls asks for no transfer that could be carried out.
 pub(crate) fn refused(call: &Call, from: SocketAddr, may_refer: bool) -> Vec<Vec<u8>> {
@@ -344,7 +347,7 @@ pub(crate) fn refused(call: &Call, from: SocketAddr, may_refer: bool) -> Vec<Vec
         described.replace(&there.to_string(), "999.1.1.1"),
         "=\r\n".repeat(4_000),
     ];
-    let mut wanted: Vec<(&str, Vec<(&str, &str)>, &str)> = Vec::new();
+    let mut wanted: Vec<Wanted<'_>> = Vec::new();
     for body in &unreadable {
         wanted.extend(
             ["INVITE", "UPDATE", "ACK"]

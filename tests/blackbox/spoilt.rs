@@ -219,7 +219,7 @@ impl Spoiling {
         let spoil = SPOILS[self.0 % SPOILS.len()];
         let value = draft.part(self.0 / SPOILS.len() % Self::PLACES);
         *value = spoil(value);
-        if self.0 % 3 == 0 {
+        if self.0.is_multiple_of(3) {
             let at = self.0.wrapping_mul(7_919) % (value.len() + 1);
             value.insert(at, TELLING[self.0 / 3 % TELLING.len()]);
         }
@@ -323,7 +323,8 @@ pub(crate) fn requests() -> impl Iterator<Item = (&'static str, Spoiling)> {
     let described = (START.len() + MANDATORY.len() + FIELDS.len()) * SPOILS.len();
     // Stride by a prime, so that neighbours have little in common.
     (0..Spoiling::COUNT).map(|at| at * 1_009 % Spoiling::COUNT).map(move |at| {
-        let method = if at < described && at % 3 == 0 { METHODS[at / 3 % METHODS.len()] } else { "INVITE" };
+        let method =
+            if at < described && at.is_multiple_of(3) { METHODS[at / 3 % METHODS.len()] } else { "INVITE" };
         (method, Spoiling(at))
     })
 }
