@@ -11,7 +11,9 @@
 )]
 
 mod awareness;
+mod barrage;
 mod consent_line;
+mod crafted;
 mod demonstration;
 mod dispatch_line;
 mod dns;
@@ -28,6 +30,7 @@ mod operations;
 mod phone;
 mod sessions;
 mod sound;
+mod spoilt;
 mod stock_clients;
 mod tls;
 mod transfer;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,12 @@ pub(crate) struct Invite {
     body: fn(&str) -> (String, Vec<u8>),
 }
 
+/// Sees every message before the telephone does: `None` lets it in, else these are the answers.
+pub(crate) type Door = Box<dyn Fn(&[u8]) -> Option<Vec<Vec<u8>>> + Send + Sync>;
+
 struct Shared {
     wire: Wire,
+    door: OnceLock<Door>,
     address: SocketAddr,
     gateway: SocketAddr,
     state: Mutex<State>,
@@ -133,6 +137,7 @@ impl Phone {
     fn on(wire: Wire, address: SocketAddr, gateway: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
             wire,
+            door: OnceLock::new(),
             address,
             gateway,
             state: Mutex::default(),
@@ -175,6 +180,11 @@ impl Phone {
     /// Whether no call is waiting to be taken.
     pub(crate) fn is_idle(&self) -> bool {
         self.shared.state().arrived.is_empty()
+    }
+
+    /// From now on every message goes by `door` first.
+    pub(crate) fn set_door(&self, door: Door) {
+        assert!(self.shared.door.set(door).is_ok(), "a telephone has one door");
     }
 
     /// Sends a datagram as it is.
@@ -233,6 +243,15 @@ impl Call {
         let branch = state.branch();
         let dialog = &state.dialogs[&self.id];
         dialog.request(method, dialog.cseq + 1, &self.shared.via(&branch))
+    }
+
+    /// The same, and its number is used up.
+    pub(crate) fn take_request(&self, method: &str) -> Message {
+        let request = self.next_request(method);
+        if let Some(dialog) = self.shared.state().dialogs.get_mut(&self.id) {
+            dialog.cseq += 1;
+        }
+        request
     }
 
     /// Callee: 180.
@@ -622,6 +641,10 @@ impl Shared {
     fn listen(&self) {
         while !self.closing.load(Ordering::Relaxed) {
             let Some(received) = self.wire.receive(self.gateway) else { continue };
+            if let Some(answers) = self.door.get().and_then(|door| door(&received)) {
+                answers.iter().for_each(|answer| self.wire.send(answer, self.gateway));
+                continue;
+            }
             let Some(message) = Message::parse(&received) else {
                 panic!("not SIP: {}", String::from_utf8_lossy(&received));
             };

@@ -7,9 +7,9 @@
 //! | Allow | the methods that pass through us |
 //! | credentials and challenges, Session-Expires, Min-SE, RSeq, RAck, Replaces, Join, Target-Dialog, Path, Service-Route, Security-*, Timestamp, In-Reply-To | never: they bind to one leg |
 //! | `X-Earmark-*`, `X-Consent*` | never: nobody else may speak in our name |
-//! | everything else | byte for byte |
+//! | everything else | as received; what is not UTF-8 is taken as Latin-1 and goes on as UTF-8 (RFC 3261 §25.1 has no other text), and a control character, which a field can hold only as a quoted pair, becomes a space |
 //!
-//! In an emergency call everything passes but the first row and credentials and challenges, RAck's CSeq
+//! In an emergency call everything passes, byte for byte but for control characters, but the first row and credentials and challenges, RAck's CSeq
 //! number excepted; with it 100rel and session timers run end to end.
 //!
 //! A response's 3xx becomes 480, a 401 or 407 becomes 502, and a 422 becomes 500, each with the status in
@@ -106,7 +106,8 @@ fn copy_field(field: Field<'_>, to: &mut Headers) {
     let keep: fn(&str) -> bool = match field.name {
         name::SUPPORTED | name::REQUIRE => passes_option,
         name::ALLOW => |method| !is_one_of(method, &HELD_BACK),
-        _ => return to.push_field(field),
+        // Not its octets: the far end's parser may refuse a call for one that is not UTF-8.
+        _ => return to.push(field.name, field.value),
     };
     let kept: Vec<&str> = field.value.split(',').map(str::trim).filter(|token| keep(token)).collect();
     if !kept.is_empty() {

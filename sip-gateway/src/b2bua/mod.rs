@@ -44,7 +44,11 @@ mod transfer;
 
 pub(crate) use offering::escaped;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use forward::copy_end_to_end;
 pub(crate) use forward::{ALLOW, passes_option, supported};
+#[cfg(any(test, fuzzing))]
+pub(crate) use offering::{Place, address_at, uri_at};
 pub(crate) use session_timer::refusal as refuse_session;
 pub(crate) use transfer::{Loan, NotLent, NotReplaced, is_answered_option, judge_replaces};
 

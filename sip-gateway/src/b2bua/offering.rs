@@ -311,29 +311,33 @@ pub(super) fn request_user(uri: &str) -> String {
 
 /// Where an address is moved to.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) host: &'a str,
+pub(crate) struct Place<'a> {
+    pub(crate) host: &'a str,
     /// Whether a `sips:` may stay one there.
-    pub(super) secure: bool,
+    pub(crate) secure: bool,
 }
 
 /// The same user and parameters at another host; another user where one is given. A `tel:` becomes the
-/// `sip:` of RFC 3261 §19.1.6.
-pub(super) fn uri_at(uri: &str, place: Place<'_>, user: Option<&str>) -> String {
+/// `sip:` of RFC 3261 §19.1.6. What is not ASCII is percent-encoded, as every URI must have it.
+pub(crate) fn uri_at(uri: &str, place: Place<'_>, user: Option<&str>) -> String {
     let scheme = if place.secure && sips::is_sips(uri) { "sips" } else { "sip" };
     let host = place.host;
     let at = |user: &str, params: &str| format!("{scheme}:{user}@{host}{params}");
-    match (Uri::parse(uri), user) {
+    let moved = match (Uri::parse(uri), user) {
         (Ok(Uri::Sip(uri)), None) => match uri.user {
             Some(user) => at(user, &end_to_end_params(&uri)),
             None => format!("{scheme}:{host}{}", end_to_end_params(&uri)),
         },
         (Ok(Uri::Sip(uri)), Some(user)) => at(&escaped(user), &end_to_end_params(&uri)),
-        (Ok(Uri::Tel(tel)), None) => at(&format!("{}{}", tel.number, tel.params.as_str()), ";user=phone"),
+        (Ok(Uri::Tel(tel)), None) => {
+            let subscriber = format!("{}{}", tel.number, tel.params.as_str());
+            at(&percent_encoded(&subscriber, |byte| byte == b'%' || stands_in_user(byte)), ";user=phone")
+        }
         (Ok(Uri::Tel(_)), Some(user)) => at(&escaped(user), ";user=phone"),
         (_, Some(user)) => at(&escaped(user), ""),
         (_, None) => uri.to_owned(),
-    }
+    };
+    ascii(&moved)
 }
 
 /// URI parameters as received, without those that say how to reach the host that we replace.
@@ -355,7 +359,7 @@ fn end_to_end_params(uri: &SipUri<'_>) -> String {
 
 /// A From or To with its display name and user at another host, and with this tag. An address without a
 /// host, or one that names nobody (RFC 3323 §4.1.1.3), stays.
-pub(super) fn address_at(address: &str, place: Place<'_>, user: Option<&str>, tag: Option<&str>) -> String {
+pub(crate) fn address_at(address: &str, place: Place<'_>, user: Option<&str>, tag: Option<&str>) -> String {
     let Ok(parsed) = NameAddr::parse(address) else { return address.to_owned() };
     let uri = match Uri::parse(parsed.uri) {
         Ok(Uri::Sip(uri)) if uri.host.to_ascii_lowercase().ends_with(".invalid") => parsed.uri.to_owned(),
@@ -363,14 +367,26 @@ pub(super) fn address_at(address: &str, place: Place<'_>, user: Option<&str>, ta
         _ if user.is_some() => uri_at(parsed.uri, place, user),
         _ => parsed.uri.to_owned(),
     };
-    parsed.rebuilt(&uri, tag)
+    parsed.rebuilt(&ascii(&uri), tag)
 }
 
 /// A user part with what may not stand in one percent-encoded (RFC 3261 §25.1).
 pub(crate) fn escaped(user: &str) -> String {
-    let mut out = String::with_capacity(user.len());
-    for byte in user.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte) {
+    percent_encoded(user, stands_in_user)
+}
+
+fn stands_in_user(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte)
+}
+
+fn ascii(uri: &str) -> String {
+    percent_encoded(uri, |byte| byte.is_ascii())
+}
+
+fn percent_encoded(text: &str, stays: impl Fn(u8) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if stays(byte) {
             out.push(char::from(byte));
         } else {
             out.push_str(&format!("%{byte:02X}"));
@@ -391,6 +407,9 @@ mod tests {
             ("sip:gw;lr", None, "sip:pbx;lr"),
             ("sip:1@gw;transport=tcp;maddr=10.9.9.9;cpc=x", None, "sip:1@pbx;cpc=x"),
             ("tel:+1860;ext=5", None, "sip:+1860;ext=5@pbx;user=phone"),
+            ("tel:*67#5;x=a:b%20", None, "sip:*67%235;x=a%3Ab%20@pbx;user=phone"),
+            ("tel:911@elsewhere;x=y?z", None, "sip:911%40elsewhere;x=y?z@pbx;user=phone"),
+            ("sip:mü@gw;p=é", None, "sip:m%C3%BC@pbx;p=%C3%A9"),
             ("sip:9911@gw;user=phone", Some("911"), "sip:911@pbx;user=phone"),
             ("urn:service:sos.fire", Some("911"), "sip:911@pbx"),
             ("sip:x@gw", Some("a#b"), "sip:a%23b@pbx"),

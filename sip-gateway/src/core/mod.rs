@@ -340,8 +340,8 @@ impl Core {
         self.env.counters().refused_malformed += 1;
         let mut answer: Response = *answer;
         let Some(via) = answer.headers.first(name::VIA).map(str::to_owned) else { return };
-        let Ok(first) = Via::first(&via) else { return };
-        let mut path = origin.reply_path(&first);
+        let Ok(sender) = Via::first(&via).or_else(|_| Via::sent_by(&via)) else { return };
+        let mut path = origin.reply_path(&sender);
         answer.headers.remove_first(name::VIA);
         answer.headers.prepend(name::VIA, stamp_source(&via, origin.source));
         self.env.add_to_tag(&mut answer.headers);

@@ -79,6 +79,29 @@ fn no_address_of_the_leg_is_left() {
 }
 
 #[test]
+fn nothing_offers_a_way_around_us() {
+    let text = rewritten(
+        "v=0
+         o=- 1 1 IN IP4 10.47.16.5
+         s=-
+         c=IN IP4 0.0.0.0/10.47.16.5
+         t=0 0
+         a=rtcp:53020 IN IP4 10.47.16.5
+         m=audio 4000 RTP/AVP 0
+         a=altc:1 IP4 10.47.16.5 4000
+         a=ccap:1 IN IP4 10.47.16.5 4000
+         a=tcap:1 RTP/SAVP
+         a=acap:1 crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x
+         a=pcfg:1 t=1 a=1
+         a=ptime:20",
+        &["192.0.2.1:20000"],
+    );
+    let after =
+        "s=-\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\nm=audio 20000 RTP/AVP 0\r\nc=IN IP4 192.0.2.1\r\na=ptime:20\r\n";
+    assert!(text.ends_with(after) || text.ends_with(&after.replace("c=IN IP4 192.0.2.1\r\n", "")), "{text}");
+}
+
+#[test]
 fn streams_without_a_session_address_get_their_own() {
     let text = rewritten(
         "v=0

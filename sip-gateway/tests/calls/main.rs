@@ -36,6 +36,7 @@ mod requests;
 mod session_timer;
 mod streams;
 mod tls;
+mod torture;
 mod transfer;
 mod transports;
 mod undoing;
