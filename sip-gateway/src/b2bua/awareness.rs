@@ -29,7 +29,7 @@
 use bytes::Bytes;
 use consent::{Leg, Mono};
 
-use super::session::{self, Found};
+use super::session::{self, Found, Numbered};
 use super::{Call, CallTimer, EndedBy, Owner, Phase, Role, sips};
 use crate::core::{Again, Environment};
 use crate::dialog::sequence_of;
@@ -84,8 +84,8 @@ struct Indication {
     sequence: u32,
     /// For its ACK.
     credentials: Headers,
-    /// The description sent before this one.
-    former: Bytes,
+    /// The description in it.
+    offer: Numbered,
 }
 
 /// Says that we understand recording indications, in an INVITE, an UPDATE or their 2xx.
@@ -246,7 +246,6 @@ impl Call {
     }
 
     fn send_indication(&mut self, env: &mut Environment, leg: Leg) {
-        let former = self.session.ours(leg).sent().clone();
         let by_update =
             self.timings[leg.index()].takes_update() && !self.awareness.legs[leg.index()].by_invite;
         let method = if by_update { Method::UPDATE } else { Method::INVITE };
@@ -257,14 +256,15 @@ impl Call {
         offer(&mut sent.headers);
         self.keep_timer(env, leg, &mut sent);
         sent.headers.push(name::CONTENT_TYPE, "application/sdp");
-        sent.body = self.session.restore(leg, &former, None);
+        let offer = self.session.repeat(leg);
+        sent.body = offer.octets().clone();
         env.authorize(&path, &mut sent);
         let sequence = sequence_of(&sent.headers).unwrap_or_default();
         let credentials = credentials_of(&sent.headers);
         let client = env.request(path, sent, Owner::Call(self.id, Role::Indication(leg)));
         let aware = &mut self.awareness.legs[leg.index()];
         aware.tried.1 += 1;
-        aware.indication = Some(Indication { client, method, sequence, credentials, former });
+        aware.indication = Some(Indication { client, method, sequence, credentials, offer });
     }
 
     /// On whose behalf an indication is on its way.
@@ -309,24 +309,19 @@ impl Call {
             return;
         };
         if response.status < 300 {
-            self.on_indicated(env, leg, &indication, response);
+            self.on_indicated(env, leg, indication, response);
         } else {
             self.on_indication_refused(env, leg, indication, response);
         }
     }
 
-    fn on_indicated(
-        &mut self,
-        env: &mut Environment,
-        leg: Leg,
-        indication: &Indication,
-        response: &Response,
-    ) {
+    fn on_indicated(&mut self, env: &mut Environment, leg: Leg, indication: Indication, response: &Response) {
         let Some(fork) = self.answered else { return };
         self.observe(env, leg, &response.headers, None);
         if let Some(dialog) = self.dialog(fork, leg) {
             dialog.refresh_target(env, &response.headers);
         }
+        self.session.take(leg, indication.offer);
         if let Ok(Some(found)) = session::find(&response.headers, &response.body) {
             let told = self.session.reassert(leg, found.media(self.heard_from[leg.index()]));
             self.tell(env, told);
@@ -350,7 +345,6 @@ impl Call {
         indication: Indication,
         failure: &Response,
     ) {
-        self.session.retract(leg, indication.former);
         let wait_ms = match failure.status {
             408 | 481 => return self.lose_leg(env, leg),
             491 => self.glare_wait_ms(env, leg),

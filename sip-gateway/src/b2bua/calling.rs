@@ -5,7 +5,7 @@ use consent::Leg;
 use super::offering::own_ip;
 use super::redirect::{self, policy};
 use super::reliable::{Heard, Held};
-use super::session;
+use super::session::{self, Described};
 use super::{
     Acceptance, Acked, Answer, Call, CallTimer, Event, MAX_ACKED, MAX_FORKS, Owner, Phase, TIMER_C_MS,
     forward,
@@ -16,12 +16,12 @@ use crate::digest::credentials_of;
 use crate::standing::Sign;
 use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS, TxId};
 use crate::wire::{Headers, MediaType, Method, NameAddr, Request, Response, name};
-use crate::{Change, EndedBy, LegMedia, Redirects};
+use crate::{Change, EndedBy, Redirects};
 
 /// What became of a body on its way to the other leg.
 pub(super) enum Passed {
-    /// It goes on like this, and this description was in it.
-    On(bytes::Bytes, Option<LegMedia>),
+    /// It goes on like this, and this description was in it, of which nothing is kept yet.
+    On(bytes::Bytes, Option<Described>),
     /// It holds a description that cannot be read.
     Unreadable,
 }
@@ -267,7 +267,7 @@ impl Call {
             match self.pass_body(env, fork, acceptance.from, &ack.headers, &ack.body) {
                 Passed::On(body, found) => {
                     if let Some(found) = found.filter(|_| self.session.offerer() == Some(to)) {
-                        let told = self.session.describe(acceptance.from, found, false);
+                        let told = self.session.pass(acceptance.from, found, false);
                         self.tell(env, told);
                     }
                     sent.body = body;
@@ -469,8 +469,9 @@ impl Call {
         let path = self.way_to(from.other()).unwrap_or(self.back);
         match session::find(headers, body) {
             Ok(Some(found)) => {
-                let body = self.session_in(fork).rewrite(from, &found, body, own_ip(env, &path));
-                Passed::On(body, Some(found.media(self.heard_from[from.index()])))
+                let sent = self.session_in(fork).rewrite(from, &found, body, own_ip(env, &path));
+                let on = found.replaced(body, &sent);
+                Passed::On(on, Some(found.passed_as(body, sent, self.heard_from[from.index()])))
             }
             Ok(None) => Passed::On(body.clone(), None),
             Err(_) if self.is_emergency() => Passed::On(body.clone(), None),

@@ -7,7 +7,7 @@
 //! | anything else of somebody whom a transfer has not joined yet | as [`transfer`](super::transfer) says |
 //! | OPTIONS | 200 |
 //! | REFER | as [`transfer`](super::transfer) says |
-//! | anything but BYE and ACK while the other far end has gone, or is another call's, in a transfer | 491 |
+//! | anything but BYE, ACK and a refresh while the other far end has gone, or is another call's, in a transfer | 491 |
 //! | SUBSCRIBE, PUBLISH, REGISTER | 405 |
 //! | PRACK | as [`reliable`] says |
 //! | Max-Forwards 0 | 483 |
@@ -82,6 +82,7 @@ impl Call {
             return self.on_refer(env, place, server, &request);
         }
         if let Some(refusal) = self.judge(env, place, &request) {
+            self.hear_refresh(env, place, &request, &refusal);
             return self.answer(env, server, &request, refusal);
         }
         if request.method == Method::INFO && self.took_digit(env, place.leg, &request) {
@@ -122,7 +123,7 @@ impl Call {
                 refusal.headers.push(name::ALLOW, ALLOW);
                 Some(refusal)
             }
-            _ if self.lacks_far_end() => Some(Response::new(491)),
+            _ if self.lacks_far_end() && !self.only_refreshes(place, request) => Some(Response::new(491)),
             _ => self.judge_passing(env, place, request),
         }
     }
@@ -307,7 +308,10 @@ impl Call {
         if carries_description(&relay.request.method) {
             match self.pass_body(env, relay.fork, answerer, &response.headers, &response.body) {
                 Passed::On(body, found) => {
-                    if let Some(found) = found {
+                    // Only an INVITE is answered with an offer (RFC 6337 §2.2).
+                    let says = relay.request.method == Method::INVITE
+                        || self.session_of(relay.fork).offerer() == Some(relay.from);
+                    if let Some(found) = found.filter(|_| says) {
                         self.describe_in(env, relay.fork, answerer, found, false);
                     }
                     response.body = body;

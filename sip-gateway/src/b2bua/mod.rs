@@ -146,6 +146,8 @@ pub(crate) enum CallTimer {
     Provisional(usize),
     /// Our next refresh of a leg's session.
     Refresh(Leg),
+    /// The end of our patience with a refresh that draws provisional responses, then with its CANCEL.
+    Patience(Leg),
     /// The end of a leg's session, which nobody has refreshed.
     Expiry(Leg),
     /// Our next try to tell a leg of recording.
@@ -407,7 +409,8 @@ impl Call {
             CallTimer::GiveUpAnswer => self.on_no_ack(env),
             CallTimer::Provisional(fork) => self.repeat_provisional(env, fork),
             CallTimer::Refresh(leg) => self.refresh(env, leg),
-            CallTimer::Expiry(leg) => self.expire(env, leg),
+            CallTimer::Patience(leg) => self.on_patience_over(env, leg),
+            CallTimer::Expiry(leg) => self.on_expiry(env, leg),
             CallTimer::Indication(leg) => self.inform(env, leg),
             CallTimer::Transfer => self.on_transfer_timer(env),
             CallTimer::Farewell => self.on_farewell(env),
@@ -452,8 +455,15 @@ impl Call {
 
     /// Takes in a description of a leg in one of the dialogs. Of several early ones this is the one that is
     /// heard from here on.
-    fn describe_in(&mut self, env: &mut Environment, fork: usize, from: Leg, media: LegMedia, early: bool) {
-        let mut told = self.session_in(fork).describe(from, media, early);
+    fn describe_in(
+        &mut self,
+        env: &mut Environment,
+        fork: usize,
+        from: Leg,
+        described: session::Described,
+        early: bool,
+    ) {
+        let mut told = self.session_in(fork).pass(from, described, early);
         if self.answered.is_none() {
             told.extend(self.session_of(fork).retold());
         }

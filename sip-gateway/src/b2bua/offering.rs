@@ -264,7 +264,14 @@ impl Call {
     fn offered_body(&mut self, host: IpAddr) -> bytes::Bytes {
         let body = self.invite.body.clone();
         match session::find(&self.invite.headers, &body) {
-            Ok(Some(found)) => self.session.rewrite(consent::Leg::A, &found, &body, host),
+            Ok(Some(found)) => {
+                let sent = self.session.rewrite(consent::Leg::A, &found, &body, host);
+                let on = found.replaced(&body, &sent);
+                let source = self.heard_from[consent::Leg::A.index()];
+                // Told with the call.
+                self.session.pass(consent::Leg::A, found.passed_as(&body, sent, source), false);
+                on
+            }
             Ok(None) | Err(_) => body,
         }
     }

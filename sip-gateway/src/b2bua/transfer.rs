@@ -69,6 +69,7 @@ pub(super) use undoing::Undoing;
 use bytes::Bytes;
 use consent::{CallId, Leg, Mono};
 
+use super::session::Numbered;
 use super::{Call, CallTimer, EndedBy, Fork, Owner, Phase, sips};
 use crate::core::{Again, Environment, Path};
 use crate::dialog::Dialog;
@@ -159,8 +160,8 @@ pub(super) struct Reinvite {
     path: Path,
     branch: String,
     heard: bool,
-    /// The description last sent before this one.
-    former: Bytes,
+    /// The description in it.
+    offer: Option<Numbered>,
 }
 
 impl Reinvite {

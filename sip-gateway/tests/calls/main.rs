@@ -30,6 +30,8 @@ mod newcomers;
 mod passing;
 mod proof;
 mod redirect;
+mod refreshing;
+mod refused;
 mod registering;
 mod reliable;
 mod requests;

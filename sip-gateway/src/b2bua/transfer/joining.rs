@@ -7,7 +7,7 @@ use consent::Leg;
 use super::super::glare::retry_later;
 use super::super::identity::FarEnd;
 use super::super::offering::own_ip;
-use super::super::session::{self, Found, Ours};
+use super::super::session::{self, Found, Numbered, Ours};
 use super::super::sips;
 use super::super::{Acceptance, Call, CallTimer, EndedBy, Event, Fork, Owner, Role};
 use super::{
@@ -76,11 +76,12 @@ impl Call {
         for field in SHOWN {
             sent.headers.copy(&headers, field);
         }
-        let former = self.session.ours(stays).sent().clone();
-        if let Some(found) = offer {
-            sent.body = self.session.rewrite(leg, &found, &body, own_ip(env, &path));
-        }
-        let sent = Box::new(self.send_reinvite(env, (sent, path), former, Role::Join));
+        let offer = offer.map(|found| {
+            let offer = self.session.rewrite(leg, &found, &body, own_ip(env, &path));
+            sent.body = found.replaced(&body, &offer);
+            offer
+        });
+        let sent = Box::new(self.send_reinvite(env, (sent, path), offer, Role::Join));
         if let Some(Transfer { stage: Stage::Joining { reinvite, .. }, .. }) = self.transfer.as_deref_mut() {
             *reinvite = Some(sent);
         }
@@ -100,13 +101,13 @@ impl Call {
         &self,
         env: &mut Environment,
         (mut sent, path): (Request, Path),
-        former: Bytes,
+        offer: Option<Numbered>,
         role: Role,
     ) -> Reinvite {
         env.authorize(&path, &mut sent);
         let branch = env.stamp_via(&path, &mut sent);
         let client = env.request_with_branch(path, &sent, branch.clone(), Owner::Call(self.id, role));
-        Reinvite { client, sent, path, branch, heard: false, former }
+        Reinvite { client, sent, path, branch, heard: false, offer }
     }
 
     /// The leg that stays, if this re-INVITE to it waits for an answer.
@@ -127,6 +128,10 @@ impl Call {
         client: TxId,
         response: &Response,
     ) {
+        let awaited = self.undoes(client) || self.pending_reinvite(client).is_some();
+        if let Some(leg) = self.exchange_of_ours().filter(|_| awaited && response.status >= 300) {
+            self.put_off_expiry(env, leg.other());
+        }
         if self.undoes(client) {
             return self.on_undoing_response(env, response);
         }
@@ -239,7 +244,8 @@ impl Call {
         if !matches!(newcomer, Newcomer::Calling(_)) {
             self.take_timer(env, leg, &said.headers);
         }
-        let body = self.exchange(env, &join, offered.as_ref(), &found, &response.body);
+        let offered = offered.as_ref().map(|offered| (offered, &said.body));
+        let body = self.exchange(env, &join, offered, &found, &response.body);
         match newcomer {
             Newcomer::Calling(taker) => self.accept_taker(env, &join, &taker, response, body),
             Newcomer::Called { attempt } => {
@@ -371,26 +377,30 @@ impl Call {
         &mut self,
         env: &mut Environment,
         join: &Join,
-        offered: Option<&Found>,
+        offered: Option<(&Found, &Bytes)>,
         found: &Found,
         body: &Bytes,
     ) -> Bytes {
         let (leg, stays) = (join.leg, join.stays);
-        if let Some(offered) = offered {
-            let told = self.session.describe(leg, offered.media(self.heard_from[leg.index()]), false);
+        if let (Some((offered, said)), Some(sent)) = (offered, join.reinvite.offer.clone()) {
+            let described = offered.passed_as(said, sent, self.heard_from[leg.index()]);
+            let told = self.session.pass(leg, described, false);
             self.tell(env, told);
             self.heed_description(env, leg, &Headers::new(), Some(offered));
         }
         self.heed_description(env, stays, &Headers::new(), Some(found));
+        if join.answers {
+            let told = self.session.describe(stays, found.media(self.heard_from[stays.index()]), false);
+            self.tell(env, told);
+            return Bytes::new();
+        }
         let path = self.dialog(join.new, leg).map_or(join.reinvite.path, |dialog| dialog.path);
-        let body = if join.answers {
-            Bytes::new()
-        } else {
-            self.session.rewrite(stays, found, body, own_ip(env, &path))
-        };
-        let told = self.session.describe(stays, found.media(self.heard_from[stays.index()]), false);
+        let sent = self.session.rewrite(stays, found, body, own_ip(env, &path));
+        let on = found.replaced(body, &sent);
+        let answered = found.passed_as(body, sent, self.heard_from[stays.index()]);
+        let told = self.session.pass(stays, answered, false);
         self.tell(env, told);
-        body
+        on
     }
 
     /// 200 to whom replaces L; its ACK is passed on to R as that of any re-INVITE.

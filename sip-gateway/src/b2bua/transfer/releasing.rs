@@ -64,8 +64,7 @@ impl Call {
             Newcomer::Lent(mut borrowed) => {
                 // What it had before is its answer again.
                 let offer = session::find(&said.headers, &said.body).ok().flatten();
-                let former = borrowed.lent.ours.sent().clone();
-                let answer = borrowed.lent.ours.again(&former, offer.as_ref(), RecordLine::Received);
+                let answer = borrowed.lent.ours.answer_again(offer.as_ref(), RecordLine::Received);
                 self.acknowledge_reinvite(env, (said.fork, leg), &borrowed.reinvite, answer);
                 env.loans.push_back(Loan::Back { lent: borrowed.lent, pending: None });
             }
