@@ -256,12 +256,17 @@ impl Call {
 
     /// Callee: 180.
     pub(crate) fn ring(&self) {
-        self.shared.reply(&self.id, 180, "Ringing", false);
+        self.shared.reply(&self.id, 180, "Ringing", &[], false);
     }
 
     /// Callee: 200, and media flows.
     pub(crate) fn answer(&self) {
-        self.shared.reply(&self.id, 200, "OK", true);
+        self.answer_with(&[]);
+    }
+
+    /// The same, with further header fields.
+    pub(crate) fn answer_with(&self, fields: &[(&str, &str)]) {
+        self.shared.reply(&self.id, 200, "OK", fields, true);
     }
 
     /// Callee: 200 to the same INVITE from another telephone, to which a proxy had sent it as well.
@@ -301,7 +306,7 @@ impl Call {
 
     /// Callee: a final refusal.
     pub(crate) fn reject(&self, status: u16, reason: &str) {
-        self.shared.reply(&self.id, status, reason, false);
+        self.shared.reply(&self.id, status, reason, &[], false);
     }
 
     /// Caller: the final status of the INVITE.
@@ -602,11 +607,14 @@ impl Shared {
     }
 
     /// Answers the INVITE of an incoming call.
-    fn reply(&self, id: &str, status: u16, reason: &str, with_media: bool) {
+    fn reply(&self, id: &str, status: u16, reason: &str, fields: &[(&str, &str)], with_media: bool) {
         let mut state = self.state();
         let dialog = state.dialogs.get_mut(id).expect("a dialog");
         let mut reply = response_to(&dialog.invite, status, reason, &dialog.local)
             .with("Contact", dialog.contact.clone());
+        for (name, value) in fields {
+            reply = reply.with(name, *value);
+        }
         if with_media {
             reply = dialog.introduce(reply.with("Content-Type", "application/sdp"));
             reply.body = dialog.describe("sendrecv");
