@@ -509,16 +509,18 @@ impl Call {
         Some(fork)
     }
 
-    /// The leg that answers a request of ours; nobody's where it is not a party yet.
+    /// The leg that answers a request of ours; nobody's where it is not a party yet, or has answered before: a
+    /// 2xx that comes again is not what it says now (RFC 6026 §7.2).
     fn answerer(&self, role: Role, client: TxId) -> Option<Leg> {
         match role {
-            Role::Attempt(_) => self.answered.is_none().then_some(Leg::B),
+            Role::Attempt(index) => (self.answered.is_none() && self.hunts(index)).then_some(Leg::B),
             Role::Relay(number) => {
                 let relay = self.relays.iter().find(|relay| relay.number == number);
                 relay.filter(|relay| self.is_present(relay.fork)).map(|relay| relay.from.other())
             }
             Role::Join => self.remaining(client),
-            Role::Refresh(leg) | Role::Indication(leg) => Some(leg),
+            Role::Refresh(leg) => self.refreshes(leg, client).then_some(leg),
+            Role::Indication(leg) => self.indicates(leg, client).then_some(leg),
             Role::Invite | Role::Lent | Role::Replacing => None,
         }
     }

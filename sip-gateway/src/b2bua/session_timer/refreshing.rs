@@ -84,10 +84,17 @@ impl Call {
         self.timings[leg.index()].refresh = Some(refresh);
     }
 
-    /// Whether this refresh of ours waits for an answer that is still wanted.
+    /// Whether this refresh of ours waits for its answer.
+    pub(in super::super) fn refreshes(&self, leg: Leg, client: TxId) -> bool {
+        let refresh = self.timings[leg.index()].refresh.as_ref();
+        refresh.is_some_and(|refresh| refresh.client == client)
+    }
+
+    /// The same, and whether that is still wanted.
     pub(in super::super) fn awaits_refresh(&self, leg: Leg, client: TxId) -> bool {
         let refresh = self.timings[leg.index()].refresh.as_ref();
-        refresh.is_some_and(|refresh| refresh.client == client && refresh.progress != Progress::Cancelled)
+        self.refreshes(leg, client)
+            && refresh.is_some_and(|refresh| refresh.progress != Progress::Cancelled)
     }
 
     /// Our refresh was challenged, and has been sent again.
