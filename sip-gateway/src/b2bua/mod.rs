@@ -56,7 +56,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use consent::{CallId, Leg, Side};
+use consent::{CallId, Leg, Mono, Side};
 
 use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
@@ -136,7 +136,7 @@ pub(crate) enum CallTimer {
     Decision,
     /// Timer C.
     Ringing,
-    /// A first sign of life from where the INVITE went.
+    /// A first sign of life from where an INVITE went.
     Silence,
     /// The next repetition of a 2xx.
     RepeatAnswer,
@@ -178,6 +178,7 @@ struct Attempt {
     client: TxId,
     branch: String,
     invite: Request,
+    sent_at: Mono,
     /// The offer in it, if a transfer's INVITE has one.
     offered: Option<Ours>,
     /// Whether any response came, and one above 100.
@@ -513,7 +514,10 @@ impl Call {
     /// 2xx that comes again is not what it says now (RFC 6026 §7.2).
     fn answerer(&self, role: Role, client: TxId) -> Option<Leg> {
         match role {
-            Role::Attempt(index) => (self.answered.is_none() && self.hunts(index)).then_some(Leg::B),
+            Role::Attempt(index) => {
+                let wanted = self.attempts.get(index).is_some_and(|attempt| !attempt.unwanted);
+                (wanted && self.answered.is_none()).then_some(Leg::B)
+            }
             Role::Relay(number) => {
                 let relay = self.relays.iter().find(|relay| relay.number == number);
                 relay.filter(|relay| self.is_present(relay.fork)).map(|relay| relay.from.other())

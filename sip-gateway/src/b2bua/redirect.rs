@@ -84,6 +84,8 @@ impl Call {
             Some(leg) => (leg, None),
             None => (Leg::B, Some(self.peer)),
         };
+        // Of whom was called before nothing is waited for.
+        self.disarm(env, CallTimer::Silence);
         let timer = if caller.is_some() { CallTimer::Decision } else { CallTimer::Transfer };
         self.arm(env, timer, decision_ms(target.emergency));
         let from = caller.or_else(|| self.far_peer(leg)).unwrap_or(self.peer);
