@@ -20,8 +20,7 @@ impl Call {
                 waits.is_some_and(|relay| relay.client == client && !relay.unwanted)
             }
             Role::Join | Role::Lent => self.awaits_join(client),
-            Role::Refresh(leg) => self.awaits_refresh(leg, client),
-            Role::Indication(leg) => self.indicates(leg, client),
+            Role::Refresh(leg) | Role::Indication(leg) => self.asks_still(leg, client),
             Role::Invite | Role::Replacing => false,
         }
     }
@@ -37,8 +36,7 @@ impl Call {
             }
             Role::Join => self.joins_again(again),
             Role::Lent => self.borrows_again(again),
-            Role::Refresh(leg) => self.refreshes_again(env, leg, again),
-            Role::Indication(leg) => self.indicates_again(leg, &again),
+            Role::Refresh(leg) | Role::Indication(leg) => self.asks_again(env, leg, again),
             Role::Invite | Role::Replacing => {}
         }
     }

@@ -25,6 +25,7 @@
 //! of the end is on its way; what is left of the call runs out within [`LINGER_MS`].
 
 mod again;
+mod asking;
 mod awareness;
 mod calling;
 mod digits;
@@ -146,7 +147,7 @@ pub(crate) enum CallTimer {
     Provisional(usize),
     /// Our next refresh of a leg's session.
     Refresh(Leg),
-    /// The end of our patience with a refresh that draws provisional responses, then with its CANCEL.
+    /// The end of our patience with a re-INVITE that draws provisional responses, then with its CANCEL.
     Patience(Leg),
     /// The end of a leg's session, which nobody has refreshed.
     Expiry(Leg),
@@ -523,8 +524,7 @@ impl Call {
                 relay.filter(|relay| self.is_present(relay.fork)).map(|relay| relay.from.other())
             }
             Role::Join => self.remaining(client),
-            Role::Refresh(leg) => self.refreshes(leg, client).then_some(leg),
-            Role::Indication(leg) => self.indicates(leg, client).then_some(leg),
+            Role::Refresh(leg) | Role::Indication(leg) => self.asks(leg, client).then_some(leg),
             Role::Invite | Role::Lent | Role::Replacing => None,
         }
     }

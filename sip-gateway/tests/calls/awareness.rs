@@ -235,6 +235,45 @@ fn an_indication_that_is_refused_is_tried_again_within_bounds_and_ends_nothing()
     up.hang_up();
 }
 
+/// RFC 3261 §9.1, §17.1.1.2
+#[test]
+fn a_reinvite_that_draws_only_provisional_responses_is_given_up_and_no_other_comes() {
+    for last in [None, Some("487 Request Terminated"), Some("200 OK")] {
+        let mut up = Legs { asked: WITHOUT_UPDATE, agreed: "", ..BOTH }.up();
+        gate(&mut up, Recording::On);
+        let reinvite = up.world.expect(PBX, "INVITE ");
+        up.world.send(PBX, reinvite.answer("180 Ringing", "", "", ""));
+        up.world.advance(31_999);
+        up.world.send(PBX, reinvite.answer("180 Ringing", "", "", ""));
+        let contact = up.b.contact();
+        let hold = sdp(ANSWER_IP, 5000, "a=sendonly\r\n");
+        up.world.send(CARRIER, up.b.request("UPDATE", &contact, &hold));
+        up.world.expect(CARRIER, "SIP/2.0 491 ");
+        up.world.expect_nothing(PBX);
+        up.world.advance(1);
+        let cancel = up.world.expect(PBX, "CANCEL ");
+        assert_eq!(cancel.get("Via"), reinvite.get("Via"));
+        up.world.send(PBX, cancel.answer("200 OK", "", "", ""));
+        match last {
+            Some("200 OK") => agrees(&mut up, PBX, &reinvite),
+            Some(refusal) => up.world.send(PBX, reinvite.answer(refusal, "", "", "")),
+            None => up.world.advance(32_000),
+        }
+        assert_eq!(up.world.next(PBX).map(|ack| ack.text().starts_with("ACK ")), last.map(|_| true));
+        // Nothing is in anybody's way any more, nor will be.
+        gate(&mut up, Recording::Paused);
+        up.world.advance(60_000);
+        up.world.expect_nothing(PBX);
+        up.world.send(CARRIER, up.b.request("UPDATE", &contact, &hold));
+        let passed = up.world.expect(PBX, "UPDATE ");
+        assert_eq!(told(&passed), ["paused"], "what goes there anyhow still says it");
+        let held = sdp(OFFER_IP, 4000, "a=recvonly\r\n");
+        up.world.send(PBX, passed.answer("200 OK", "", &up.a.contact(), &held));
+        up.world.expect(CARRIER, "SIP/2.0 200 OK");
+        up.hang_up();
+    }
+}
+
 #[test]
 fn a_leg_that_knows_nothing_of_the_call_ends_it() {
     for status in ["481 Call Does Not Exist", "408 Request Timeout"] {
