@@ -7,7 +7,7 @@
 //! | 7.1.2 | one goes to any other leg | it says nothing; what the other side said of its own recording is taken out |
 //! | 7.1.2 | what an aware leg heard last is not what is due | the same description, a version later: UPDATE where the leg takes it, else a re-INVITE |
 //! | 7.3.1 | `a=record` of a leg | it is due at the other; Records |
-//! | 7.1.3 | `a=recordpref` of a leg, in any offer or answer, however that fares | Preference |
+//! | 7.1.3 | `a=recordpref` of a leg, in any offer or answer, however that fares | Preference; it goes no further |
 //! | 6026 7.2 | either in a 2xx that comes again, or of whom nobody waits for any more | nothing |
 //!
 //! | such an UPDATE or re-INVITE | effect |
