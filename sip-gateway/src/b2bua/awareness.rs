@@ -379,7 +379,7 @@ impl Call {
     }
 
     fn lose_leg(&mut self, env: &mut Environment, leg: Leg) {
-        if self.phase == Phase::Answered && !self.over[leg.index()] && !self.never_expires {
+        if self.phase == Phase::Answered && !self.over[leg.index()] && !self.calls_for_help {
             self.finish(env, End::by(EndedBy::of(leg)), None, None);
         }
     }

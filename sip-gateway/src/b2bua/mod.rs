@@ -273,8 +273,9 @@ pub(crate) struct Call {
     told: [Option<LegMedia>; 2],
     timings: [session_timer::Timing; 2],
     awareness: awareness::Awareness,
-    /// Whether a transfer has led to an emergency service: no timer ends the call any more.
-    never_expires: bool,
+    /// Whether an emergency service was called, be it dialled, or named by a transfer or a redirection: no timer
+    /// ends the call and nobody takes its far ends away. A call-back is none.
+    calls_for_help: bool,
     hunt: hunt::Hunt,
     attempts: Vec<Attempt>,
     forks: Vec<Fork>,
@@ -326,7 +327,7 @@ impl Call {
 
     /// Whether it is one, or has become one by a transfer.
     pub(crate) const fn serves_emergency(&self) -> bool {
-        self.is_emergency() || self.never_expires
+        self.is_emergency() || self.calls_for_help
     }
 
     /// Whether no INVITE of ours went on.

@@ -94,6 +94,7 @@ impl Call {
         if caller.is_some() {
             if target.emergency {
                 self.class = Class::Emergency;
+                self.calls_for_help = true;
                 // What A has not acknowledged ends no emergency call.
                 self.stop_repeating(env);
             }
@@ -129,7 +130,7 @@ impl Call {
     /// Calls whom a 3xx or a REFER names.
     pub(super) fn hunt_for(&mut self, env: &mut Environment, route: &Route, target: &Target) {
         let ways = env.ways_for(route.side, target.peer, target.emergency);
-        self.hunt_on(env, route, ways, target.emergency || self.is_emergency());
+        self.hunt_on(env, route, ways, target.emergency || (self.is_emergency() && self.phase == Phase::Calling));
     }
 
     /// Who is called at present.

@@ -290,7 +290,7 @@ impl Call {
 
     /// Nobody has refreshed a leg's session.
     pub(super) fn expire(&mut self, env: &mut Environment, leg: Leg) {
-        if self.phase != Phase::Answered || self.over[leg.index()] || self.never_expires {
+        if self.phase != Phase::Answered || self.over[leg.index()] || self.calls_for_help {
             return;
         }
         tracing::debug!(call = %self.id, ?leg, "session expired");

@@ -3,7 +3,9 @@
 use consent::Side;
 use sip_gateway::{Command, Event, Transport};
 
+use crate::joining::{naming, replacing, taker};
 use crate::proof::account;
+use crate::transfer::{TARGET_IP, Talk, call_in};
 use crate::world::*;
 
 fn multipart() -> (String, String) {
@@ -383,4 +385,68 @@ fn a_call_back_follows_the_telephone_that_it_calls() {
     crate::redirect::redirect(&mut world, &invite, "Contact: <sip:7311@10.1.0.10>\r\n");
     let invite = world.expect(PBX, "INVITE sip:7311@10.1.0.10 ");
     assert_eq!(invite.get("Priority"), "psap-callback");
+}
+
+/// A call-back that the PBX's telephone, L, has answered.
+fn called_back() -> Talk {
+    let mut world = World::new();
+    let mut r = Ua::caller(CARRIER, "7310");
+    r.local = "<sip:psap@10.2.0.20>;tag=psap".to_owned();
+    world.send(CARRIER, r.invite("Priority: psap-callback\r\n", &sdp(ANSWER_IP, 5000, "")));
+    world.expect(CARRIER, "SIP/2.0 100 ");
+    let invite = world.expect(PBX, "INVITE ");
+    let l = Ua::callee(PBX, &invite, "l");
+    world.send(PBX, invite.answer("200 OK", "l", &l.contact(), &sdp(OFFER_IP, 4000, "")));
+    r.learn(&world.expect(CARRIER, "SIP/2.0 200 "));
+    world.send(CARRIER, r.request("ACK", "", ""));
+    world.expect(PBX, "ACK ");
+    Talk { world, r, l }
+}
+
+/// RFC 7090 §4 says nothing against it: the front desk passes it on to who called for help.
+#[test]
+fn a_call_back_is_transferred_as_any_call_and_has_no_timer_of_ours() {
+    let mut talk = called_back();
+    talk.referred("<sip:7355@10.1.0.10>");
+    let (invite, _) = talk.answered_by_target(&sdp(TARGET_IP, 4400, ""));
+    assert!(!invite.headers().contains("Session-Expires") && !invite.headers().contains("Supported"));
+    talk.joined();
+    talk.notified("SIP/2.0 200 OK", "terminated");
+    talk.left();
+    talk.world.advance(7_200_000);
+    talk.hang_up();
+
+    // Whoever is busy is called once.
+    let mut talk = called_back();
+    talk.referred("<sip:7355@10.1.0.10>");
+    let invite = talk.world.expect(PBX, "INVITE ");
+    talk.world.send(PBX, invite.answer("486 Busy Here", "t", "", ""));
+    talk.world.expect(PBX, "ACK ");
+    talk.notified("SIP/2.0 486 Busy Here", "terminated");
+    talk.hang_up();
+}
+
+#[test]
+fn a_call_back_is_picked_up_by_replaces_and_lent() {
+    let mut talk = called_back();
+    let mut t = taker();
+    talk.world.send(PBX, t.invite(&replacing(&talk.l), &sdp(TARGET_IP, 4400, "")));
+    talk.world.expect(PBX, "SIP/2.0 100 ");
+    let reinvite = talk.world.expect(CARRIER, "INVITE ");
+    talk.world.send(CARRIER, reinvite.answer("200 OK", "", &talk.r.contact(), &sdp(ANSWER_IP, 5000, "")));
+    t.learn(&talk.world.expect(PBX, "SIP/2.0 200 "));
+
+    // L has a second call, and joins the far ends of the two: in here, or there.
+    for here in [true, false] {
+        let Talk { mut world, r, l } = called_back();
+        let (q, x) = call_in(&mut world, "18607427310", "second");
+        let (asked, named, mut talk) = match here {
+            true => (q.call_id.clone(), x, Talk { world, r, l }),
+            false => (r.call_id, l, Talk { world, r: q, l: x }),
+        };
+        talk.referred(&naming(&named));
+        let reinvite = talk.world.expect(CARRIER, "INVITE ");
+        assert_eq!(reinvite.get("Call-ID"), asked);
+        assert_eq!(reinvite.headers().contains("Session-Expires"), !here, "{}", reinvite.text());
+    }
 }
