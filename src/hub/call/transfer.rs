@@ -109,6 +109,9 @@ impl Call {
         let (leg, caller) = (replacement.leg, &replacement.caller);
         let names: Vec<&str> = names(caller).collect();
         let withheld = self.machine.withholds(leg, &names);
+        // Whom it dials may be the end that stays.
+        let dialled = replacement.request_user.as_str();
+        let dialled_withheld = withheld || self.machine.withholds(leg.other(), &[dialled]);
         let started = CallStarted {
             call: replacement.record,
             node: self.node.clone(),
@@ -117,7 +120,7 @@ impl Call {
             retention: record::call_tag(false),
             direction: Direction::Internal,
             from: self.shown(caller_user(caller), caller.privacy || withheld),
-            to: self.shown(&replacement.request_user, withheld),
+            to: self.shown(dialled, dialled_withheld),
             privacy: caller.privacy,
             emergency: false,
             sip_call_id: replacement.sip_call_id.clone(),
