@@ -84,6 +84,11 @@ impl Call {
             None => Side::District,
         };
         let user = if target.emergency { None } else { outside(&self.rules, &target.user, side) };
+        if target.emergency {
+            self.calls_emergency = Some(leg);
+        } else {
+            self.calls_emergency.take_if(|called| *called == leg);
+        }
         if !self.answered {
             self.callee.clone_from(&target.user);
             self.sides[leg.index()] = side;
