@@ -130,7 +130,12 @@ impl Call {
     /// Calls whom a 3xx or a REFER names.
     pub(super) fn hunt_for(&mut self, env: &mut Environment, route: &Route, target: &Target) {
         let ways = env.ways_for(route.side, target.peer, target.emergency);
-        self.hunt_on(env, route, ways, target.emergency || (self.is_emergency() && self.phase == Phase::Calling));
+        self.hunt_on(
+            env,
+            route,
+            ways,
+            target.emergency || (self.is_emergency() && self.phase == Phase::Calling),
+        );
     }
 
     /// Who is called at present.
