@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use sip_gateway::Limits;
 use sip_gateway::sdp::{Description, OurSide, locate, rewrite};
+use sip_gateway::topology::Hosts;
 use sip_gateway::wire::{
     CSeq, Fault, Frame, Framer, Malformed, Message, NameAddr, ParseError, Reason, Uri, Via, name,
     parse_datagram, stamp_source,
@@ -309,7 +310,13 @@ fn a_stream_of_all_messages_gives_the_same_in_segments_of_any_size() {
 fn exercise(octets: &[u8]) {
     if let Ok(description) = Description::parse(octets) {
         description.leg_media(SIGNALLED_FROM);
-        let ours = OurSide { session_id: 1, version: 1, address: [127, 0, 0, 1].into(), media: &[] };
+        let ours = OurSide {
+            session_id: 1,
+            version: 1,
+            address: [127, 0, 0, 1].into(),
+            media: &[],
+            hidden: &Hosts::default(),
+        };
         assert!(Description::parse(&rewrite(&description, &ours)).is_ok());
     }
     if let Ok(message) = parse(octets) {

@@ -125,6 +125,7 @@ mod tests {
             ping_s: None,
             parties_signalled: false,
             may_refer: false,
+            trusts_identity: false,
             redirects: sip_gateway::Redirects::Refuse,
             certificate: None,
             account: None,

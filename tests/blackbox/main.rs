@@ -19,6 +19,7 @@ mod failover;
 mod faults;
 mod gateway;
 mod hostile;
+mod identity;
 mod ladder;
 mod media;
 mod message;

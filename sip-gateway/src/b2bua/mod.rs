@@ -27,6 +27,7 @@
 //! of the end is on its way; what is left of the call runs out within [`LINGER_MS`].
 
 mod again;
+mod border;
 mod calling;
 mod digits;
 mod ending;
@@ -35,6 +36,7 @@ mod glare;
 mod identity;
 mod inside;
 mod offering;
+mod privacy;
 mod redirect;
 mod reliable;
 mod session;
@@ -45,22 +47,26 @@ mod transfer;
 pub(crate) use offering::escaped;
 
 pub(crate) use forward::{ALLOW, passes_option, supported};
+pub(crate) use privacy::refusal as refuse_privacy;
 pub(crate) use session_timer::refusal as refuse_session;
 pub(crate) use transfer::{Loan, NotLent, NotReplaced, is_answered_option, judge_replaces};
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use consent::{CallId, Leg, Side};
+use consent::{CallId, Leg};
 
 use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
+use crate::topology::Hosts;
 use crate::transaction::{Class, Report, T1_64_MS, T4_MS, TxId};
 use crate::wire::{Headers, Request, Response, name};
 use crate::{Change, EndedBy, Event, LegMedia, PeerId, Route};
+use border::Border;
 use identity::FarEnd;
-use session::{Session, Told};
+use session::{Session, Told, find};
 
 /// How long the hub may take to decide. It answers within milliseconds; this only bounds a hung one.
 const DECISION_MS: u64 = 10_000;
@@ -258,6 +264,8 @@ pub(crate) struct Call {
     tag: String,
     /// Where each leg's latest message came from; of B, whom we call, until there is one.
     heard_from: [IpAddr; 2],
+    /// Where each leg's side is, as far as it has shown.
+    hosts: [Arc<Hosts>; 2],
     session: Session,
     /// The media of each leg that the hub knows of.
     told: [Option<LegMedia>; 2],
@@ -360,6 +368,7 @@ impl Call {
     ) {
         if let Some(leg) = self.answerer(role, client) {
             self.heard_from[leg.index()] = origin.source.ip();
+            self.learn(env, leg, &response.headers, origin.source.ip());
         }
         match role {
             Role::Attempt(index) => self.on_attempt_response(env, index, origin, response),
@@ -516,7 +525,8 @@ impl Call {
         self.forks.get_mut(fork).map(|fork| &mut fork.dialogs[leg.index()])
     }
 
-    /// A response of ours to a request of a leg, made of the other leg's response.
+    /// A response of ours to a request of a leg, made of the response of whoever is named, on the other leg, or
+    /// else of our own.
     fn reply(
         &self,
         env: &Environment,
@@ -524,29 +534,37 @@ impl Call {
         path: &Path,
         tag: &str,
         response: &Response,
+        by: Option<(Leg, PeerId)>,
     ) -> Response {
+        let border = match by {
+            Some(by) => self.border(env, by, &response.headers, path),
+            None => Border::none(),
+        };
         let mut reply = Response::to(&request.headers, response.status);
-        reply.reason.clone_from(&response.reason);
+        reply.reason = border.phrase(response.status, &response.reason);
         add_tag(&mut reply.headers, tag);
         let method = request.method.as_str();
         if matches!(method, "INVITE" | "UPDATE") && response.status < 300 {
             reply.headers.copy(&request.headers, name::RECORD_ROUTE);
             reply.headers.push(name::CONTACT, env.contact(path, sips::is_asked_by(request)));
         }
-        forward::copy_end_to_end(&response.headers, &mut reply.headers, self.is_emergency());
+        forward::copy_end_to_end(&response.headers, &mut reply.headers, &border);
         if (300..400).contains(&response.status) {
             // Only one that is passed on comes this far.
-            reply.headers.copy(&response.headers, name::CONTACT);
+            for contact in response.headers.all(name::CONTACT) {
+                reply.headers.push(name::CONTACT, border.cleared(contact.to_owned()));
+            }
         }
         if method == "INVITE" && response.status < 300 && !self.is_emergency() {
             forward::offer_refer(&mut reply.headers, env.may_refer(path.peer));
         }
-        reply.body = response.body.clone();
+        reply.body = border.body(&response.headers, &response.body);
+        // What a refusal says of the far end's media (RFC 3261 §21.4.26) would be no description of ours.
+        let describes = response.status >= 300 && !matches!(find(&response.headers, &reply.body), Ok(None));
+        if describes && !self.is_emergency() {
+            calling::leave_out_body(&mut reply);
+        }
         reply
-    }
-
-    fn is_public(env: &Environment, peer: PeerId) -> bool {
-        env.side(peer) == Side::Public
     }
 
     /// The way to a leg's far end, once there is one.
@@ -561,6 +579,11 @@ impl Call {
 
     fn far_peer(&self, leg: Leg) -> Option<PeerId> {
         self.way_to(leg).map(|path| path.peer)
+    }
+
+    /// A leg with the peer at its far end in one of the dialogs.
+    fn end_in(&self, fork: usize, leg: Leg) -> Option<(Leg, PeerId)> {
+        self.forks.get(fork).map(|fork| (leg, fork.dialogs[leg.index()].path.peer))
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use consent::Side;
 
-use super::identity::{FarEnd, diverted_from, identity, user_of};
+use super::identity::{FarEnd, diverted_from, identity, user_of, verdict};
 use super::session::{self, Session};
 use super::{
     Attempt, Call, CallTimer, DECISION_MS, EMERGENCY_DECISION_MS, EMERGENCY_SILENCE_MS, Owner, Phase,
@@ -46,7 +46,11 @@ impl Call {
         offer: Offer,
     ) -> Self {
         let mut call = Self::new(env, &offer, origin, server, invite, class);
+        let (headers, back) = (call.invite.headers.clone(), call.back);
+        call.learn(env, consent::Leg::A, &headers, origin.source.ip());
+        call.learn_peer(env, consent::Leg::A, &back);
         if let Some(media) = offer.media.clone() {
+            call.learn_media(env, consent::Leg::A, &media);
             let told = call.session.describe(consent::Leg::A, media, false);
             call.tell(env, told);
         }
@@ -80,6 +84,7 @@ impl Call {
             back: env.path_back(origin),
             tag: env.generator.tag(),
             heard_from: [origin.source.ip(), IpAddr::from([0, 0, 0, 0])],
+            hosts: Default::default(),
             session: Session::new(session_ids),
             told: [None, None],
             timings: Default::default(),
@@ -124,7 +129,7 @@ impl Call {
         let headers = &invite.headers;
         let peer = env.config.peers.get(origin.peer.0);
         let side = peer.map_or(Side::Public, |peer| peer.side);
-        let trusted = side == Side::District;
+        let trusted = env.trusts_identity(origin.peer);
         Offer {
             call: env.generator.call(env.now.wall),
             peer: origin.peer,
@@ -134,8 +139,9 @@ impl Call {
             over_limit: env.live_calls >= env.config.limits.max_calls,
             request_user: called_user(env, origin.peer, invite),
             to_user: headers.first(name::TO).map_or_else(String::new, user_of),
-            diverted_from: if trusted { diverted_from(headers) } else { Vec::new() },
+            diverted_from: diverted_from(headers),
             caller: identity(headers, name::FROM, trusted),
+            verdict: if trusted { verdict(headers) } else { None },
             sip_call_id: headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
             media: None,
         }
@@ -229,6 +235,7 @@ impl Call {
         let index = self.attempts.len();
         self.emit_routed(env, consent::Leg::B, peer, &invite);
         self.heard_from[consent::Leg::B.index()] = path.to.ip();
+        self.learn_peer(env, consent::Leg::B, &path);
         let owner = Owner::Call(self.id, Role::Attempt(index));
         let client = env.request_with_branch(path, &invite, branch.clone(), owner);
         self.attempts.push(Attempt {
@@ -295,18 +302,19 @@ impl Call {
         let secure = path.transport == Transport::Tls;
         let theirs = Place { host: &host, secure };
         let diverted = self.diversions.current.as_ref().map(|target| target.uri.clone());
+        let border = self.border(env, (consent::Leg::A, self.peer), &self.invite.headers, path);
         let uri = uri_at(diverted.as_deref().unwrap_or(&self.invite.uri), theirs, user.as_deref());
+        let uri = border.cleared_uri(uri);
         let own_host = env.host(path.listener);
-        let ours = Place { host: &own_host, secure };
         let mut invite = Request::new(Method::INVITE, uri);
         let headers = &mut invite.headers;
         headers.push(name::MAX_FORWARDS, hops_left(&self.invite).to_string());
         let from = self.invite.headers.first(name::FROM).unwrap_or_default();
-        headers.push(name::FROM, address_at(from, ours, None, Some(&env.generator.tag())));
+        headers.push(name::FROM, border.from(from, &env.generator.tag()));
         let to = self.invite.headers.first(name::TO).unwrap_or_default();
         let called = called_user(env, self.peer, &self.invite);
         let to_user = user.as_deref().filter(|_| self.is_emergency() || user_of(to) == called);
-        headers.push(name::TO, address_at(to, theirs, to_user, None));
+        headers.push(name::TO, border.cleared(address_at(to, theirs, to_user, None)));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&invite.uri)));
@@ -314,7 +322,7 @@ impl Call {
             // RFC 5806 §5.1: the newest comes first.
             headers.push(name::DIVERSION, format!("<sip:{}@{own_host}>;reason=deflection", escaped(&called)));
         }
-        forward::copy_end_to_end(&self.invite.headers, headers, self.is_emergency());
+        forward::copy_end_to_end(&self.invite.headers, headers, &border);
         forward::offer_refer(headers, !self.is_emergency() && env.may_refer(peer));
         if !self.is_emergency() {
             self.offer_reliability(headers);
@@ -341,7 +349,10 @@ impl Call {
     fn offered_body(&mut self, host: IpAddr) -> bytes::Bytes {
         let body = self.invite.body.clone();
         match session::find(&self.invite.headers, &body) {
-            Ok(Some(found)) => self.session.rewrite(consent::Leg::A, &found, &body, host),
+            Ok(Some(found)) => {
+                let hosts = std::sync::Arc::clone(&self.hosts[consent::Leg::A.index()]);
+                self.session.rewrite(consent::Leg::A, &found, &body, (host, &*hosts))
+            }
             Ok(None) | Err(_) => body,
         }
     }

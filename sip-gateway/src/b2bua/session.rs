@@ -17,6 +17,7 @@ use bytes::Bytes;
 use consent::Leg;
 
 use crate::sdp::{Description, OurSide, SdpError, locate, rewrite, splice};
+use crate::topology::Hosts;
 use crate::wire::{Headers, name};
 use crate::{Change, Flow, LegMedia, MediaKind};
 
@@ -205,8 +206,15 @@ impl Session {
         self.pending.as_ref().map(|pending| pending.offerer)
     }
 
-    /// The body to send to `from`'s other leg instead of the one received; `host` is our address there.
-    pub(crate) fn rewrite(&mut self, from: Leg, found: &Found, body: &Bytes, host: IpAddr) -> Bytes {
+    /// The body to send to `from`'s other leg instead of the one received; `host` is our address there, and
+    /// no `hidden` host is named in it.
+    pub(crate) fn rewrite(
+        &mut self,
+        from: Leg,
+        found: &Found,
+        body: &Bytes,
+        (host, hidden): (IpAddr, &Hosts),
+    ) -> Bytes {
         let said = body.slice(found.place.clone());
         let towards = from.other().index();
         if self.relay.is_empty() {
@@ -219,7 +227,7 @@ impl Session {
         let media: Vec<SocketAddr> = self.relay.iter().map(|pair| pair[towards]).collect();
         let ours = &mut self.ours[towards];
         let address = media.first().map_or(host, SocketAddr::ip);
-        let side = |version| OurSide { session_id: ours.session_id, version, address, media: &media };
+        let side = |version| OurSide { session_id: ours.session_id, version, address, media: &media, hidden };
         let mut octets = rewrite(&description, &side(ours.version));
         if !ours.sent.is_empty() && ours.sent != octets {
             octets = rewrite(&description, &side(ours.version + 1));

@@ -231,9 +231,8 @@ impl Transfer {
 impl Subscription {
     /// Tells a state (RFC 3515 §2.4.4).
     fn notify(&self, dialog: &mut Dialog, env: &mut Environment, response: &Response) {
-        let phrase =
-            if response.reason.is_empty() { reason_phrase(response.status) } else { &response.reason };
-        let body = format!("SIP/2.0 {} {phrase}\r\n", response.status);
+        // The usual phrase: T's own could tell where T is.
+        let body = format!("SIP/2.0 {} {}\r\n", response.status, reason_phrase(response.status));
         let state = if response.status < 200 { "active;expires=180" } else { "terminated;reason=noresource" };
         let (mut notify, path) = (dialog.request(Method::NOTIFY), dialog.path);
         let contact = env.contact(&path, sips::is_sent_to(&notify));

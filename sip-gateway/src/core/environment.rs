@@ -343,6 +343,17 @@ impl Environment {
         one == other || [one, other].iter().all(|peer| self.side(*peer) == Side::District)
     }
 
+    /// Whether a peer is trusted with identities (RFC 3325 §2.4).
+    pub(crate) fn trusts_identity(&self, peer: PeerId) -> bool {
+        self.config.peers.get(peer.0).is_some_and(|peer| peer.trusts_identity)
+    }
+
+    /// Whether a host is one of our own addresses.
+    pub(crate) fn is_own(&self, host: &str) -> bool {
+        let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        ip.is_ok_and(|ip| self.config.listeners.iter().any(|own| own.address.ip() == ip.to_canonical()))
+    }
+
     /// Whether a peer may transfer calls.
     pub(crate) fn may_refer(&self, peer: PeerId) -> bool {
         self.config.peers.get(peer.0).is_some_and(|peer| peer.may_refer)

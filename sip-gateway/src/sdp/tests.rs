@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use crate::{Flow, MediaKind};
 
 use super::{Description, OurSide, SdpError, locate, rewrite, splice};
+use crate::topology::Hosts;
 
 const SIGNALLED_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
@@ -23,7 +24,13 @@ fn parsed(lines: &str) -> Description {
 
 fn rewritten(lines: &str, media: &[&str]) -> String {
     let media: Vec<SocketAddr> = media.iter().map(|address| address.parse().unwrap()).collect();
-    let ours = OurSide { session_id: 77, version: 3, address: "192.0.2.99".parse().unwrap(), media: &media };
+    let ours = OurSide {
+        session_id: 77,
+        version: 3,
+        address: "192.0.2.99".parse().unwrap(),
+        media: &media,
+        hidden: &Hosts::default(),
+    };
     String::from_utf8(rewrite(&parsed(lines), &ours)).unwrap()
 }
 
@@ -204,7 +211,13 @@ fn floods_of_lines_are_bounded_or_harmless() {
 #[test]
 fn latin_1_is_read_and_sent_as_utf_8() {
     let octets = [&b"v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=Caf\xe9\r\nt=0 0\r\n"[..]].concat();
-    let ours = OurSide { session_id: 1, version: 1, address: [192, 0, 2, 1].into(), media: &[] };
+    let ours = OurSide {
+        session_id: 1,
+        version: 1,
+        address: [192, 0, 2, 1].into(),
+        media: &[],
+        hidden: &Hosts::default(),
+    };
     let text = String::from_utf8(rewrite(&Description::parse(&octets).unwrap(), &ours)).unwrap();
     assert!(text.contains("s=Café\r\n"));
 }
@@ -272,7 +285,7 @@ proptest! {
         let Ok(description) = Description::parse(&octets) else { return Ok(()) };
         description.leg_media(SIGNALLED_FROM);
         let media = ["192.0.2.1:20000".parse().unwrap()];
-        let ours = OurSide { session_id: 77, version: 3, address: [192, 0, 2, 99].into(), media: &media };
+        let ours = OurSide { session_id: 77, version: 3, address: [192, 0, 2, 99].into(), media: &media, hidden: &Hosts::default() };
         let again = Description::parse(&rewrite(&description, &ours)).unwrap().leg_media(SIGNALLED_FROM);
         prop_assert_eq!(again.origin, "- 77 IN IP4 192.0.2.99");
         for (place, stream) in again.streams.iter().enumerate() {

@@ -30,6 +30,7 @@ fn config() -> Config {
             ping_s: None,
             parties_signalled: true,
             may_refer: false,
+            trusts_identity: false,
             redirects: Redirects::Refuse,
             certificate: None,
             account: None,

@@ -65,6 +65,7 @@ pub(crate) fn config(signalled: [bool; 2]) -> Config {
         ping_s: None,
         parties_signalled,
         may_refer: true,
+        trusts_identity: side == Side::District,
         redirects: Redirects::Follow,
         certificate: None,
         account: None,

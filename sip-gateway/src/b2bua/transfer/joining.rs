@@ -61,6 +61,7 @@ impl Call {
         let Stage::Joining { newcomer, said, .. } = &transfer.stage else { return };
         let delayed = matches!(newcomer, Newcomer::Calling(_));
         let (leg, headers, body) = (transfer.leg, said.headers.clone(), said.body.clone());
+        let said_in = said.fork;
         let left_ms = transfer.give_up_at.since_us(env.now.mono) / 1_000;
         let offer = match session::find(&headers, &body) {
             Ok(Some(found)) => Some(found),
@@ -68,15 +69,20 @@ impl Call {
             Ok(None) | Err(_) => return self.fail_transfer(env, &Response::new(488)),
         };
         let stays = leg.other();
+        let Some(said_from) = self.dialog(said_in, leg).map(|dialog| dialog.path) else { return };
         let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, stays)) else { return };
         let (mut sent, path) = Self::reinvite_in(env, dialog);
         self.keep_timer(env, stays, &mut sent);
+        self.learn(env, leg, &headers, said_from.to.ip());
+        let border = self.border(env, (leg, said_from.peer), &headers, &path);
         for field in SHOWN {
-            sent.headers.copy(&headers, field);
+            border.cross_all(&headers, field, &mut sent.headers);
         }
         let former = self.session.ours(stays).sent().clone();
         if let Some(found) = offer {
-            sent.body = self.session.rewrite(leg, &found, &body, own_ip(env, &path));
+            self.learn_media(env, leg, &found.media(said_from.to.ip()));
+            sent.body =
+                self.session.rewrite(leg, &found, &body, (own_ip(env, &path), &*self.hosts[leg.index()]));
         }
         let sent = Box::new(self.send_reinvite(env, (sent, path), former, Role::Join));
         if let Some(Transfer { stage: Stage::Joining { reinvite, .. }, .. }) = self.transfer.as_deref_mut() {
@@ -298,7 +304,7 @@ impl Call {
                 (FarEnd::new(&said.headers, &address), Ours::new(env.generator.session()))
             }
         };
-        let identity = far_end.identity(&said.headers, !Self::is_public(env, peer));
+        let identity = far_end.identity(&said.headers, env.trusts_identity(peer));
         let parties_signalled = env.config.peers.get(peer.0).is_some_and(|peer| peer.parties_signalled);
         self.far_ends[leg.index()] = far_end;
         self.session.replace(leg, ours);
@@ -368,8 +374,11 @@ impl Call {
             self.tell(env, told);
         }
         let path = self.dialog(join.new, leg).map_or(join.reinvite.path, |dialog| dialog.path);
-        let body = self.session.rewrite(stays, found, body, own_ip(env, &path));
-        let told = self.session.describe(stays, found.media(self.heard_from[stays.index()]), false);
+        let media = found.media(self.heard_from[stays.index()]);
+        self.learn_media(env, stays, &media);
+        let body =
+            self.session.rewrite(stays, found, body, (own_ip(env, &path), &*self.hosts[stays.index()]));
+        let told = self.session.describe(stays, media, false);
         self.tell(env, told);
         body
     }
@@ -388,7 +397,8 @@ impl Call {
         let (tag, path) = (dialog.id.local_tag.clone(), dialog.path);
         let mut accepted = response.clone();
         accepted.body = body;
-        let mut reply = self.reply(env, &taker.invite, &path, &tag, &accepted);
+        let by = self.end_in(join.new, join.stays);
+        let mut reply = self.reply(env, &taker.invite, &path, &tag, &accepted, by);
         self.answer_timer(env, join.leg, &taker.invite, &mut reply);
         let acceptance = Acceptance {
             from: join.leg,

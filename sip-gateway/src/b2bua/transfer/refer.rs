@@ -2,6 +2,7 @@
 
 use consent::Leg;
 
+use super::super::border::Border;
 use super::super::forward::passes_option;
 use super::super::identity::user_of;
 use super::super::offering::{Place, address_at, uri_at};
@@ -12,7 +13,7 @@ use super::{DECISION_MS, Invited, MAX_TRANSFERS, Stage, Subscription, Target, Tr
 use crate::core::{DialogPlace, Environment, Path};
 use crate::dialog::sequence_of;
 use crate::transaction::TxId;
-use crate::wire::{Method, NameAddr, Request, Response, name};
+use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
 use crate::{PeerId, Route, Transport};
 
 impl Call {
@@ -185,13 +186,15 @@ impl Call {
         let (theirs, ours) = (Place { host: &host, secure }, Place { host: &own_host, secure });
         let user = self.route.as_ref().and_then(|route| route.user.clone());
         let user = user.or_else(|| env.emergency_number(&target.uri));
-        let uri = uri_at(&target.uri, theirs, user.as_deref());
+        let named = self.border_to_target(env, leg, path)?;
+        let shown = self.border_to_target(env, leg.other(), path)?;
+        let uri = named.cleared_uri(uri_at(&target.uri, theirs, user.as_deref()));
         let stays = self.answered.and_then(|fork| self.dialog(fork, leg.other()))?.remote.clone();
         let leaves = self.answered.and_then(|fork| self.dialog(fork, leg))?.remote.clone();
         let mut invite = Request::new(Method::INVITE, uri.clone());
         let headers = &mut invite.headers;
         headers.push(name::MAX_FORWARDS, "70");
-        headers.push(name::FROM, address_at(&untagged(&stays), ours, None, Some(&env.generator.tag())));
+        headers.push(name::FROM, shown.from(&untagged(&stays), &env.generator.tag()));
         headers.push(name::TO, format!("<{uri}>"));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
@@ -200,15 +203,22 @@ impl Call {
         session_timer::ask(env.config.session_timer, headers);
         if leg == Leg::B {
             for field in [name::P_ASSERTED_IDENTITY, name::PRIVACY] {
-                headers.copy(&self.invite.headers, field);
+                shown.cross_all(&self.invite.headers, field, headers);
             }
         }
-        headers.push(name::REFERRED_BY, referrer(referred_by.as_deref(), &leaves, ours));
+        headers.push(name::REFERRED_BY, named.cleared(referrer(referred_by.as_deref(), &leaves, ours)));
         if let Some(replaces) = &target.replaces {
             headers.push(name::REPLACES, replaces.text());
             headers.push(name::REQUIRE, "replaces");
         }
         Some(invite)
+    }
+
+    /// What lies between a party and T, whom this path leads to. What the caller asked to be withheld stays so.
+    fn border_to_target(&self, env: &Environment, leg: Leg, path: &Path) -> Option<Border> {
+        let nothing = Headers::new();
+        let asked = if leg == Leg::A { &self.invite.headers } else { &nothing };
+        Some(self.border(env, self.end_in(self.answered?, leg)?, asked, path))
     }
 }
 
