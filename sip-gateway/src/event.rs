@@ -3,6 +3,7 @@
 
 use consent::{CallId, Leg, Side};
 
+use crate::sdp::{RecordPreference, Recording};
 use crate::{LegMedia, PeerId};
 
 /// Something happened on a call.
@@ -10,8 +11,8 @@ use crate::{LegMedia, PeerId};
 pub enum Event {
     /// An initial INVITE was accepted from a peer; 100 has been sent. The core waits for
     /// [`Command::Proceed`](crate::Command::Proceed) or `Refuse` and goes no further on its own; after 10 s
-    /// it answers 500. Only an emergency call goes on by itself, to the public peers and without our media,
-    /// after 250 ms or a `Refuse`.
+    /// it answers 500. Only an emergency call goes on by itself, to the public peers (a call-back to the
+    /// district's) and without our media, after 250 ms or a `Refuse`.
     Offered(Box<Offer>),
     /// The INVITE went out to a peer (again, after a failover).
     Routed {
@@ -67,8 +68,30 @@ pub enum Event {
         /// `0`-`9`, `*`, `#`, `A`-`D`.
         digit: char,
     },
+    /// A leg said whether it wants to be recorded (`a=recordpref`, RFC 7866 §7.1.3), in an offer or answer. Of
+    /// a callee, before [`Event::Answered`]: what it said last.
+    Preference {
+        /// Which call.
+        call: CallId,
+        /// Whose.
+        leg: Leg,
+        /// What it wants.
+        preference: RecordPreference,
+        /// Whether its peer is trusted to speak for its party here.
+        trusted: bool,
+    },
+    /// A leg said that it records, or does no more (`a=record`, RFC 7866 §7.3.1).
+    Records {
+        /// Which call.
+        call: CallId,
+        /// Whose.
+        leg: Leg,
+        /// What it does.
+        recording: Recording,
+    },
     /// Somebody else is to be called: L of a transfer (REFER) or the callee's side (3xx) names whom. The core
-    /// waits for [`Command::Divert`](crate::Command::Divert).
+    /// waits for [`Command::Divert`](crate::Command::Divert), 10 s; for an emergency service 250 ms, then it goes on
+    /// to the public peers by itself.
     Diverted {
         /// Which call.
         call: CallId,
@@ -134,6 +157,8 @@ impl Event {
             | Self::Answered { call }
             | Self::Changed { call, .. }
             | Self::Digit { call, .. }
+            | Self::Preference { call, .. }
+            | Self::Records { call, .. }
             | Self::Ended { call, .. } => *call,
         }
     }
@@ -150,7 +175,7 @@ pub struct Offer {
     pub side: Side,
     /// Whether that peer signals changes of its parties.
     pub parties_signalled: bool,
-    /// Whether an emergency form was dialled: the static path.
+    /// Whether an emergency form was dialled, or an answering point calls back: the static path.
     pub emergency: bool,
     /// Whether the call limit is reached (the hub answers `Refuse` with 503, unless it is a dispatch call).
     pub over_limit: bool,

@@ -126,9 +126,6 @@ fn unavailable(file: &raw::File, remarks: &mut Vec<String>) -> Result<(), Fault>
     if file.portal.is_some() {
         remarks.push("[portal]: there are no pages in this version; nothing listens there".to_owned());
     }
-    if !file.consent.trust_recordpref.is_empty() {
-        remarks.push("consent.trust_recordpref: a=recordpref is not acted on in this version".to_owned());
-    }
     if file.consent.tone != "off" {
         remarks.push("consent.tone: the 15-second tone does not sound in this version".to_owned());
     }
@@ -153,7 +150,8 @@ fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::C
         return fault("peers", "nobody may talk to the gateway", "add [[peers]] for the PBX and the carrier");
     }
     let asked = file.sip.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let peers = peers::judge(&file.peers, asked)?;
+    let mut peers = peers::judge(&file.peers, asked)?;
+    peers::trust(&file.consent.trust_recordpref, &mut peers, remarks)?;
     for side in [Side::District, Side::Public] {
         if !peers.iter().any(|peer| peer.side == side) {
             remarks.push(format!(

@@ -13,16 +13,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use consent::{
-    Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Leg, LineClass,
-    Mono, Newcomer, Now, NumberBlock, Permit, PermitId, RecordingId, RecordingOutcome, RuleSet, Side,
-    SignalSource,
+    Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Joined, Leg,
+    LineClass, Mono, Newcomer, Now, NumberBlock, Permit, PermitId, Preference, RecordingId, RecordingOutcome,
+    RuleSet, Side, SignalSource,
 };
 use recorder::{LegStatistics, SourceChange};
+use sip_gateway::sdp::Recording;
 use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
 use storage::{CallStarted, Entry, Stamped};
 
 use super::{Output, record};
 
+mod awareness;
 mod transfer;
 
 /// I3: the INVITE waits this long for the journal, no longer.
@@ -70,8 +72,13 @@ pub(super) struct Call {
     ringing: bool,
     /// The user dialled: the identity of the callee until a change says otherwise.
     callee: String,
-    ordinals: [Option<u32>; 2],
     withdraw_by_info: [CodeMatcher; 2],
+    /// What the legs that understand it are told of recording.
+    indicated: Recording,
+    /// What the callee's telephone said of it when it answered.
+    answered_with: Option<Preference>,
+    /// How often a far end has spoken of a recording of its own.
+    recorded_elsewhere: usize,
     /// The last permit. All of a call's are of the same basis and retention, its line's.
     permit: Option<PermitId>,
     unsealed: BTreeSet<RecordingId>,
@@ -133,8 +140,10 @@ impl Call {
             answered: false,
             ringing: false,
             callee: offer.request_user.clone(),
-            ordinals: [None, None],
             withdraw_by_info: [CodeMatcher::new(withdraw), CodeMatcher::new(withdraw)],
+            indicated: Recording::Off,
+            answered_with: None,
+            recorded_elsewhere: 0,
             permit: None,
             unsealed: BTreeSet::new(),
             sealed: 0,
@@ -163,6 +172,11 @@ impl Call {
         }));
         call.perform(now, actions, out);
         (offer.call, call)
+    }
+
+    /// Whether it is an emergency call, or has become one.
+    pub(super) const fn is_emergency(&self) -> bool {
+        self.emergency
     }
 
     pub(super) fn on_gateway(&mut self, now: Now, event: sip_gateway::Event, out: &mut VecDeque<Output>) {
@@ -198,6 +212,10 @@ impl Call {
                 let epoch = self.epoch.current();
                 self.tell(now, Event::Digit { leg, digit, source: SignalSource::Info, epoch }, out);
             }
+            Sip::Preference { leg, preference, trusted, .. } => {
+                self.on_preference(now, leg, awareness::preference(preference, trusted), out);
+            }
+            Sip::Records { leg, recording, .. } => self.on_recorded_elsewhere(now, leg, recording, out),
             Sip::Ended { end, .. } => self.on_ended(now, end, out),
         }
     }
@@ -316,6 +334,7 @@ impl Call {
         direction: Direction,
         out: &mut VecDeque<Output>,
     ) {
+        let (calling, called) = (names(&offer.caller).collect::<Vec<_>>(), offer.request_user.as_str());
         let started = CallStarted {
             call: self.id,
             node: district.node.to_owned(),
@@ -323,8 +342,11 @@ impl Call {
             line_class: self.machine.class(),
             retention: record::call_tag(offer.emergency),
             direction,
-            from: self.shown(Leg::A, caller_user(&offer.caller), offer.caller.privacy),
-            to: self.shown(Leg::B, &offer.request_user, false),
+            from: self.shown(
+                caller_user(&offer.caller),
+                offer.caller.privacy || self.machine.withholds(Leg::A, &calling),
+            ),
+            to: self.shown(called, self.machine.withholds(Leg::B, &[called])),
             privacy: offer.caller.privacy,
             emergency: offer.emergency,
             identity_verdict: offer.verdict.map(record::verdict),
@@ -334,7 +356,7 @@ impl Call {
         };
         let stamped = Stamped { at: now.wall, entry: Entry::CallStarted(Box::new(started)) };
         out.push_back(Output::Journal { stamped, awaited_by: (!offer.emergency).then_some(self.id) });
-        self.join(now, Leg::A, caller_user(&offer.caller), offer.caller.privacy, out);
+        self.join(now, Leg::A, &offer.caller, &calling, out);
     }
 
     fn on_bound(&mut self, now: Now, addresses: Vec<[SocketAddr; 2]>, out: &mut VecDeque<Output>) {
@@ -388,11 +410,13 @@ impl Call {
         }
         self.answered = true;
         self.write(now, Entry::CallAnswered { call: self.id }, out);
-        let callee = self.callee.clone();
-        self.join(now, Leg::B, &callee, false, out);
+        let callee = Identity { from: self.callee.clone(), ..Identity::default() };
+        self.join(now, Leg::B, &callee, &[&callee.from], out);
         out.push_back(Output::Media(recorder::Command::Answered { call: self.id }));
+        self.take_wish(now, out);
         let epoch = self.epoch.raise();
         self.tell(now, Event::Answered { epoch }, out);
+        self.take_refusal(now, out);
         if !self.anchored && !self.emergency {
             for leg in Leg::BOTH {
                 self.tell(now, Event::CannotAsk { leg }, out);
@@ -425,6 +449,7 @@ impl Call {
                 self.machine.set_parties_signalled(leg, parties_signalled);
                 self.replaced[leg.index()] = true;
                 self.sides[leg.index()] = side;
+                self.emergency |= emergency;
                 let names: Vec<&str> = called.as_deref().into_iter().chain(names(&identity)).collect();
                 let newcomer = Newcomer { side, names: &names, emergency, same_dialog: false };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);
@@ -515,6 +540,7 @@ impl Call {
                     continue;
                 }
                 Action::Decided(decision) => {
+                    self.indicate(&decision, out);
                     self.write(now, Entry::Decided { call, decision }, out);
                     continue;
                 }
@@ -542,15 +568,15 @@ impl Call {
         });
     }
 
-    fn join(&mut self, now: Now, leg: Leg, user: &str, privacy: bool, out: &mut VecDeque<Output>) {
-        let ordinal = self.ordinals[leg.index()].map_or(0, |last| last + 1);
-        self.ordinals[leg.index()] = Some(ordinal);
-        let identity = self.shown(leg, user, privacy);
+    /// Enters who is at a leg from now on; before the machine is told what that means.
+    fn join(&mut self, now: Now, leg: Leg, who: &Identity, names: &[&str], out: &mut VecDeque<Output>) {
+        let Joined { ordinal, withheld } = self.machine.join(leg, names);
+        let identity = self.shown(caller_user(who), who.privacy || withheld);
         self.write(now, Entry::PartyJoined { call: self.id, leg, ordinal, identity }, out);
     }
 
     fn leave(&mut self, now: Now, leg: Leg, out: &mut VecDeque<Output>) {
-        if let Some(ordinal) = self.ordinals[leg.index()] {
+        if let Some(ordinal) = self.machine.present(leg) {
             self.write(now, Entry::PartyLeft { call: self.id, leg, ordinal }, out);
         }
     }
@@ -559,10 +585,8 @@ impl Call {
         out.push_back(Output::Journal { stamped: Stamped { at: now.wall, entry }, awaited_by: None });
     }
 
-    /// How a user is shown in records: in full form where it is a number; not at all where the caller asked
-    /// for privacy, or for the other party of a union line or with a union number.
-    fn shown(&self, leg: Leg, user: &str, privacy: bool) -> Option<String> {
-        let withheld = privacy || (self.machine.withholds_numbers() && leg != self.machine.line_leg());
+    /// How a user is shown in records, if it may be: in full form where it is a number.
+    fn shown(&self, user: &str, withheld: bool) -> Option<String> {
         (!withheld)
             .then(|| self.full(user).map_or_else(|| user.to_owned(), |number| number.as_str().to_owned()))
     }

@@ -10,7 +10,10 @@
     reason = "tests"
 )]
 
+mod awareness;
+mod barrage;
 mod consent_line;
+mod crafted;
 mod demonstration;
 mod dispatch_line;
 mod dns;
@@ -28,6 +31,7 @@ mod operations;
 mod phone;
 mod sessions;
 mod sound;
+mod spoilt;
 mod stock_clients;
 mod tls;
 mod transfer;

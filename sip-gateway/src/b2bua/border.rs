@@ -115,10 +115,32 @@ impl Border {
         }
     }
 
+    /// Between two ends that trust each other in nothing, of which the sender is at these hosts.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_strangers(headers: &Headers, hosts: Hosts, host: &str) -> Self {
+        Self {
+            believed: false,
+            trusted: false,
+            hosts: Arc::new(hosts),
+            host: host.to_owned(),
+            privacy: Privacy::of(headers),
+            ..Self::none()
+        }
+    }
+
+    /// The same in an emergency call.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_emergency() -> Self {
+        Self { emergency: true, ..Self::none() }
+    }
+
     /// Lets a field of the message cross into another.
     pub(super) fn cross(&self, field: Field<'_>, to: &mut Headers) {
-        if self.emergency || is_one_of(field.name, &SIGNED) {
+        if self.emergency {
             return to.push_field(field);
+        }
+        if is_one_of(field.name, &SIGNED) {
+            return to.push(field.name, field.value);
         }
         if is_one_of(field.name, &ASSERTED) {
             let withheld = self.privacy.withholds_sender() && !self.trusted;
@@ -136,10 +158,9 @@ impl Border {
         if is_one_of(field.name, &ADDRESSES) {
             return self.cross_addresses(field, to);
         }
-        match self.crossed(field.name, field.value) {
-            Some(value) if value == field.value => to.push_field(field),
-            Some(value) => to.push(field.name, value),
-            None => {}
+        // Not its octets: the far end's parser may refuse a call for one that is not UTF-8.
+        if let Some(value) = self.crossed(field.name, field.value) {
+            to.push(field.name, value);
         }
     }
 
@@ -165,7 +186,7 @@ impl Border {
     }
 
     /// The From of the sender as the receiver gets it.
-    pub(super) fn from(&self, from: &str, tag: &str) -> String {
+    pub(crate) fn from(&self, from: &str, tag: &str) -> String {
         if self.hides_user() {
             return format!("{ANONYMOUS};tag={tag}");
         }
@@ -215,7 +236,7 @@ impl Border {
         }
     }
 
-    const fn hides_user(&self) -> bool {
+    pub(super) const fn hides_user(&self) -> bool {
         self.privacy.user && !self.trusted && !self.emergency
     }
 

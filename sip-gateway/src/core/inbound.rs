@@ -9,7 +9,7 @@
 //! | with a To tag | to its call, or 481; beyond its leg's room 500 with Retry-After |
 //! | BYE, INFO, UPDATE, PRACK, NOTIFY without one | 481 |
 //! | REFER without one | 403 |
-//! | INVITE of an emergency form | offered, whatever the checks below would say |
+//! | INVITE of an emergency form, or an answering point's call-back | offered, whatever the checks below would say; the latter with Replaces as any |
 //! | INVITE, merged | 482 |
 //! | INVITE or OPTIONS for a scheme but `sip:`, `tel:` and, by TLS, `sips:` | 416 |
 //! | INVITE with Max-Forwards 0 | 483 |
@@ -209,7 +209,9 @@ impl Core {
     }
 
     fn on_invite(&mut self, arrival: Arrival) {
-        let emergency = self.env.is_emergency(&arrival.request.uri);
+        let dialled = self.env.is_emergency(&arrival.request.uri);
+        let calls_back = !dialled && self.env.calls_back(arrival.origin.peer, &arrival.request);
+        let emergency = dialled || calls_back;
         let merge = MergeKey::new(&arrival.request.headers);
         if self.env.transactions.is_merged(&merge) {
             return self.answer(&arrival, 482);
@@ -217,15 +219,17 @@ impl Core {
         if self.refused_by_fields(&arrival, emergency) {
             return;
         }
-        if !emergency && arrival.request.headers.contains(name::REPLACES) {
+        if !dialled && arrival.request.headers.contains(name::REPLACES) {
             return match Call::offered_media(&arrival.request, arrival.origin, emergency) {
                 Ok(_) => self.on_replacing(arrival, merge),
                 Err(response) => self.finish(&arrival, response),
             };
         }
-        let mut offer = Call::describe_offer(&mut self.env, arrival.origin, &arrival.request, emergency);
+        let mut offer = Call::describe_offer(&mut self.env, arrival.origin, &arrival.request, dialled);
+        // What a dispatch line hears is recorded, whatever its caller says of itself.
+        offer.emergency |= calls_back && !(self.is_dispatch)(&offer);
         let class = self.class_of(&offer);
-        if self.sheds(class, offer.over_limit) {
+        if self.sheds(class, offer.over_limit) && !calls_back {
             self.env.counters().shed_calls += 1;
             return self.refuse_for_now(&arrival, 503);
         }

@@ -9,6 +9,7 @@
 )]
 
 mod answer;
+mod awareness;
 mod basic;
 mod cancel;
 mod challenged;
@@ -16,9 +17,11 @@ mod challenged_transfers;
 mod challenging;
 mod chaos;
 mod emergency;
+mod emergency_named;
 mod endurance;
 mod failover;
 mod glare;
+mod hunting;
 mod identity;
 mod inside;
 mod joining;
@@ -28,6 +31,8 @@ mod newcomers;
 mod passing;
 mod proof;
 mod redirect;
+mod refreshing;
+mod refused;
 mod registering;
 mod reliable;
 mod requests;
@@ -35,6 +40,7 @@ mod session_timer;
 mod streams;
 mod tls;
 mod topology;
+mod torture;
 mod transfer;
 mod transports;
 mod undoing;
