@@ -84,6 +84,13 @@ impl Hosts {
         }
     }
 
+    /// All but these; `None` if none of these is among them.
+    pub(crate) fn without<'a>(&self, known: impl Iterator<Item = &'a String> + Clone) -> Option<Self> {
+        let is_known = |host: &String| known.clone().any(|known| known.eq_ignore_ascii_case(host));
+        let fewer = || self.0.iter().filter(|host| !is_known(host)).cloned().collect();
+        self.0.iter().any(is_known).then(|| Self(fewer()))
+    }
+
     /// Whether a text names one of them, percent-encoded or not.
     #[must_use]
     pub fn appear_in(&self, text: &str) -> bool {

@@ -9,7 +9,7 @@
 //! | Diversion, History-Info, Referred-By, Reply-To, P-Called-Party-ID, P-Associated-URI | at our host; towards a peer that is not trusted, what asks for privacy is anonymous |
 //! | Privacy | as [`privacy`](super::privacy) says |
 //! | what is about one network only (RFC 7315, RFC 8498) | never |
-//! | Warning | its text, in our name |
+//! | Warning | its text; in our name where it names an address of the sender's side |
 //! | Reason | its protocol and cause; its text unless it names an address of the sender's side |
 //! | a field that tells of the user (RFC 5379 §5), where `user` privacy is asked for | to a trusted peer |
 //! | everything else | as it is, unless it names an address of the sender's side: then not at all |
@@ -28,7 +28,6 @@ use super::Call;
 use super::offering::{Place, address_at, escaped, uri_at};
 use super::privacy::{Privacy, left_over};
 use crate::core::{Environment, Path};
-use crate::locate::Host;
 use crate::topology::{Hosts, is_nowhere};
 use crate::wire::{
     Field, Headers, MediaType, NameAddr, Params, Reason, Uri, name, reason_phrase, split_list,
@@ -292,12 +291,13 @@ impl Border {
         (!self.shows(&bare)).then_some(bare)
     }
 
-    /// A Warning in our name (RFC 3261 §20.43: whoever adds it may use a pseudonym).
+    /// A Warning in our name, if it is in that of a host of theirs (RFC 3261 §20.43 has pseudonyms for it).
     fn warning(&self, value: &str) -> Option<String> {
         let mut words = value.trim().splitn(3, ' ');
-        let (code, _, text) = (words.next()?, words.next()?, words.next()?);
+        let (code, agent, text) = (words.next()?, words.next()?, words.next()?);
         let known = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
-        (known && !self.shows(text)).then(|| format!("{code} earmark {text}"))
+        let agent = if self.shows(agent) { "earmark" } else { agent };
+        (known && !self.shows(text)).then(|| format!("{code} {agent} {text}"))
     }
 }
 
@@ -320,10 +320,21 @@ impl Call {
             emergency: self.is_emergency(),
             believed: env.trusts_identity(sender),
             trusted: env.trusts_identity(to.peer),
-            hosts: Arc::clone(&self.hosts[leg.index()]),
+            hosts: self.hidden_from(env, leg, to),
             host: env.host(to.listener),
             secure: to.transport == Transport::Tls,
             privacy: Privacy::of(headers),
+        }
+    }
+
+    /// Where a leg's side is, but for the place to which this path leads: whoever is there knows it. It is on both
+    /// sides where a call goes back to the peer from which it came.
+    fn hidden_from(&self, env: &Environment, leg: Leg, to: &Path) -> Arc<Hosts> {
+        let hosts = &self.hosts[leg.index()];
+        let known = [Some(to.to.ip().to_canonical().to_string()), env.name_of(to.peer).map(str::to_owned)];
+        match hosts.without(known.iter().flatten()) {
+            Some(fewer) => Arc::new(fewer),
+            None => Arc::clone(hosts),
         }
     }
 
@@ -341,7 +352,7 @@ impl Call {
             return;
         }
         let hosts = Arc::make_mut(&mut self.hosts[leg.index()]);
-        if let Some(Host::Name(name)) = env.config.peers.get(path.peer.0).map(|peer| &peer.place.host) {
+        if let Some(name) = env.name_of(path.peer) {
             hosts.learn(name);
         }
         hosts.learn_source(path.to.ip(), |host| env.is_own(host));

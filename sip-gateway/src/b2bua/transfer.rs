@@ -229,8 +229,9 @@ impl Transfer {
 impl Subscription {
     /// Tells a state (RFC 3515 §2.4.4).
     fn notify(&self, dialog: &mut Dialog, env: &mut Environment, response: &Response) {
-        // The usual phrase: T's own could tell where T is.
-        let body = format!("SIP/2.0 {} {}\r\n", response.status, reason_phrase(response.status));
+        let phrase =
+            if response.reason.is_empty() { reason_phrase(response.status) } else { &response.reason };
+        let body = format!("SIP/2.0 {} {phrase}\r\n", response.status);
         let state = if response.status < 200 { "active;expires=180" } else { "terminated;reason=noresource" };
         let (mut notify, path) = (dialog.request(Method::NOTIFY), dialog.path);
         let contact = env.contact(&path, sips::is_sent_to(&notify));
@@ -308,7 +309,11 @@ impl Call {
     pub(super) fn fail_transfer(&mut self, env: &mut Environment, failure: &Response) {
         self.disarm(env, CallTimer::Transfer);
         self.release_newcomer(env, failure);
-        self.report(env, &super::forward::map_failure(failure));
+        let mut told = super::forward::map_failure(failure);
+        if self.hosts.iter().any(|hosts| hosts.appear_in(&told.reason)) {
+            told.reason = reason_phrase(told.status).to_owned();
+        }
+        self.report(env, &told);
         let Some(transfer) = self.transfer.take() else { return };
         tracing::debug!(call = %self.id, status = failure.status, "transfer failed");
         if transfer.gone {

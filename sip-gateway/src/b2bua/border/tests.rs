@@ -122,7 +122,7 @@ fn what_names_the_senders_side_is_left_out_or_said_without_it() {
         ("Geolocation", "<cid:place@elsewhere.example>", Some("<cid:place@elsewhere.example>")),
         ("P-Charging-Vector", "icid-value=1;orig-ioi=anywhere", None),
         ("Warning", "399 10.1.0.10 \"no codec\"", Some("399 earmark \"no codec\"")),
-        ("Warning", "399 x \"from 10.1.0.10\", 370 x \"slow\"", Some("370 earmark \"slow\"")),
+        ("Warning", "399 x \"from 10.1.0.10\", 370 x \"slow\"", Some("370 x \"slow\"")),
         ("Reason", "Q.850;cause=16;text=\"by 10.1.0.10\"", Some("Q.850;cause=16")),
         ("Reason", "Q.850;cause=16;text=\"done\"", Some("Q.850;cause=16;text=\"done\"")),
         (
