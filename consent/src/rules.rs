@@ -349,17 +349,21 @@ impl RuleSet {
     /// ones); within a side the most trustworthy candidate first. Where several lines match, the class
     /// decides: union, never, dispatch, consent; within a class, the first. Of an inbound call the
     /// Request-URI counts, the first of `called`; a public peer wrote the rest, which grants nothing: it
-    /// counts only where it names a union or never line.
+    /// counts only where it names a union or never line, and no dispatch line was dialled, whose recording no
+    /// caller can switch off.
     #[must_use]
     pub fn line_of(&self, facts: &CallFacts) -> Option<&Line> {
         let (called, calling) = match facts.direction {
-            Direction::Inbound | Direction::Internal => (facts.called.as_slice(), facts.calling.as_slice()),
+            Direction::Inbound => (facts.called.as_slice(), [].as_slice()),
             Direction::Outbound => ([].as_slice(), facts.calling.as_slice()),
+            Direction::Internal => (facts.called.as_slice(), facts.calling.as_slice()),
         };
         let inbound = facts.direction == Direction::Inbound;
-        let calling = calling.iter().filter(|_| !inbound);
-        let candidates = called.iter().chain(calling).enumerate();
-        let lines = candidates.filter_map(|(place, user)| {
+        let first = called.first().and_then(|user| self.line(user));
+        if inbound && first.is_some_and(|line| line.class == LineClass::Dispatch) {
+            return first;
+        }
+        let lines = called.iter().chain(calling).enumerate().filter_map(|(place, user)| {
             let line = self.line(user)?;
             let counts = !inbound || place == 0 || line.class.bars();
             counts.then_some(line)

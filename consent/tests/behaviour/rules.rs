@@ -134,6 +134,11 @@ fn a_line_matches_only_on_the_districts_side_of_the_call() {
     );
     assert_eq!(class(Direction::Inbound, &[OFFICE, NEVER], &[STRANGER]), Some(LineClass::Never));
     assert_eq!(class(Direction::Inbound, &[OFFICE], &[NEVER]), Some(LineClass::Consent));
+    // No caller switches the recording of a dispatch line off.
+    assert_eq!(
+        class(Direction::Inbound, &[DISPATCH, UNION_LINE, NEVER], &[STRANGER]),
+        Some(LineClass::Dispatch)
+    );
     assert_eq!(class(Direction::Internal, &[OFFICE, DISPATCH], &[STRANGER]), Some(LineClass::Dispatch));
 }
 

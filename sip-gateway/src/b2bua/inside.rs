@@ -366,7 +366,8 @@ impl Call {
 
     /// What a request offered was refused, or not answered.
     fn drop_offer(&mut self, env: &mut Environment, relay: &Relay) {
-        let offered = carries_description(&relay.request.method) && has_description(&relay.request);
+        let offered = carries_description(&relay.request.method)
+            && has_description(&relay.request.headers, &relay.request.body);
         if offered && self.session_of(relay.fork).offerer() == Some(relay.from) {
             let told = self.session_in(relay.fork).refuse();
             self.tell(env, told);
@@ -481,8 +482,8 @@ fn carries_description(method: &Method) -> bool {
     matches!(*method, Method::INVITE | Method::UPDATE | Method::PRACK)
 }
 
-pub(super) fn has_description(request: &Request) -> bool {
-    matches!(super::session::find(&request.headers, &request.body), Ok(Some(_)) | Err(_))
+pub(super) fn has_description(headers: &Headers, body: &Bytes) -> bool {
+    matches!(super::session::find(headers, body), Ok(Some(_)) | Err(_))
 }
 
 /// RAck names the INVITE's CSeq (RFC 3262 §7.2), which is another one on the other leg.

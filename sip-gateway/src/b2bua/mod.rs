@@ -70,7 +70,7 @@ use crate::transaction::{Class, Report, T1_64_MS, T4_MS, TxId};
 use crate::wire::{Headers, Request, Response, name};
 use crate::{Change, EndedBy, Event, LegMedia, PeerId};
 use identity::FarEnd;
-use session::{Ours, Session, Told, find};
+use session::{Ours, Session, Told};
 
 /// How long the hub may take to decide. It answers within milliseconds; this only bounds a hung one.
 const DECISION_MS: u64 = 10_000;
@@ -582,11 +582,14 @@ impl Call {
             forward::offer_refer(&mut reply.headers, env.may_refer(path.peer));
             awareness::offer(&mut reply.headers);
         }
-        reply.body = border.body(&response.headers, &response.body);
-        // What a refusal says of the far end's media (RFC 3261 §21.4.26) would be no description of ours.
-        let describes = response.status >= 300 && !matches!(find(&response.headers, &reply.body), Ok(None));
-        if describes && !self.is_emergency() {
+        // What the far end could have done (RFC 3261 §13.3.1.3) is an address of the other leg's.
+        if response.status >= 300
+            && !self.is_emergency()
+            && inside::has_description(&response.headers, &response.body)
+        {
             calling::leave_out_body(&mut reply);
+        } else {
+            reply.body = border.body(&response.headers, &response.body);
         }
         reply
     }

@@ -50,8 +50,9 @@ impl Call {
         offer: Offer,
     ) -> Self {
         let mut call = Self::new(env, &offer, origin, server, invite, class);
-        let (headers, back) = (call.invite.headers.clone(), call.back);
+        let (headers, back) = (std::mem::take(&mut call.invite.headers), call.back);
         call.learn(env, consent::Leg::A, &headers, origin.source.ip());
+        call.invite.headers = headers;
         call.learn_peer(env, consent::Leg::A, &back);
         if let Some(media) = offer.media.clone() {
             call.learn_media(env, consent::Leg::A, &media);

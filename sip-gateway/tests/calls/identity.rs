@@ -27,6 +27,7 @@ fn offered(mut world: World, from: &str, fields: &str) -> (Msg, Offer) {
     (invite, *offer)
 }
 
+/// RFC 3325 §5, §7.
 #[test]
 fn an_assertion_counts_and_goes_on_as_its_peer_is_trusted() {
     for (from, district, public, counts) in [
@@ -43,6 +44,7 @@ fn an_assertion_counts_and_goes_on_as_its_peer_is_trusted() {
     }
 }
 
+/// RFC 3325 §5, §7.
 #[test]
 fn who_answers_is_shown_by_the_same_rule() {
     for trusted in [false, true] {
@@ -61,6 +63,7 @@ fn who_answers_is_shown_by_the_same_rule() {
     }
 }
 
+/// RFC 3323 §5; RFC 3325 §7.
 #[test]
 fn what_is_withheld_reaches_only_whom_is_trusted() {
     for (privacy, trusted, asserted, named, left) in [
@@ -84,6 +87,7 @@ fn what_is_withheld_reaches_only_whom_is_trusted() {
     }
 }
 
+/// RFC 3323 §4.1.1.3; RFC 3261 §12.2.1.1.
 #[test]
 fn an_anonymous_from_stays_that_of_its_dialog() {
     let mut world = World::new();
@@ -101,6 +105,7 @@ fn an_anonymous_from_stays_that_of_its_dialog() {
     assert_eq!(world.expect(CARRIER, "BYE ").get("From"), invite.get("From"));
 }
 
+/// RFC 3323 §5.
 #[test]
 fn privacy_that_nobody_here_knows_is_refused_only_if_it_is_critical() {
     let mut world = World::new();
@@ -116,6 +121,7 @@ fn privacy_that_nobody_here_knows_is_refused_only_if_it_is_critical() {
     assert_eq!(emergency.expect(CARRIER, "INVITE ").get("Privacy"), "x-new;critical");
 }
 
+/// RFC 8224 §4.
 #[test]
 fn what_is_signed_and_what_it_signs_pass_unchanged() {
     let identity =
@@ -137,6 +143,7 @@ fn what_is_signed_and_what_it_signs_pass_unchanged() {
     }
 }
 
+/// RFC 8224 §6.2.
 #[test]
 fn a_verdict_is_told_and_passed_on_from_a_trusted_peer_only() {
     let passed = "P-Asserted-Identity: <sip:+18605550123;verstat=TN-Validation-Passed@x;user=phone>\r\n";

@@ -109,7 +109,12 @@ impl Named {
         let invite = self.a.invite(&self.caller.fields(), &self.caller.sdp(4000, ""));
         self.world.send(self.caller.at, invite);
         self.world.expect(self.caller.at, "SIP/2.0 100 ");
-        self.world.expect(self.callee.at, "INVITE ")
+        let invite = self.world.expect(self.callee.at, "INVITE ");
+        assert!(!invite.get("Call-ID").contains("call-1") && invite.tag("From").as_deref() != Some("a"));
+        let (vias, routes) =
+            (invite.headers().all("Via").count(), invite.headers().all("Record-Route").count());
+        assert_eq!((vias, routes, invite.get("Contact")), (1, 0, "<sip:10.0.0.1:5060>"));
+        invite
     }
 
     /// The callee answers a request of the gateway's.

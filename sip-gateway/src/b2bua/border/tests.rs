@@ -46,6 +46,7 @@ fn an_identity_crosses_from_who_is_believed_to_who_may_know() {
     }
 }
 
+/// RFC 3323 §5.3.
 #[test]
 fn who_wants_privacy_is_anonymous_to_whom_is_not_trusted() {
     let from = "\"Ann\" <sip:7331@10.1.0.10>;tag=a";
@@ -84,6 +85,7 @@ fn signed_fields_cross_byte_for_byte() {
     assert_eq!(crossed(&border(false, false, "user"), "Identity", identity).as_deref(), Some(identity));
 }
 
+/// RFC 7044 §10.1.
 #[test]
 fn history_keeps_its_order_and_reasons_and_loses_its_hosts() {
     let history = "<sip:7310@10.1.0.10?Reason=SIP%3Bcause%3D302>;index=1, \
@@ -101,6 +103,7 @@ fn history_keeps_its_order_and_reasons_and_loses_its_hosts() {
     }
 }
 
+/// RFC 5806 §4.
 #[test]
 fn a_diversion_that_asks_for_privacy_gets_it() {
     let diversion = "<sip:7310@10.1.0.10>;reason=no-answer;privacy=full";
@@ -144,6 +147,7 @@ fn what_names_the_senders_side_is_left_out_or_said_without_it() {
     assert_eq!(open.from("\"x 10.1.0.10\" <sip:10.1.0.10@x>;tag=a", "t"), format!("{ANONYMOUS};tag=t"));
 }
 
+/// RFC 3420 §2.
 #[test]
 fn a_fragment_keeps_its_status() {
     let mut headers = Headers::new();
