@@ -84,6 +84,9 @@ pub struct Peer {
     pub preference_trusted: bool,
     /// Whether it may transfer calls (REFER, INVITE with Replaces).
     pub may_refer: bool,
+    /// Whether its word on who somebody is counts, and whether it may know who wants not to be named (RFC 3325
+    /// §2.4's trust domain).
+    pub trusts_identity: bool,
     /// What is done with its 3xx.
     pub redirects: Redirects,
     /// A name that the certificate of every stream from it must carry. Then nothing that comes without it,

@@ -183,10 +183,12 @@ pub struct Offer {
     pub request_user: String,
     /// User part of To.
     pub to_user: String,
-    /// Users of History-Info and Diversion, oldest first. Empty from public peers.
+    /// Users of History-Info and Diversion, oldest first. From a public peer they grant nothing.
     pub diverted_from: Vec<String>,
     /// Who calls.
     pub caller: Identity,
+    /// What was found of the caller's number, if a trusted peer says so.
+    pub verdict: Option<Verdict>,
     /// Call-ID of the caller's leg.
     pub sip_call_id: String,
     /// The offer, unless delayed.
@@ -229,12 +231,43 @@ pub struct Replacement {
 /// Who a far end says it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// User part of P-Asserted-Identity; `None` from public peers that are not trusted with it.
+    /// User part of P-Asserted-Identity; `None` from peers that are not trusted with it.
     pub asserted: Option<String>,
     /// User part of From (or of To, for the callee).
     pub from: String,
-    /// Whether `Privacy: id` (RFC 3323/3325) withholds it.
+    /// Whether Privacy (`id` of RFC 3325, `user` of RFC 3323) withholds it.
     pub privacy: bool,
+}
+
+/// What a verification service found of a caller's number (RFC 8224 §6.2, ATIS-1000074).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `verstat` (3GPP TS 24.229 §7.2A.20).
+    pub validation: Validation,
+    /// How far the network that signed vouches for it, if that is said.
+    pub attestation: Option<Attestation>,
+}
+
+/// Whether a number was proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validation {
+    /// `TN-Validation-Passed`.
+    Passed,
+    /// `TN-Validation-Failed`.
+    Failed,
+    /// `No-TN-Validation`.
+    NotDone,
+}
+
+/// How far a network vouches for a caller's number (RFC 8588 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attestation {
+    /// A: it knows the caller, and that the number is his.
+    Full,
+    /// B: it knows the caller only.
+    Partial,
+    /// C: it knows only where the call came in.
+    Gateway,
 }
 
 /// A change at a leg's far end (docs/POLICY.md, "Who is on the line").

@@ -21,6 +21,7 @@ mod registration;
 pub mod sdp;
 pub mod shell;
 mod standing;
+pub mod topology;
 mod transaction;
 pub mod wire;
 
@@ -30,7 +31,10 @@ pub use command::{Command, Route};
 pub use config::{
     Config, Limits, Listener, ListenerId, Peer, PeerId, Redirects, Routes, SessionTimer, Transport,
 };
-pub use event::{Cause, Change, End, EndedBy, Event, Identity, Offer, Replacement, Target};
+pub use event::{
+    Attestation, Cause, Change, End, EndedBy, Event, Identity, Offer, Replacement, Target, Validation,
+    Verdict,
+};
 pub use ladder::{Ladder, Rung, masked};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};
 pub use shell::{Resolver, ShellCounters, Sockets};

@@ -79,6 +79,7 @@ pub(super) fn judge(file: raw::File, path: &Path, folder: &Path) -> Result<Confi
         media_address,
         media_ports,
         rules,
+        own_numbers: peers::own_numbers(&file.peers)?,
         languages: languages(file.consent.languages)?,
         prompts: file.consent.prompts.map(|path| folder.join(path)),
         preamble_memory_bytes: file.consent.preamble_memory_mb.saturating_mul(1 << 20),
@@ -109,7 +110,6 @@ fn unavailable(file: &raw::File, remarks: &mut Vec<String>) -> Result<(), Fault>
             ("advertise", peer.advertise.is_some()),
             ("media_address", peer.media_address.is_some()),
             ("dial_format", peer.dial_format.as_deref().is_some_and(|format| format != "as-dialled")),
-            ("numbers", peer.numbers.is_some()),
             ("srtp", peer.srtp.as_deref().is_some_and(|srtp| srtp != "off")),
         ];
         if let Some((key, _)) = keys.iter().find(|(_, present)| *present) {

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use consent::Side;
+use consent::{NumberBlock, NumberError, Side};
 use sip_gateway::locate::{Host, Place};
 use sip_gateway::{Peer, PeerId, Redirects, Routes, Transport};
 
@@ -135,6 +135,7 @@ fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
         parties_signalled,
         preference_trusted: false,
         may_refer: raw.allow_refer.unwrap_or(side == Side::District),
+        trusts_identity: raw.trust_identity.unwrap_or(side == Side::District),
         redirects,
         certificate,
         account: None,
@@ -222,6 +223,29 @@ pub(super) fn dns(servers: &[String]) -> Result<Vec<SocketAddr>, Fault> {
         })
     };
     servers.iter().enumerate().map(server).collect()
+}
+
+/// The numbers of `peers.numbers`, all together.
+pub(super) fn own_numbers(raw: &[raw::Peer]) -> Result<Vec<NumberBlock>, Fault> {
+    let mut numbers = Vec::new();
+    for (index, peer) in raw.iter().enumerate() {
+        let key = format!("peers[{index}].numbers");
+        if peer.side != "district" && !peer.numbers.is_empty() {
+            return fault(
+                key,
+                "they are the district's numbers",
+                "give them at a peer with side = \"district\"",
+            );
+        }
+        for (place, text) in peer.numbers.iter().enumerate() {
+            numbers.push(text.parse().or_else(|error: NumberError| {
+                let mend =
+                    "write a full number, as in +18607427331, or all that begin alike, as in +1860742*";
+                fault(format!("{key}[{place}]"), format!("\"{text}\": {error}"), mend)
+            })?);
+        }
+    }
+    Ok(numbers)
 }
 
 /// The orders of `sip.routes`.

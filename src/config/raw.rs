@@ -138,12 +138,14 @@ pub(super) struct Peer {
     pub(super) allow: Option<Vec<String>>,
     pub(super) party_signals: Option<String>,
     pub(super) allow_refer: Option<bool>,
+    pub(super) trust_identity: Option<bool>,
     pub(super) redirects: Option<String>,
     pub(super) listen: Option<toml::Value>,
     pub(super) advertise: Option<toml::Value>,
     pub(super) media_address: Option<toml::Value>,
     pub(super) dial_format: Option<String>,
-    pub(super) numbers: Option<toml::Value>,
+    #[serde(default)]
+    pub(super) numbers: Vec<String>,
     pub(super) username: Option<String>,
     /// A path, or `credential:NAME`.
     pub(super) password_file: Option<String>,

@@ -42,6 +42,17 @@ fn each_fault_names_file_key_and_mend() {
             "uri = \"sip:127.0.0.2:5060\"",
             "peers[1].allow: overlaps that of peer \"pbx\"",
         ),
+        ("party_signals = \"verified\"", "trust_identity = \"yes\"", "peers[0].trust_identity"),
+        (
+            "party_signals = \"verified\"",
+            "numbers = [\"+1860742*\", \"7427331\"]",
+            "peers[0].numbers[1]: \"7427331\": a full number begins with '+'",
+        ),
+        (
+            "uri = \"sip:127.0.0.3:5060\"",
+            "uri = \"sip:127.0.0.3:5060\"\nnumbers = [\"+18607427331\"]",
+            "peers[1].numbers: they are the district's numbers; give them at a peer with side = \"district\"",
+        ),
         ("ports = \"20000-29999\"", "ports = \"20000\"", "media.ports"),
         ("preamble = \"memory\"", "preamble = \"repeat\"", "not available yet"),
         ("timezone = \"America/New_York\"", "timezone = \"Mars/Olympus\"", "node.timezone"),
@@ -87,6 +98,20 @@ fn each_fault_names_file_key_and_mend() {
         assert!(message.contains(expected), "{message:?} should contain {expected:?}");
         assert!(message.contains("; "), "{message:?} should say how to mend it");
     }
+}
+
+#[test]
+fn the_district_is_trusted_with_identities_unless_said_otherwise() {
+    let trusts = |text: &str| {
+        load(text).unwrap().gateway.peers.iter().map(|peer| peer.trusts_identity).collect::<Vec<_>>()
+    };
+    assert_eq!(trusts(CONTRACT), [true, false]);
+    let uri = "uri = \"sip:127.0.0.3:5060\"";
+    assert_eq!(trusts(&CONTRACT.replace(uri, &format!("{uri}\ntrust_identity = true"))), [true, true]);
+    let numbers =
+        "party_signals = \"verified\"\nnumbers = [\"+1860742*\", \"+18605550177\"]\ntrust_identity = false";
+    let text = CONTRACT.replace("party_signals = \"verified\"", numbers);
+    assert_eq!((trusts(&text), load(&text).unwrap().own_numbers.len()), (vec![false, false], 2));
 }
 
 #[test]

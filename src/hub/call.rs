@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use consent::{
     Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Joined, Leg,
-    LineClass, Mono, Newcomer, Now, Permit, PermitId, Preference, RecordingId, RecordingOutcome, RuleSet,
-    Side, SignalSource,
+    LineClass, Mono, Newcomer, Now, NumberBlock, Permit, PermitId, Preference, RecordingId, RecordingOutcome,
+    RuleSet, Side, SignalSource,
 };
 use recorder::{LegStatistics, SourceChange};
 use sip_gateway::sdp::Recording;
@@ -38,6 +38,15 @@ const EMERGENCY_BIND_WAIT_MS: u64 = 20;
 const CLOSE_WAIT_MS: u64 = 5_000;
 /// The most media streams relayed in one call; further `m=` lines are refused.
 const MAX_STREAMS: usize = 4;
+
+/// What is known of the district when a call begins.
+pub(super) struct District<'a> {
+    /// The gateway's name in records.
+    pub(super) node: &'a str,
+    pub(super) rules: &'a Arc<RuleSet>,
+    /// Whether the call shows the outside a number that is none of the district's.
+    pub(super) foreign_caller_id: bool,
+}
 
 #[derive(Debug)]
 pub(super) struct Call {
@@ -94,10 +103,10 @@ impl Call {
     pub(super) fn begin(
         now: Now,
         offer: &Offer,
-        node: &str,
-        rules: &Arc<RuleSet>,
+        district: &District<'_>,
         out: &mut VecDeque<Output>,
     ) -> (CallId, Self) {
+        let rules = district.rules;
         let direction = direction(offer, rules);
         let facts = facts(offer, direction);
         let epoch = EpochCounter::default();
@@ -108,7 +117,7 @@ impl Call {
         let side = if direction == Direction::Outbound { Side::Public } else { Side::District };
         let mut call = Self {
             id: offer.call,
-            node: node.to_owned(),
+            node: district.node.to_owned(),
             machine,
             rules: Arc::clone(rules),
             epoch,
@@ -144,7 +153,7 @@ impl Call {
             statistics: None,
             scheduled: None,
         };
-        call.open_record(now, offer, node, direction, out);
+        call.open_record(now, offer, district, direction, out);
         if offer.over_limit && !offer.emergency && call.machine.class() != LineClass::Dispatch {
             call.stage = Stage::Refused;
             out.push_back(Output::Gateway(sip_gateway::Command::Refuse {
@@ -324,14 +333,14 @@ impl Call {
         &mut self,
         now: Now,
         offer: &Offer,
-        node: &str,
+        district: &District<'_>,
         direction: Direction,
         out: &mut VecDeque<Output>,
     ) {
         let (calling, called) = (names(&offer.caller).collect::<Vec<_>>(), offer.request_user.as_str());
         let started = CallStarted {
             call: self.id,
-            node: node.to_owned(),
+            node: district.node.to_owned(),
             line: self.machine.line().map(|line| line.number.clone()),
             line_class: self.machine.class(),
             retention: record::call_tag(offer.emergency),
@@ -343,6 +352,8 @@ impl Call {
             to: self.shown(called, self.machine.withholds(Leg::B, &[called])),
             privacy: offer.caller.privacy,
             emergency: offer.emergency,
+            identity_verdict: offer.verdict.map(record::verdict),
+            foreign_caller_id: district.foreign_caller_id,
             sip_call_id: offer.sip_call_id.clone(),
             linked_calls: Vec::new(),
         };
@@ -595,6 +606,17 @@ pub(super) fn is_dispatch(offer: &Offer, rules: &RuleSet) -> bool {
     line.is_some_and(|line| line.class == LineClass::Dispatch)
 }
 
+/// Whether a call to the outside, other than an emergency call, shows a full number that is none of the
+/// district's: neither a line or its alias, nor one of these.
+pub(super) fn shows_foreign_number(offer: &Offer, rules: &RuleSet, own: &[NumberBlock]) -> bool {
+    if offer.emergency || direction(offer, rules) != Direction::Outbound {
+        return false;
+    }
+    let shown = names(&offer.caller).filter(|user| !rules.is_line(user));
+    let mut numbers = shown.filter_map(|user| rules.numbering().normalise(user).number().cloned());
+    numbers.any(|number| !own.iter().any(|block| block.contains(&number)))
+}
+
 fn direction(offer: &Offer, rules: &RuleSet) -> Direction {
     match offer.side {
         Side::Public => Direction::Inbound,
@@ -614,12 +636,8 @@ fn caller_user(identity: &Identity) -> &str {
 
 fn facts(offer: &Offer, direction: Direction) -> CallFacts {
     let mut called = vec![offer.request_user.clone(), offer.to_user.clone()];
-    let mut calling = Vec::new();
-    if offer.side == Side::District {
-        called.extend(offer.diverted_from.iter().cloned());
-        calling.extend(offer.caller.asserted.clone());
-    }
-    calling.push(offer.caller.from.clone());
+    called.extend(offer.diverted_from.iter().cloned());
+    let calling = names(&offer.caller).map(str::to_owned).collect();
     CallFacts {
         direction,
         called,

@@ -11,11 +11,11 @@ mod record;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use consent::{CallId, E164, Mono, Now, Permit, RuleSet};
+use consent::{CallId, E164, Mono, Now, NumberBlock, Permit, RuleSet};
 use recorder::Sealed;
 use storage::Stamped;
 
-use call::Call;
+use call::{Call, District};
 
 /// What the shell is to do, in order.
 #[derive(Debug)]
@@ -58,6 +58,9 @@ pub struct Hub {
     deadlines: BTreeSet<(Mono, CallId)>,
     outputs: VecDeque<Output>,
     dispatch_failures: u64,
+    /// The district's numbers that are no lines.
+    own_numbers: Arc<[NumberBlock]>,
+    foreign_caller_ids: u64,
 }
 
 impl Hub {
@@ -71,14 +74,25 @@ impl Hub {
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
             dispatch_failures: 0,
+            own_numbers: Arc::new([]),
+            foreign_caller_ids: 0,
         }
+    }
+
+    /// The same, for a district that has these numbers beside its lines.
+    #[must_use]
+    pub fn with_own_numbers(self, own_numbers: Arc<[NumberBlock]>) -> Self {
+        Self { own_numbers, ..self }
     }
 
     /// Takes in what the SIP core says.
     pub fn on_gateway(&mut self, now: Now, event: sip_gateway::Event) {
         use sip_gateway::Event;
         if let Event::Offered(offer) = &event {
-            let (id, call) = Call::begin(now, offer, &self.node, &self.rules, &mut self.outputs);
+            let foreign = call::shows_foreign_number(offer, &self.rules, &self.own_numbers);
+            self.foreign_caller_ids += u64::from(foreign);
+            let district = District { node: &self.node, rules: &self.rules, foreign_caller_id: foreign };
+            let (id, call) = Call::begin(now, offer, &district, &mut self.outputs);
             self.calls.insert(id, call);
             self.settle(now, id);
             return;
@@ -195,6 +209,12 @@ impl Hub {
     #[must_use]
     pub const fn dispatch_failures(&self) -> u64 {
         self.dispatch_failures
+    }
+
+    /// Calls to the outside since the start that showed a number which is none of the district's.
+    #[must_use]
+    pub const fn foreign_caller_ids(&self) -> u64 {
+        self.foreign_caller_ids
     }
 
     /// Keeps the call's one place among the deadlines true, and forgets the call once its record is closed.

@@ -10,7 +10,7 @@ use recorder::Command as Media;
 use sip_gateway::{
     Change, Command as Sip, End, EndedBy, Event, Identity, Offer, PeerId, Replacement, Target,
 };
-use storage::{CallEnded, CallStarted, Entry};
+use storage::{Attestation, CallEnded, CallStarted, Entry, IdentityVerdict, Verstat};
 
 use super::{Hub, Output};
 
@@ -63,6 +63,7 @@ fn offer(side: Side, request_user: &str) -> Offer {
         to_user: request_user.to_owned(),
         diverted_from: Vec::new(),
         caller: Identity { asserted: None, from: "8605550100".to_owned(), privacy: false },
+        verdict: None,
         sip_call_id: "a@host".to_owned(),
         media: None,
     }
@@ -258,6 +259,8 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
         offer.caller.from = from.to_owned();
         offer
     };
+    let passed_on =
+        |user: &str| Offer { diverted_from: vec![user.to_owned()], ..offer(Side::Public, DISPATCH) };
     let to_by_name = Offer { to_user: DISPATCH.to_owned(), ..offer(Side::Public, "7427399") };
     let diverted = Offer { diverted_from: vec![DISPATCH.to_owned()], ..offer(Side::District, "7427320") };
     for (offer, dispatch) in [
@@ -273,6 +276,10 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
         (to_by_name, false),
         // A union line is above a dispatch line, whichever comes first.
         (diverted, false),
+        // What a public peer says beside the Request-URI grants nothing, and bars no dispatch line.
+        (Offer { diverted_from: vec![DISPATCH.to_owned()], ..offer(Side::Public, "7427399") }, false),
+        (passed_on("7427310"), true),
+        (passed_on("7427320"), true),
     ] {
         assert_eq!(super::is_dispatch(&offer, &rules), dispatch, "{offer:?}");
         let mut hub = Hub::new("gw1".to_owned(), Arc::clone(&rules));
@@ -280,6 +287,50 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
         let refused = |output: &Output| matches!(output, Output::Gateway(Sip::Refuse { .. }));
         assert_eq!(drain(&mut hub).iter().any(refused), !dispatch);
     }
+}
+
+#[test]
+fn a_call_to_the_outside_with_a_number_that_is_not_the_districts_is_marked() {
+    let own: Vec<consent::NumberBlock> = vec!["+1860743*".parse().unwrap(), "+18605550177".parse().unwrap()];
+    for (side, asserted, from, foreign) in [
+        (Side::District, None, "7427310", false),
+        (Side::District, Some("7427310"), "100", false),
+        (Side::District, None, "8607430001", false),
+        (Side::District, None, "18605550177", false),
+        (Side::District, None, "anonymous", false),
+        (Side::District, None, "8605550178", true),
+        (Side::District, Some("7427310"), "8605550178", true),
+        (Side::District, Some("8605550178"), "7427310", true),
+        (Side::Public, None, "8605550178", false),
+    ] {
+        let mut hub = hub().with_own_numbers(own.as_slice().into());
+        let mut offer = offer(side, if side == Side::District { "98605550123" } else { "7427310" });
+        offer.caller =
+            Identity { asserted: asserted.map(str::to_owned), from: from.to_owned(), privacy: false };
+        hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
+        assert_eq!(started(&drain(&mut hub)).foreign_caller_id, foreign, "{from}");
+        assert_eq!(hub.foreign_caller_ids(), u64::from(foreign));
+    }
+    let mut hub = hub();
+    let emergency = Offer { emergency: true, ..offer(Side::District, "911") };
+    hub.on_gateway(at(0), Event::Offered(Box::new(emergency)));
+    assert!(!started(&drain(&mut hub)).foreign_caller_id);
+}
+
+#[test]
+fn what_was_verified_of_the_callers_number_is_in_the_record() {
+    let mut hub = hub();
+    let verdict = sip_gateway::Verdict {
+        validation: sip_gateway::Validation::Failed,
+        attestation: Some(sip_gateway::Attestation::Gateway),
+    };
+    hub.on_gateway(
+        at(0),
+        Event::Offered(Box::new(Offer { verdict: Some(verdict), ..offer(Side::Public, DISPATCH) })),
+    );
+    let known = started(&drain(&mut hub)).identity_verdict;
+    let expected = IdentityVerdict { verstat: Verstat::Failed, attestation: Some(Attestation::C) };
+    assert_eq!(known, Some(expected));
 }
 
 #[test]

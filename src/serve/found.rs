@@ -121,6 +121,7 @@ mod tests {
             parties_signalled: false,
             preference_trusted: false,
             may_refer: false,
+            trusts_identity: false,
             redirects: sip_gateway::Redirects::Refuse,
             certificate: None,
             account: None,

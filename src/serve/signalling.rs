@@ -225,6 +225,7 @@ impl Signalling {
             calls: self.hub.calls(),
             recordings: self.hub.recordings(),
             dispatch_failures: self.hub.dispatch_failures(),
+            foreign_caller_ids: self.hub.foreign_caller_ids(),
             sip: self.core.counters(),
             sockets: self.sockets.counters(),
             media: self.plane.metrics(),

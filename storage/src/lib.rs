@@ -19,8 +19,8 @@ mod samples;
 
 pub use delivery::{Delivery, DeliveryHealth};
 pub use entry::{
-    CallEnded, CallStarted, ElsewhereState, EndCause, Entry, LadderPart, LegMediaRecord, Outcome,
-    RecordingRow, Rung, Stamped,
+    Attestation, CallEnded, CallStarted, ElsewhereState, EndCause, Entry, IdentityVerdict, LadderPart,
+    LegMediaRecord, Outcome, RecordingRow, Rung, Stamped, Verstat,
 };
 pub use journal::{Journal, JournalError, JournalHealth, Receipt};
 pub use keys::{KeyError, MasterKey, Recordings, WRAPPED_KEY_BYTES, fill_random, fresh_dek};

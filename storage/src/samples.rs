@@ -44,6 +44,8 @@ pub(crate) fn started(n: u128, class: LineClass) -> Entry {
         to: Some("+18607427331".into()),
         privacy: false,
         emergency: false,
+        identity_verdict: None,
+        foreign_caller_id: false,
         sip_call_id: format!("a{n}@caller"),
         linked_calls: vec![call(900)],
     }))

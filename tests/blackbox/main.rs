@@ -22,6 +22,7 @@ mod failover;
 mod faults;
 mod gateway;
 mod hostile;
+mod identity;
 mod ladder;
 mod media;
 mod message;

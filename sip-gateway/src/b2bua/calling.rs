@@ -1,5 +1,7 @@
 //! Our INVITE and what comes back (RFC 3261 §13.2.2, §16.7, §16.8; RFC 6026 §7.2).
 
+use std::sync::Arc;
+
 use consent::Leg;
 
 use super::offering::own_ip;
@@ -190,7 +192,8 @@ impl Call {
         env.emit(Event::Answered { call: self.id });
         let (Some(attempt), Some(passed)) = (self.attempts.get(index), self.forks.get(fork)) else { return };
         let tag = passed.id(Leg::A).local_tag.clone();
-        let reply = self.reply(env, &self.invite, &self.back, &tag, &response);
+        let by = self.end_in(fork, Leg::B);
+        let reply = self.reply(env, &self.invite, &self.back, &tag, &response, by);
         let mut acceptance = Acceptance {
             from: Leg::A,
             sequence: sequence_of(&self.invite.headers).unwrap_or_default(),
@@ -237,6 +240,7 @@ impl Call {
             return;
         }
         self.heard_from[place.leg.index()] = origin.source.ip();
+        self.learn(env, place.leg, &ack.headers, origin.source.ip());
         let sequence = sequence_of(&ack.headers);
         let expected = self
             .acceptance
@@ -263,7 +267,10 @@ impl Call {
         let (mut sent, path) = (dialog.ack(acceptance.other_sequence), dialog.path);
         sent.headers.push(name::MAX_FORWARDS, ack.map_or(70, super::offering::hops_left).to_string());
         if let Some(ack) = ack {
-            forward::copy_end_to_end(&ack.headers, &mut sent.headers, self.is_emergency());
+            if let Some(from) = self.end_in(fork, acceptance.from) {
+                let border = self.border(env, from, &ack.headers, &path);
+                forward::copy_end_to_end(&ack.headers, &mut sent.headers, &border);
+            }
             match self.pass_body(env, fork, acceptance.from, &ack.headers, &ack.body) {
                 Passed::On(body, found) => {
                     if let Some(found) = found.filter(|_| self.session.offerer() == Some(to)) {
@@ -469,9 +476,12 @@ impl Call {
         let path = self.way_to(from.other()).unwrap_or(self.back);
         match session::find(headers, body) {
             Ok(Some(found)) => {
-                let sent = self.session_in(fork).rewrite(from, &found, body, own_ip(env, &path));
+                let source = self.heard_from[from.index()];
+                self.learn_media(env, from, &found.media(source));
+                let hidden = Arc::clone(&self.hosts[from.index()]);
+                let sent = self.session_in(fork).rewrite(from, &found, body, (own_ip(env, &path), &*hidden));
                 let on = found.replaced(body, &sent);
-                Passed::On(on, Some(found.passed_as(body, sent, self.heard_from[from.index()])))
+                Passed::On(on, Some(found.passed_as(body, sent, source)))
             }
             Ok(None) => Passed::On(body.clone(), None),
             Err(_) if self.is_emergency() => Passed::On(body.clone(), None),
@@ -512,7 +522,7 @@ impl Call {
         if !self.far_ends[leg.index()].observe(headers, from) {
             return;
         }
-        let trusted = self.far_peer(leg).is_some_and(|peer| !Self::is_public(env, peer));
+        let trusted = self.far_peer(leg).is_some_and(|peer| env.trusts_identity(peer));
         let identity = self.far_ends[leg.index()].identity(headers, trusted);
         env.emit(Event::Changed { call: self.id, leg, change: Change::NewParty { identity } });
     }
@@ -521,7 +531,7 @@ impl Call {
 /// The fields that describe a body.
 const DESCRIBING: [&str; 3] = [name::CONTENT_TYPE, name::CONTENT_ENCODING, "Content-Disposition"];
 
-fn leave_out_body(response: &mut Response) {
+pub(super) fn leave_out_body(response: &mut Response) {
     response.body = bytes::Bytes::new();
     for field in DESCRIBING {
         response.headers.remove(field);

@@ -7,7 +7,7 @@
 //! | Allow | the methods that pass through us |
 //! | credentials and challenges, Session-Expires, Min-SE, RSeq, RAck, Replaces, Join, Target-Dialog, Path, Service-Route, Security-*, Timestamp, In-Reply-To | never: they bind to one leg |
 //! | `X-Earmark-*`, `X-Consent*` | never: nobody else may speak in our name |
-//! | everything else | as received; what is not UTF-8 is taken as Latin-1 and goes on as UTF-8 (RFC 3261 §25.1 has no other text), and a control character, which a field can hold only as a quoted pair, becomes a space |
+//! | everything else | as [`border`](super::border) says; what is not UTF-8 is taken as Latin-1 and goes on as UTF-8 (RFC 3261 §25.1 has no other text), and a control character, which a field can hold only as a quoted pair, becomes a space |
 //!
 //! In an emergency call everything passes, byte for byte but for control characters, but the first row and credentials and challenges, RAck's CSeq
 //! number excepted; with it 100rel and session timers run end to end.
@@ -16,6 +16,7 @@
 //! Reason: a redirection would lead the caller past the gateway and show it the other side, credentials are
 //! never asked of one side for the other, and how long a session lasts is each leg's own affair.
 
+use super::border::Border;
 use crate::wire::{Field, Headers, Response, name};
 
 /// The methods that we answer or pass on.
@@ -83,20 +84,20 @@ pub(crate) fn passes_option(option: &str) -> bool {
 }
 
 /// Copies what passes from one leg's message into the other's.
-pub(crate) fn copy_end_to_end(from: &Headers, to: &mut Headers, emergency: bool) {
+pub(crate) fn copy_end_to_end(from: &Headers, to: &mut Headers, border: &Border) {
     for field in from.iter() {
         if is_one_of(field.name, &OURS) || is_one_of(field.name, &SECRET) {
             continue;
         }
-        if emergency {
+        if border.emergency {
             to.push_field(field);
         } else {
-            copy_field(field, to);
+            copy_field(field, to, border);
         }
     }
 }
 
-fn copy_field(field: Field<'_>, to: &mut Headers) {
+fn copy_field(field: Field<'_>, to: &mut Headers, border: &Border) {
     let forged = ["X-Earmark-", "X-Consent"]
         .iter()
         .any(|prefix| field.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)));
@@ -106,8 +107,7 @@ fn copy_field(field: Field<'_>, to: &mut Headers) {
     let keep: fn(&str) -> bool = match field.name {
         name::SUPPORTED | name::REQUIRE => passes_option,
         name::ALLOW => |method| !is_one_of(method, &HELD_BACK),
-        // Not its octets: the far end's parser may refuse a call for one that is not UTF-8.
-        _ => return to.push(field.name, field.value),
+        _ => return border.cross(field, to),
     };
     let kept: Vec<&str> = field.value.split(',').map(str::trim).filter(|token| keep(token)).collect();
     if !kept.is_empty() {

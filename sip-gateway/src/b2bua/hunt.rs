@@ -207,6 +207,7 @@ impl Call {
         let branch = env.stamp_via(&path, &mut invite);
         let index = self.attempts.len();
         self.emit_routed(env, leg, peer, &invite);
+        self.learn_peer(env, leg, &path);
         let owner = Owner::Call(self.id, Role::Attempt(index));
         let client = env.request_with_branch(path, &invite, branch.clone(), owner);
         if transferred {

@@ -63,6 +63,7 @@ impl Call {
         let present = self.is_present(place.fork);
         if present {
             self.heard_from[place.leg.index()] = origin.source.ip();
+            self.learn(env, place.leg, &request.headers, origin.source.ip());
         }
         if (present && self.over[place.leg.index()]) || self.phase == Phase::Ended {
             let bye = request.method == Method::BYE;
@@ -199,7 +200,11 @@ impl Call {
         {
             sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
         }
-        forward::copy_end_to_end(&request.headers, &mut sent.headers, emergency);
+        if let Some(from) = self.end_in(place.fork, place.leg) {
+            let border = self.border(env, from, &request.headers, &path);
+            forward::copy_end_to_end(&request.headers, &mut sent.headers, &border);
+            sent.body = border.body(&request.headers, &body);
+        }
         map_rack(&mut sent, invite_sequence);
         if let Some(rack) = rack {
             sent.headers.set(name::RACK, rack);
@@ -210,7 +215,6 @@ impl Call {
             }
             self.keep_timer(env, to, &mut sent);
         }
-        sent.body = body;
         env.authorize(&path, &mut sent);
         let branch = env.stamp_via(&path, &mut sent);
         self.relays_begun = self.relays_begun.wrapping_add(1);
@@ -388,13 +392,16 @@ impl Call {
         env: &mut Environment,
         number: u32,
         server: TxId,
-        reason: Option<&str>,
+        cancelled: &Headers,
     ) {
         let wanted = |relay: &&mut Relay| relay.number == number && relay.server == server;
         let Some(relay) = self.relays.iter_mut().find(wanted) else { return };
         if std::mem::replace(&mut relay.unwanted, true) || !relay.heard {
             return;
         }
+        let from = relay.from;
+        let reason = self.reason_of(from, cancelled);
+        let Some(relay) = self.relays.iter().find(|relay| relay.number == number) else { return };
         let mut cancel = cancel_of(&relay.sent);
         if let Some(reason) = reason {
             cancel.headers.push(name::REASON, reason);
@@ -438,7 +445,7 @@ impl Call {
     }
 
     pub(super) fn answer(&self, env: &mut Environment, server: TxId, request: &Request, response: Response) {
-        let mut reply = self.reply(env, request, &self.back, &self.tag, &response);
+        let mut reply = self.reply(env, request, &self.back, &self.tag, &response, None);
         if response.status == 422 {
             reply.headers.copy(&response.headers, name::MIN_SE);
         }
@@ -447,7 +454,8 @@ impl Call {
 
     fn reply_inside(&self, env: &Environment, relay: &Relay, response: &Response) -> Response {
         let path = self.forks.get(relay.fork).map(|fork| fork.dialogs[relay.from.index()].path);
-        self.reply(env, &relay.request, &path.unwrap_or(self.back), &self.tag, response)
+        let by = self.end_in(relay.fork, relay.from.other());
+        self.reply(env, &relay.request, &path.unwrap_or(self.back), &self.tag, response, by)
     }
 
     /// CSeq number of the INVITE that made a dialog, on this leg.

@@ -27,6 +27,7 @@
 mod again;
 mod asking;
 mod awareness;
+mod border;
 mod calling;
 mod digits;
 mod ending;
@@ -36,6 +37,7 @@ mod hunt;
 mod identity;
 mod inside;
 mod offering;
+mod privacy;
 mod redirect;
 mod reliable;
 mod session;
@@ -45,22 +47,26 @@ mod transfer;
 
 pub(crate) use offering::escaped;
 
+pub(crate) use border::Border;
 #[cfg(any(test, fuzzing))]
 pub(crate) use forward::copy_end_to_end;
 pub(crate) use forward::{ALLOW, passes_option, supported};
 #[cfg(any(test, fuzzing))]
 pub(crate) use offering::{Place, address_at, uri_at};
+pub(crate) use privacy::refusal as refuse_privacy;
 pub(crate) use session_timer::refusal as refuse_session;
 pub(crate) use transfer::{Loan, NotLent, NotReplaced, is_answered_option, judge_replaces};
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use consent::{CallId, Leg, Mono, Side};
+use consent::{CallId, Leg, Mono};
 
 use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
+use crate::topology::Hosts;
 use crate::transaction::{Class, Report, T1_64_MS, T4_MS, TxId};
 use crate::wire::{Headers, Request, Response, name};
 use crate::{Change, EndedBy, Event, LegMedia, PeerId};
@@ -268,6 +274,8 @@ pub(crate) struct Call {
     tag: String,
     /// Where each leg's latest message came from; of B, whom we call, until there is one.
     heard_from: [IpAddr; 2],
+    /// Where each leg's side is, as far as it has shown.
+    hosts: [Arc<Hosts>; 2],
     session: Session,
     /// The media of each leg that the hub knows of.
     told: [Option<LegMedia>; 2],
@@ -372,6 +380,7 @@ impl Call {
     ) {
         if let Some(leg) = self.answerer(role, client) {
             self.heard_from[leg.index()] = origin.source.ip();
+            self.learn(env, leg, &response.headers, origin.source.ip());
         }
         if (200..300).contains(&response.status) {
             self.heed_response(env, role, client, &response);
@@ -546,7 +555,8 @@ impl Call {
         self.forks.get_mut(fork).map(|fork| &mut fork.dialogs[leg.index()])
     }
 
-    /// A response of ours to a request of a leg, made of the other leg's response.
+    /// A response of ours to a request of a leg, made of the response of whoever is named, on the other leg, or
+    /// else of our own.
     fn reply(
         &self,
         env: &Environment,
@@ -554,38 +564,41 @@ impl Call {
         path: &Path,
         tag: &str,
         response: &Response,
+        by: Option<(Leg, PeerId)>,
     ) -> Response {
+        let border = match by {
+            Some(by) => self.border(env, by, &response.headers, path),
+            None => Border::none(),
+        };
         let mut reply = Response::to(&request.headers, response.status);
-        reply.reason.clone_from(&response.reason);
+        reply.reason = border.phrase(response.status, &response.reason);
         add_tag(&mut reply.headers, tag);
         let method = request.method.as_str();
         if matches!(method, "INVITE" | "UPDATE") && response.status < 300 {
             reply.headers.copy(&request.headers, name::RECORD_ROUTE);
             reply.headers.push(name::CONTACT, env.contact(path, sips::is_asked_by(request)));
         }
-        forward::copy_end_to_end(&response.headers, &mut reply.headers, self.is_emergency());
+        forward::copy_end_to_end(&response.headers, &mut reply.headers, &border);
         if (300..400).contains(&response.status) {
             // Only one that is passed on comes this far.
-            reply.headers.copy(&response.headers, name::CONTACT);
+            for contact in response.headers.all(name::CONTACT) {
+                reply.headers.push(name::CONTACT, border.cleared(contact.to_owned()));
+            }
         }
         if method == "INVITE" && response.status < 300 && !self.is_emergency() {
             forward::offer_refer(&mut reply.headers, env.may_refer(path.peer));
             awareness::offer(&mut reply.headers);
         }
         // What the far end could have done (RFC 3261 §13.3.1.3) is an address of the other leg's.
-        if response.status < 300
-            || self.is_emergency()
-            || !inside::has_description(&response.headers, &response.body)
+        if response.status >= 300
+            && !self.is_emergency()
+            && inside::has_description(&response.headers, &response.body)
         {
-            reply.body = response.body.clone();
+            calling::leave_out_body(&mut reply);
         } else {
-            reply.headers.remove(name::CONTENT_TYPE);
+            reply.body = border.body(&response.headers, &response.body);
         }
         reply
-    }
-
-    fn is_public(env: &Environment, peer: PeerId) -> bool {
-        env.side(peer) == Side::Public
     }
 
     /// The way to a leg's far end, once there is one.
@@ -600,6 +613,11 @@ impl Call {
 
     fn far_peer(&self, leg: Leg) -> Option<PeerId> {
         self.way_to(leg).map(|path| path.peer)
+    }
+
+    /// A leg with the peer at its far end in one of the dialogs.
+    fn end_in(&self, fork: usize, leg: Leg) -> Option<(Leg, PeerId)> {
+        self.forks.get(fork).map(|fork| (leg, fork.dialogs[leg.index()].path.peer))
     }
 }
 

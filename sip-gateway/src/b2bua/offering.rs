@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use consent::Side;
 
 use super::hunt::Hunt;
-use super::identity::{FarEnd, diverted_from, identity, user_of};
+use super::identity::{FarEnd, diverted_from, identity, user_of, verdict};
 use super::session::{self, Session};
 use super::{Call, CallTimer, Owner, Phase, RelayAddresses, Role, decision_ms, forward, session_timer, sips};
 use crate::core::{Environment, Origin, Path};
@@ -50,7 +50,12 @@ impl Call {
         offer: Offer,
     ) -> Self {
         let mut call = Self::new(env, &offer, origin, server, invite, class);
+        let (headers, back) = (std::mem::take(&mut call.invite.headers), call.back);
+        call.learn(env, consent::Leg::A, &headers, origin.source.ip());
+        call.invite.headers = headers;
+        call.learn_peer(env, consent::Leg::A, &back);
         if let Some(media) = offer.media.clone() {
+            call.learn_media(env, consent::Leg::A, &media);
             let told = call.session.describe(consent::Leg::A, media, false);
             call.tell(env, told);
         }
@@ -84,6 +89,7 @@ impl Call {
             back: env.path_back(origin),
             tag: env.generator.tag(),
             heard_from: [origin.source.ip(), IpAddr::from([0, 0, 0, 0])],
+            hosts: Default::default(),
             session: Session::new(session_ids),
             told: [None, None],
             timings: Default::default(),
@@ -125,7 +131,7 @@ impl Call {
         let headers = &invite.headers;
         let peer = env.config.peers.get(origin.peer.0);
         let side = peer.map_or(Side::Public, |peer| peer.side);
-        let trusted = side == Side::District;
+        let trusted = env.trusts_identity(origin.peer);
         Offer {
             call: env.generator.call(env.now.wall),
             peer: origin.peer,
@@ -135,8 +141,9 @@ impl Call {
             over_limit: env.live_calls >= env.config.limits.max_calls,
             request_user: called_user(env, origin.peer, invite),
             to_user: headers.first(name::TO).map_or_else(String::new, user_of),
-            diverted_from: if trusted { diverted_from(headers) } else { Vec::new() },
+            diverted_from: diverted_from(headers),
             caller: identity(headers, name::FROM, trusted),
+            verdict: if trusted { verdict(headers) } else { None },
             sip_call_id: headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
             media: None,
         }
@@ -217,18 +224,19 @@ impl Call {
         let secure = path.transport == Transport::Tls;
         let theirs = Place { host: &host, secure };
         let diverted = self.hunt.diversions.current.as_ref().map(|target| target.uri.clone());
+        let border = self.border(env, (consent::Leg::A, self.peer), &self.invite.headers, path);
         let uri = uri_at(diverted.as_deref().unwrap_or(&self.invite.uri), theirs, user.as_deref());
+        let uri = border.cleared_uri(uri);
         let own_host = env.host(path.listener);
-        let ours = Place { host: &own_host, secure };
         let mut invite = Request::new(Method::INVITE, uri);
         let headers = &mut invite.headers;
         headers.push(name::MAX_FORWARDS, hops_left(&self.invite).to_string());
         let from = self.invite.headers.first(name::FROM).unwrap_or_default();
-        headers.push(name::FROM, address_at(from, ours, None, Some(&env.generator.tag())));
+        headers.push(name::FROM, border.from(from, &env.generator.tag()));
         let to = self.invite.headers.first(name::TO).unwrap_or_default();
         let called = called_user(env, self.peer, &self.invite);
         let to_user = user.as_deref().filter(|_| self.is_emergency() || user_of(to) == called);
-        headers.push(name::TO, address_at(to, theirs, to_user, None));
+        headers.push(name::TO, border.cleared(address_at(to, theirs, to_user, None)));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&invite.uri)));
@@ -236,7 +244,7 @@ impl Call {
             // RFC 5806 §5.1: the newest comes first.
             headers.push(name::DIVERSION, format!("<sip:{}@{own_host}>;reason=deflection", escaped(&called)));
         }
-        forward::copy_end_to_end(&self.invite.headers, headers, self.is_emergency());
+        forward::copy_end_to_end(&self.invite.headers, headers, &border);
         forward::offer_refer(headers, !self.is_emergency() && env.may_refer(peer));
         if !self.is_emergency() {
             self.offer_reliability(headers);
@@ -265,7 +273,8 @@ impl Call {
         let body = self.invite.body.clone();
         match session::find(&self.invite.headers, &body) {
             Ok(Some(found)) => {
-                let sent = self.session.rewrite(consent::Leg::A, &found, &body, host);
+                let hidden = std::sync::Arc::clone(&self.hosts[consent::Leg::A.index()]);
+                let sent = self.session.rewrite(consent::Leg::A, &found, &body, (host, &*hidden));
                 let on = found.replaced(&body, &sent);
                 let source = self.heard_from[consent::Leg::A.index()];
                 // Told with the call.

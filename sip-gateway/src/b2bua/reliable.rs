@@ -169,7 +169,7 @@ impl Call {
         heard: Heard,
     ) {
         let Some(tag) = self.forks.get(fork).map(|fork| fork.id(Leg::A).local_tag.clone()) else { return };
-        let reply = self.reply(env, &self.invite, &self.back, &tag, response);
+        let reply = self.reply(env, &self.invite, &self.back, &tag, response, self.end_in(fork, Leg::B));
         let theirs = match heard {
             Heard::Next(rseq) => Some(rseq),
             Heard::Plain | Heard::OutOfOrder => None,

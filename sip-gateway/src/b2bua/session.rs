@@ -21,6 +21,7 @@ use consent::Leg;
 use crate::sdp::{
     Description, OurSide, RecordLine, RecordPreference, Recording, SdpError, locate, rewrite, splice,
 };
+use crate::topology::Hosts;
 use crate::wire::{Headers, name};
 use crate::{Change, Flow, LegMedia, MediaKind};
 
@@ -336,8 +337,15 @@ impl Session {
         self.pending.as_ref().map(|pending| pending.offerer)
     }
 
-    /// The description to send to `from`'s other leg instead of the one received; `host` is our address there.
-    pub(crate) fn rewrite(&mut self, from: Leg, found: &Found, body: &Bytes, host: IpAddr) -> Numbered {
+    /// The description to send to `from`'s other leg instead of the one received; `host` is our address there,
+    /// and no `hidden` host is named in it.
+    pub(crate) fn rewrite(
+        &mut self,
+        from: Leg,
+        found: &Found,
+        body: &Bytes,
+        (host, hidden): (IpAddr, &Hosts),
+    ) -> Numbered {
         let towards = from.other().index();
         if self.relay.is_empty() {
             let version = self.ours[towards].newest.version;
@@ -349,7 +357,7 @@ impl Session {
         let address = media.first().map_or(host, SocketAddr::ip);
         let (session_id, record) = (ours.session_id, self.record_lines[towards]);
         ours.number(|version| {
-            rewrite(&description, &OurSide { session_id, version, address, media: &media, record })
+            rewrite(&description, &OurSide { session_id, version, address, media: &media, record, hidden })
         })
     }
 

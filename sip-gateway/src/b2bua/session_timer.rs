@@ -324,7 +324,7 @@ impl Call {
             accepted.body = self.session.ours(place.leg).sent().clone();
         }
         let path = self.way_to(place.leg).unwrap_or(self.back);
-        let mut reply = self.reply(env, request, &path, &self.tag, &accepted);
+        let mut reply = self.reply(env, request, &path, &self.tag, &accepted, None);
         self.answer_timer(env, place.leg, request, &mut reply);
         if request.method == Method::UPDATE {
             env.respond(server, &reply);

@@ -309,7 +309,11 @@ impl Call {
     pub(super) fn fail_transfer(&mut self, env: &mut Environment, failure: &Response) {
         self.disarm(env, CallTimer::Transfer);
         self.release_newcomer(env, failure);
-        self.report(env, &super::forward::map_failure(failure));
+        let mut told = super::forward::map_failure(failure);
+        if self.hosts.iter().any(|hosts| hosts.appear_in(&told.reason)) {
+            told.reason = reason_phrase(told.status).to_owned();
+        }
+        self.report(env, &told);
         let Some(transfer) = self.transfer.take() else { return };
         tracing::debug!(call = %self.id, status = failure.status, "transfer failed");
         if transfer.gone {

@@ -16,7 +16,7 @@ use super::{Counters, Origin, Output, Path, Ports, TimerKey, Timers, TransportLa
 use crate::b2bua::{CallTimer, Loan, Owner};
 use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
 use crate::emergency::{Matcher, is_callback};
-use crate::locate::{Target, listener_for};
+use crate::locate::{Host, Target, listener_for};
 use crate::transaction::{Class, NewClient, Room, Transactions, TxId, TxTimer};
 use crate::wire::{Headers, Request, Response, Via, name};
 use crate::{Config, Event, ListenerId, PeerId, StreamId, Transport};
@@ -354,6 +354,25 @@ impl Environment {
     /// Whether a dialog of one peer's may be named by the other: by the same peer, or within the district.
     pub(crate) fn same_side(&self, one: PeerId, other: PeerId) -> bool {
         one == other || [one, other].iter().all(|peer| self.side(*peer) == Side::District)
+    }
+
+    /// The name of the host that a peer is configured at, if it is not an address.
+    pub(crate) fn name_of(&self, peer: PeerId) -> Option<&str> {
+        match &self.config.peers.get(peer.0)?.place.host {
+            Host::Name(name) => Some(name),
+            Host::Address(_) => None,
+        }
+    }
+
+    /// Whether a peer is trusted with identities (RFC 3325 §2.4).
+    pub(crate) fn trusts_identity(&self, peer: PeerId) -> bool {
+        self.config.peers.get(peer.0).is_some_and(|peer| peer.trusts_identity)
+    }
+
+    /// Whether a host is one of our own addresses.
+    pub(crate) fn is_own(&self, host: &str) -> bool {
+        let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        ip.is_ok_and(|ip| self.config.listeners.iter().any(|own| own.address.ip() == ip.to_canonical()))
     }
 
     /// Whether a peer may transfer calls.

@@ -31,7 +31,7 @@ mod challenge;
 use super::{Core, Origin, Path};
 use crate::b2bua::{
     ALLOW, Call, Loan, NotLent, NotReplaced, Owner, Role, is_answered_option, judge_replaces, passes_option,
-    refuse_session, supported,
+    refuse_privacy, refuse_session, supported,
 };
 use crate::dialog::{DialogId, add_tag, tag_of};
 use crate::transaction::{Class, Full, MergeKey, Report, Room, ServerKey, TxId, Within};
@@ -308,7 +308,10 @@ impl Core {
             self.answer(arrival, 483);
             return true;
         }
-        !emergency && (self.refused_by_require(arrival) || self.refused_by_session(arrival))
+        !emergency
+            && (self.refused_by_require(arrival)
+                || self.refused_by_session(arrival)
+                || self.refused_by_privacy(arrival))
     }
 
     fn refused_by_require(&mut self, arrival: &Arrival) -> bool {
@@ -329,6 +332,14 @@ impl Core {
         };
         let mut response = Response::to(&arrival.request.headers, refusal.status);
         response.headers.copy(&refusal.headers, name::MIN_SE);
+        self.finish(arrival, response);
+        true
+    }
+
+    fn refused_by_privacy(&mut self, arrival: &Arrival) -> bool {
+        let Some(refusal) = refuse_privacy(&arrival.request.headers) else { return false };
+        let mut response = Response::to(&arrival.request.headers, refusal.status);
+        response.headers.copy(&refusal.headers, name::WARNING);
         self.finish(arrival, response);
         true
     }

@@ -125,6 +125,7 @@ mod tests {
                 parties_signalled: false,
                 preference_trusted: false,
                 may_refer: false,
+                trusts_identity: false,
                 redirects: crate::Redirects::Refuse,
                 certificate: None,
                 account: None,

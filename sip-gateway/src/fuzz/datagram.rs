@@ -1,7 +1,8 @@
 //! Datagrams (RFC 3261 §18.3), and what of them reaches the other leg.
 
 use crate::Limits;
-use crate::b2bua::{Place, address_at, copy_end_to_end, uri_at};
+use crate::b2bua::{Border, Place, address_at, copy_end_to_end, uri_at};
+use crate::topology::Hosts;
 use crate::wire::{
     Headers, MediaType, Message, Method, NameAddr, ParseError, Reason, Request, Uri, Via, name,
     parse_datagram, stamp_source,
@@ -59,16 +60,30 @@ fn passes(message: &Message) {
         Ok(Uri::Other { .. }) => {}
         Ok(Uri::Tel(_)) | Err(_) => assert!(uri.is_empty(), "{uri} is sent"),
     }
-    for emergency in [false, true] {
+    let mut hosts = Hosts::default();
+    hosts.learn_from(message.headers(), |host| host == THERE.host);
+    hides(message, &hosts);
+    let stranger = Border::of_strangers(message.headers(), hosts, THERE.host);
+    for (emergency, border) in [(false, stranger), (true, Border::of_emergency())] {
         let mut sent = Request::new(Method::INVITE, uri.as_str());
         for field in [name::FROM, name::TO] {
             let address = message.headers().first(field).unwrap_or_default();
             sent.headers.push(field, moved(address));
         }
-        copy_end_to_end(message.headers(), &mut sent.headers, emergency);
+        copy_end_to_end(message.headers(), &mut sent.headers, &border);
         let octets = sent.to_bytes();
         has_a_line_for_each_field(&octets, sent.headers.len());
         assert!(emergency || std::str::from_utf8(&octets).is_ok(), "{}", octets.escape_ascii());
+    }
+}
+
+/// What crosses names no host of the sender's, but for what is signed.
+fn hides(message: &Message, hosts: &Hosts) {
+    let border = Border::of_strangers(message.headers(), hosts.clone(), THERE.host);
+    let mut crossed = Headers::new();
+    copy_end_to_end(message.headers(), &mut crossed, &border);
+    for field in crossed.iter().filter(|field| !matches!(field.name, "Identity" | "Date")) {
+        assert!(!hosts.appear_in(field.value), "{}: {}", field.name, field.value.escape_default());
     }
 }
 

@@ -5,8 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use bytes::Bytes;
 
 use crate::sdp::{Description, OurSide, RecordLine, locate, rewrite, splice};
+use crate::topology::Hosts;
 
 const OURS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 77, 0, 1));
+
+/// Where the sender is, which no description may say.
+const HIDDEN: &str = "10.0.0.1";
 
 /// Attributes that end here: those that name an address of who wrote them, and what it says of recording.
 const ENDED: [&str; 8] = [
@@ -37,14 +41,23 @@ fn rewritten(octets: &[u8]) -> Option<Vec<u8>> {
     let streams = description.leg_media(OURS).streams;
     let media: Vec<SocketAddr> =
         (0_u16..).zip(&streams).map(|(place, _)| (OURS, 20_000 + 2 * place).into()).collect();
-    let ours =
-        OurSide { session_id: 7, version: 8, address: OURS, media: &media, record: RecordLine::Removed };
+    let mut hidden = Hosts::default();
+    hidden.learn(HIDDEN);
+    let ours = OurSide {
+        session_id: 7,
+        version: 8,
+        address: OURS,
+        media: &media,
+        record: RecordLine::Removed,
+        hidden: &hidden,
+    };
     let octets = rewrite(&description, &ours);
     let text = std::str::from_utf8(&octets).unwrap_or_default();
     assert!(text.ends_with("\r\n") && !text.contains('\0'), "{}", octets.escape_ascii());
     let lines = || text.trim_end_matches("\r\n").split("\r\n");
     assert_eq!(lines().filter(|line| line.starts_with("m=")).count(), streams.len(), "{text}");
     lines().for_each(is_ours);
+    assert!(!hidden.appear_in(text), "{text}");
     Some(octets)
 }
 

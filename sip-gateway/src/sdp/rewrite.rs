@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sdp_types::{Attribute, Connection, Media, Origin};
+use sdp_types::{Attribute, Connection, Media, Origin, Session};
 
 use super::{Description, RecordLine, leg, record};
+use crate::topology::Hosts;
 
 /// What is ours in a description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct OurSide<'a> {
     pub media: &'a [SocketAddr],
     /// What becomes of its `a=record` and `a=recordpref`.
     pub record: RecordLine,
+    /// What names one of these of the sender's side is left out.
+    pub hidden: &'a Hosts,
 }
 
 /// Attributes that end at the gateway: ICE (RFC 8839) and other addresses to choose from (RFC 6947, RFC 7006),
@@ -61,6 +64,7 @@ pub fn rewrite(received: &Description, ours: &OurSide<'_>) -> Vec<u8> {
     session.key = None;
     // RFC 3605 §2.1 has `a=rtcp` at a stream alone; elsewhere it would name the address received.
     session.attributes.retain(|attribute| goes_on(attribute) && !is_rtcp(attribute));
+    hide(&mut session, ours.hidden);
     record::put(&mut session, ours.record);
     let address = ours.media.first().map_or(ours.address, SocketAddr::ip);
     if let Some(connection) = &mut session.connection {
@@ -68,12 +72,34 @@ pub fn rewrite(received: &Description, ours: &OurSide<'_>) -> Vec<u8> {
     }
     let session_address = session.connection.as_ref().map(|_| address);
     for (place, media) in session.medias.iter_mut().enumerate() {
+        media.attributes.retain(|attribute| !names(attribute, ours.hidden));
+        media.media_title.take_if(|title| ours.hidden.appear_in(title));
         rewrite_stream(media, ours.media.get(place).copied(), session_address, ours.address);
     }
     let mut octets = Vec::with_capacity(1024);
     // Writing to a Vec cannot fail.
     let _ = session.write(&mut octets);
     octets
+}
+
+/// Takes away what names the sender's side in what is not written anew.
+fn hide(session: &mut Session, hidden: &Hosts) {
+    let shows = |text: &str| hidden.appear_in(text);
+    if shows(&session.session_name) {
+        // RFC 8866 §5.3.
+        "-".clone_into(&mut session.session_name);
+    }
+    session.session_description.take_if(|text| shows(text));
+    session.uri.take_if(|text| shows(text));
+    session.emails.retain(|text| !shows(text));
+    session.phones.retain(|text| !shows(text));
+    session.attributes.retain(|attribute| !names(attribute, hidden));
+}
+
+/// Whether an attribute names the sender's side, other than where it is written anew.
+fn names(attribute: &Attribute, hidden: &Hosts) -> bool {
+    !attribute.attribute.eq_ignore_ascii_case("rtcp")
+        && attribute.value.as_deref().is_some_and(|value| hidden.appear_in(value))
 }
 
 fn rewrite_stream(

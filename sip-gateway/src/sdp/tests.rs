@@ -12,6 +12,7 @@ use crate::{Flow, MediaKind};
 use super::{
     Description, OurSide, RecordLine, RecordPreference, Recording, SdpError, locate, rewrite, splice,
 };
+use crate::topology::Hosts;
 
 const SIGNALLED_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
@@ -30,7 +31,8 @@ fn rewritten(lines: &str, media: &[&str]) -> String {
 
 fn recorded(lines: &str, media: &[SocketAddr], record: RecordLine) -> String {
     let address = "192.0.2.99".parse().unwrap();
-    let ours = OurSide { session_id: 77, version: 3, address, media, record };
+    let hidden = &Hosts::default();
+    let ours = OurSide { session_id: 77, version: 3, address, media, record, hidden };
     String::from_utf8(rewrite(&parsed(lines), &ours)).unwrap()
 }
 
@@ -248,6 +250,7 @@ fn latin_1_is_read_and_sent_as_utf_8() {
         address: [192, 0, 2, 1].into(),
         media: &[],
         record: RecordLine::Received,
+        hidden: &Hosts::default(),
     };
     let text = String::from_utf8(rewrite(&Description::parse(&octets).unwrap(), &ours)).unwrap();
     assert!(text.contains("s=Café\r\n"));
@@ -330,6 +333,7 @@ proptest! {
             address: [192, 0, 2, 99].into(),
             media: &media,
             record: RecordLine::Received,
+            hidden: &Hosts::default(),
         };
         let again = Description::parse(&rewrite(&description, &ours)).unwrap().leg_media(SIGNALLED_FROM);
         prop_assert_eq!(again.origin, "- 77 IN IP4 192.0.2.99");

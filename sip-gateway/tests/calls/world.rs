@@ -72,6 +72,7 @@ pub fn peer(name: &str, side: Side, address: &str, transport: Transport) -> Peer
         parties_signalled: side == Side::District,
         preference_trusted: side == Side::District,
         may_refer: side == Side::District,
+        trusts_identity: side == Side::District,
         redirects: if side == Side::District { Redirects::Follow } else { Redirects::Refuse },
         certificate: None,
         account: None,

@@ -128,6 +128,8 @@ impl Call {
             to: self.shown(dialled, dialled_withheld),
             privacy: caller.privacy,
             emergency: false,
+            identity_verdict: None,
+            foreign_caller_id: false,
             sip_call_id: replacement.sip_call_id.clone(),
             linked_calls: Vec::new(),
         };

@@ -30,6 +30,7 @@ fn config() -> Config {
             parties_signalled: true,
             preference_trusted: false,
             may_refer: false,
+            trusts_identity: false,
             redirects: Redirects::Refuse,
             certificate: None,
             account: None,

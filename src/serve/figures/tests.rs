@@ -34,6 +34,7 @@ fn distinct() -> Reading {
             calls: 12,
             recordings: 13,
             dispatch_failures: 14,
+            foreign_caller_ids: 56,
             sip: sip(),
             sockets: sockets(),
             media: PlaneMetrics {
@@ -107,6 +108,7 @@ const SHOWN: &[(&str, u64)] = &[
     ("degraded{part=\"journal\"}", 1),
     ("degraded{part=\"media-ports\"}", 0),
     ("dispatch_recording_failures_total", 14),
+    ("foreign_caller_ids_total", 56),
     ("journal_failures_total{step=\"sync\"}", 6),
     ("journal_failures_total{step=\"write\"}", 5),
     ("journal_missing", 8),

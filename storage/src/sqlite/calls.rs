@@ -8,7 +8,7 @@ use super::rows::{
     LegMediaRow, MediaRow, PartyDecided, PartyRow, PreambleWiped, Role,
 };
 use super::{Store, StoreError, json, unsigned, value};
-use crate::{ElsewhereState, Utc};
+use crate::{ElsewhereState, IdentityVerdict, Utc};
 
 /// A row of the statement below: what hangs on the call comes with it as JSON.
 struct Joined {
@@ -22,6 +22,9 @@ struct Joined {
     callee: Option<String>,
     privacy: bool,
     emergency: bool,
+    verstat: Option<String>,
+    attestation: Option<String>,
+    foreign_caller_id: bool,
     started_at: i64,
     ringing_at: Option<i64>,
     answered_at: Option<i64>,
@@ -47,7 +50,8 @@ macro_rules! joined {
         sqlx::query_as!(
             Joined,
             r#"SELECT c.id, c.node, c.line, c.line_class, c.retention, c.direction, c.caller, c.callee,
-                      c.privacy AS "privacy!: bool", c.emergency AS "emergency!: bool", c.started_at, c.ringing_at,
+                      c.privacy AS "privacy!: bool", c.emergency AS "emergency!: bool", c.verstat, c.attestation,
+                      c.foreign_caller_id AS "foreign_caller_id!: bool", c.started_at, c.ringing_at,
                       c.answered_at, c.ended_at, c.outcome, c.final_status, c.ended_by, c.end_cause,
                       c.recording_outcome, c.basis,
                       (SELECT json_group_array(json_object(
@@ -224,6 +228,8 @@ fn call_row(row: Joined) -> Result<CallRow, StoreError> {
         ended_by: row.ended_by,
         end_cause: row.end_cause.map(|cause| value("cause of the end", cause)).transpose()?,
         emergency: row.emergency,
+        identity_verdict: verdict(row.verstat, row.attestation)?,
+        foreign_caller_id: row.foreign_caller_id,
         transfers: parties.iter().filter(|party| party.ordinal > 0).count() as u64,
         media: media(&row.media)?,
         recording_outcome: row
@@ -239,6 +245,15 @@ fn call_row(row: Joined) -> Result<CallRow, StoreError> {
         sip_call_ids: json("Call-ID", &row.sip_call_ids)?,
         retention: value("retention tag", row.retention)?,
     })
+}
+
+fn verdict(
+    verstat: Option<String>,
+    attestation: Option<String>,
+) -> Result<Option<IdentityVerdict>, StoreError> {
+    let Some(verstat) = verstat else { return Ok(None) };
+    let attestation = attestation.map(|letter| value("attestation", letter)).transpose()?;
+    Ok(Some(IdentityVerdict { verstat: value("verification", verstat)?, attestation }))
 }
 
 /// A party as the statement gives it.

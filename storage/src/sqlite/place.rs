@@ -334,10 +334,13 @@ async fn start(
     let (call, line) = (started.call.to_string(), started.line.as_ref().map(|line| line.as_str()));
     let (class, direction, retention) =
         (word(&started.line_class)?, word(&started.direction)?, started.retention.as_str());
+    let verdict = started.identity_verdict;
+    let verstat = words(verdict.as_ref().map(|verdict| &verdict.verstat))?;
+    let attestation = words(verdict.as_ref().and_then(|verdict| verdict.attestation.as_ref()))?;
     let inserted = sqlx::query!(
         "INSERT INTO call (id, node, line, line_class, retention, direction, caller, callee, privacy, emergency,
-                           started_at, outcome)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'in-progress')
+                           started_at, outcome, verstat, attestation, foreign_caller_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'in-progress', $12, $13, $14)
          ON CONFLICT (id) DO NOTHING",
         call,
         started.node,
@@ -349,7 +352,10 @@ async fn start(
         started.to,
         started.privacy,
         started.emergency,
-        at.0
+        at.0,
+        verstat,
+        attestation,
+        started.foreign_caller_id
     )
     .execute(&mut *connection)
     .await?;

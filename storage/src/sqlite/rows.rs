@@ -7,7 +7,7 @@ use consent::{
 };
 use serde::Serialize;
 
-use crate::{ElsewhereState, EndCause, Outcome};
+use crate::{ElsewhereState, EndCause, IdentityVerdict, Outcome};
 
 /// Which calls.
 #[derive(Clone, Debug)]
@@ -74,6 +74,10 @@ pub struct CallRow {
     /// Why, where the gateway ended it by itself.
     pub end_cause: Option<EndCause>,
     pub emergency: bool,
+    /// What a verification service found of the caller's number, if a trusted peer said so.
+    pub identity_verdict: Option<IdentityVerdict>,
+    /// Whether an outbound call showed a number that is none of the district's.
+    pub foreign_caller_id: bool,
     /// How often another party took a party's place.
     pub transfers: u64,
     pub media: MediaRow,

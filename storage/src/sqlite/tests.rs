@@ -311,7 +311,7 @@ async fn a_call_prints_with_the_names_and_forms_of_the_contract() {
             "started_at": "2026-11-22T18:00:00.123Z", "ringing_at": null, "answered_at": "2026-11-22T18:00:01.123Z",
             "ended_at": "2026-11-22T18:00:12.123Z", "outcome": "answered", "final_status": 200, "ended_by": "caller",
             "end_cause": null,
-            "emergency": false, "transfers": 0,
+            "emergency": false, "identity_verdict": null, "foreign_caller_id": false, "transfers": 0,
             "media": {
                 "a": {"codec": "PCMU", "packets": 200, "lost": 1, "jitter_ms": 0.25, "mos": 4.25},
                 "b": {"codec": null, "packets": 0, "lost": 0, "jitter_ms": 0.0, "mos": null},

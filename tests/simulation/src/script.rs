@@ -66,6 +66,7 @@ pub(crate) fn config(signalled: [bool; 2], trusted: [bool; 2]) -> Config {
             parties_signalled,
             preference_trusted,
             may_refer: true,
+            trusts_identity: side == Side::District,
             redirects: Redirects::Follow,
             certificate: None,
             account: None,

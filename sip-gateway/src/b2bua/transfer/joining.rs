@@ -63,6 +63,7 @@ impl Call {
         let Stage::Joining { newcomer, said, .. } = &transfer.stage else { return };
         let delayed = matches!(newcomer, Newcomer::Calling(_));
         let (leg, headers, body) = (transfer.leg, said.headers.clone(), said.body.clone());
+        let said_in = said.fork;
         let left_ms = transfer.give_up_at.since_us(env.now.mono) / 1_000;
         let offer = match session::find(&headers, &body) {
             Ok(Some(found)) => Some(found),
@@ -70,14 +71,21 @@ impl Call {
             Ok(None) | Err(_) => return self.fail_transfer(env, &Response::new(488)),
         };
         let stays = leg.other();
+        let Some(said_from) = self.dialog(said_in, leg).map(|dialog| dialog.path) else { return };
         let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, stays)) else { return };
         let (mut sent, path) = Self::reinvite_in(env, dialog);
         self.keep_timer(env, stays, &mut sent);
+        self.learn(env, leg, &headers, said_from.to.ip());
+        let border = self.border(env, (leg, said_from.peer), &headers, &path);
         for field in SHOWN {
-            sent.headers.copy(&headers, field);
+            border.cross_all(&headers, field, &mut sent.headers);
         }
+        if let Some(found) = &offer {
+            self.learn_media(env, leg, &found.media(said_from.to.ip()));
+        }
+        let ours = (own_ip(env, &path), &*self.hosts[leg.index()]);
         let offer = offer.map(|found| {
-            let offer = self.session.rewrite(leg, &found, &body, own_ip(env, &path));
+            let offer = self.session.rewrite(leg, &found, &body, ours);
             sent.body = found.replaced(&body, &offer);
             offer
         });
@@ -310,7 +318,7 @@ impl Call {
                 (FarEnd::new(&said.headers, &address), ours)
             }
         };
-        let identity = far_end.identity(&said.headers, !Self::is_public(env, peer));
+        let identity = far_end.identity(&said.headers, env.trusts_identity(peer));
         let parties_signalled = env.config.peers.get(peer.0).is_some_and(|peer| peer.parties_signalled);
         self.far_ends[leg.index()] = far_end;
         self.session.replace(leg, ours);
@@ -395,9 +403,12 @@ impl Call {
             return Bytes::new();
         }
         let path = self.dialog(join.new, leg).map_or(join.reinvite.path, |dialog| dialog.path);
-        let sent = self.session.rewrite(stays, found, body, own_ip(env, &path));
+        let source = self.heard_from[stays.index()];
+        self.learn_media(env, stays, &found.media(source));
+        let ours = (own_ip(env, &path), &*self.hosts[stays.index()]);
+        let sent = self.session.rewrite(stays, found, body, ours);
         let on = found.replaced(body, &sent);
-        let answered = found.passed_as(body, sent, self.heard_from[stays.index()]);
+        let answered = found.passed_as(body, sent, source);
         let told = self.session.pass(stays, answered, false);
         self.tell(env, told);
         on
@@ -417,7 +428,8 @@ impl Call {
         let (tag, path) = (dialog.id.local_tag.clone(), dialog.path);
         let mut accepted = response.clone();
         accepted.body = body;
-        let mut reply = self.reply(env, &taker.invite, &path, &tag, &accepted);
+        let by = self.end_in(join.new, join.stays);
+        let mut reply = self.reply(env, &taker.invite, &path, &tag, &accepted, by);
         self.answer_timer(env, join.leg, &taker.invite, &mut reply);
         let acceptance = Acceptance {
             from: join.leg,

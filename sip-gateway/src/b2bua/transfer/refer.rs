@@ -2,6 +2,7 @@
 
 use consent::Leg;
 
+use super::super::border::Border;
 use super::super::forward::passes_option;
 use super::super::hunt::Hunt;
 use super::super::identity::user_of;
@@ -13,7 +14,7 @@ use super::{Invited, MAX_TRANSFERS, Stage, Subscription, Target, Transfer};
 use crate::core::{DialogPlace, Environment, Path};
 use crate::dialog::sequence_of;
 use crate::transaction::TxId;
-use crate::wire::{Method, NameAddr, Request, Response, name};
+use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
 use crate::{PeerId, Route, Transport};
 
 impl Call {
@@ -159,13 +160,16 @@ impl Call {
         let (theirs, ours) = (Place { host: &host, secure }, Place { host: &own_host, secure });
         let user = self.hunt.route.as_ref().and_then(|route| route.user.clone());
         let user = user.or_else(|| env.emergency_number(&target.uri));
-        let uri = uri_at(&target.uri, theirs, user.as_deref());
+        let emergency = target.emergency || self.is_emergency();
+        let named = Border { emergency, ..self.border_to_target(env, leg, path)? };
+        let shown = Border { emergency, ..self.border_to_target(env, leg.other(), path)? };
+        let uri = named.cleared_uri(uri_at(&target.uri, theirs, user.as_deref()));
         let stays = self.answered.and_then(|fork| self.dialog(fork, leg.other()))?.remote.clone();
         let leaves = self.answered.and_then(|fork| self.dialog(fork, leg))?.remote.clone();
         let mut invite = Request::new(Method::INVITE, uri.clone());
         let headers = &mut invite.headers;
         headers.push(name::MAX_FORWARDS, "70");
-        headers.push(name::FROM, address_at(&untagged(&stays), ours, None, Some(&env.generator.tag())));
+        headers.push(name::FROM, shown.from(&untagged(&stays), &env.generator.tag()));
         headers.push(name::TO, format!("<{uri}>"));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
@@ -177,10 +181,12 @@ impl Call {
         }
         if leg == Leg::B {
             for field in [name::P_ASSERTED_IDENTITY, name::PRIVACY] {
-                headers.copy(&self.invite.headers, field);
+                shown.cross_all(&self.invite.headers, field, headers);
             }
         }
-        headers.push(name::REFERRED_BY, referrer(referred_by.as_deref(), &leaves, ours));
+        if !named.hides_user() {
+            headers.push(name::REFERRED_BY, named.cleared(referrer(referred_by.as_deref(), &leaves, ours)));
+        }
         if let Some(replaces) = target.replaces.as_ref().filter(|_| !target.emergency) {
             headers.push(name::REPLACES, replaces.text());
             headers.push(name::REQUIRE, "replaces");
@@ -190,6 +196,13 @@ impl Call {
             invite.body = offered.sent().clone();
         }
         Some((leg, invite))
+    }
+
+    /// What lies between a party and T, whom this path leads to. What the caller asked to be withheld stays so.
+    fn border_to_target(&self, env: &Environment, leg: Leg, path: &Path) -> Option<Border> {
+        let nothing = Headers::new();
+        let asked = if leg == Leg::A { &self.invite.headers } else { &nothing };
+        Some(self.border(env, self.end_in(self.answered?, leg)?, asked, path))
     }
 }
 

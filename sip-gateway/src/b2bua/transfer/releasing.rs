@@ -83,7 +83,7 @@ impl Call {
         env.emit(Event::ReplacementEnded { call: self.id, record: taker.record, status });
         let tag = self.dialog(said.fork, leg).map(|dialog| dialog.id.local_tag.clone());
         let tag = tag.as_deref().unwrap_or(&self.tag);
-        let reply = self.reply(env, &taker.invite, &self.back, tag, &Response::new(status));
+        let reply = self.reply(env, &taker.invite, &self.back, tag, &Response::new(status), None);
         env.respond(taker.server, &reply);
     }
 }

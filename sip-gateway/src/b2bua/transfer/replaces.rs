@@ -203,7 +203,7 @@ impl Call {
         record: CallId,
         invite: &Request,
     ) -> Replacement {
-        let trusted = !Self::is_public(env, place.peer);
+        let trusted = env.trusts_identity(peer);
         Replacement {
             call: self.id,
             leg: place.leg,
