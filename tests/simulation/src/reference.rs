@@ -146,6 +146,7 @@ impl Truth {
             let mut declined = false;
             let still =
                 |agreed: &[Option<usize>; 2]| agreed.iter().zip(stretch.parties).all(|(a, p)| *a == Some(p));
+            let all_wished = still(&agreed);
             for Press { arrived, began, leg, key } in self.keys.iter().copied() {
                 let was_asked = asked(leg).is_some_and(|(asked, _)| *asked <= began);
                 if arrived < stretch.from || arrived >= stretch.to || !was_asked {
@@ -164,7 +165,8 @@ impl Truth {
                 break;
             }
             let first = Leg::BOTH.into_iter().filter_map(|leg| Some(asked(leg)?.0)).min();
-            let from = first.unwrap_or(wished);
+            // A doubt may lead to a question although all had wished for a recording.
+            let from = first.filter(|first| !all_wished || *first < wished).unwrap_or(wished);
             let span = Span { from, to: stretch.to.min(withdrawn), ..stretch };
             if still(&agreed) && span.from < span.to {
                 spans.extend(self.without_holds(span));
@@ -243,6 +245,9 @@ mod tests {
             ..Truth::new(Ground::Consent)
         };
         assert_eq!(wished.spans(), [Span { from: 100, to: Time::MAX, parties: [0, 0] }]);
+        let mut doubted = wished.clone();
+        doubted.asked = vec![(500, Leg::A), (500, Leg::B)];
+        assert_eq!(doubted.spans(), wished.spans());
         let mut one = wished.clone();
         one.wishes.pop();
         assert_eq!(one.spans(), []);
