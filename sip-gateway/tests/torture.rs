@@ -16,7 +16,13 @@ use sip_gateway::wire::{
     parse_datagram, stamp_source,
 };
 
-const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 65_535, max_headers: 128, max_streams: 1 };
+const LIMITS: Limits = Limits {
+    max_calls: 1,
+    max_message_bytes: 65_535,
+    max_headers: 128,
+    max_streams: 1,
+    requests_per_s: None,
+};
 
 const SIGNALLED_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 

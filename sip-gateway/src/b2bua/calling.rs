@@ -183,6 +183,7 @@ impl Call {
         }
         self.stop_repeating(env);
         self.phase = Phase::Answered;
+        env.admission.answered(&mut self.admitted);
         self.answered = Some(fork);
         let diverted = self.diversions.current.as_ref();
         self.never_expires = diverted.is_some_and(|target| env.is_emergency(&target.uri));

@@ -28,6 +28,7 @@
 
 mod again;
 mod calling;
+mod destination;
 mod digits;
 mod ending;
 mod forward;
@@ -42,7 +43,7 @@ mod session_timer;
 mod sips;
 mod transfer;
 
-pub(crate) use offering::escaped;
+pub(crate) use offering::{called_user, escaped};
 
 pub(crate) use forward::{ALLOW, passes_option, supported};
 pub(crate) use session_timer::refusal as refuse_session;
@@ -54,7 +55,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use consent::{CallId, Leg, Side};
 
-use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
+use crate::core::{Admitted, Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
 use crate::transaction::{Class, Report, T1_64_MS, T4_MS, TxId};
 use crate::wire::{Headers, Request, Response, name};
@@ -249,6 +250,9 @@ struct Relay {
 pub(crate) struct Call {
     id: CallId,
     class: Class,
+    admitted: Admitted,
+    /// Where it has passed through us ([`Environment::passes`]).
+    passes: String,
     phase: Phase,
     /// A's INVITE, where its responses go, and the To tag of those that belong to no fork.
     invite: Request,

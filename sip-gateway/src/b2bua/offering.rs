@@ -55,7 +55,7 @@ impl Call {
         env.counters().calls_offered += 1;
         let decision_ms = if offer.emergency { EMERGENCY_DECISION_MS } else { DECISION_MS };
         call.arm(env, CallTimer::Decision, decision_ms);
-        tracing::debug!(call = %call.id, ?class, over_limit = offer.over_limit, "offered");
+        tracing::debug!(call = %call.id, ?class, excess = ?offer.excess, "offered");
         env.emit(Event::Offered(Box::new(offer)));
         call
     }
@@ -71,9 +71,13 @@ impl Call {
         let from = invite.headers.first(name::FROM).unwrap_or_default();
         let far_end = FarEnd::new(&invite.headers, from);
         let session_ids = [env.generator.session(), env.generator.session()];
+        let admitted = env.admission.begin(&env.config, env.now.mono, class, offer);
+        let passes = env.passes(origin.peer, &called_user(env, origin.peer, &invite), &invite);
         Self {
             id: offer.call,
             class,
+            admitted,
+            passes: passes.unwrap_or_default(),
             phase: Phase::Waiting,
             server,
             peer: origin.peer,
@@ -131,7 +135,7 @@ impl Call {
             side,
             parties_signalled: peer.is_some_and(|peer| peer.parties_signalled),
             emergency,
-            over_limit: env.live_calls >= env.config.limits.max_calls,
+            excess: None,
             request_user: called_user(env, origin.peer, invite),
             to_user: headers.first(name::TO).map_or_else(String::new, user_of),
             diverted_from: if trusted { diverted_from(headers) } else { Vec::new() },
@@ -147,6 +151,9 @@ impl Call {
             return;
         }
         self.disarm(env, CallTimer::Decision);
+        if let Some(refusal) = self.refused_destination(env, route, &self.invite.uri) {
+            return self.fail(env, EndedBy::Gateway, &refusal);
+        }
         self.phase = Phase::Calling;
         self.session.set_relay(media);
         self.take_ways(env.ways(route.side, self.is_emergency()));
@@ -225,7 +232,7 @@ impl Call {
     fn call_peer(&mut self, env: &mut Environment, peer: PeerId, mut path: Path) {
         let mut invite = self.invite_for(env, peer, &path);
         self.introduce(env, &mut path, &mut invite);
-        let branch = env.stamp_via(&path, &mut invite);
+        let branch = env.stamp_via_after(&path, &mut invite, &self.passes);
         let index = self.attempts.len();
         self.emit_routed(env, consent::Leg::B, peer, &invite);
         self.heard_from[consent::Leg::B.index()] = path.to.ip();
@@ -370,7 +377,7 @@ pub(super) fn hops_left(request: &Request) -> u8 {
 
 /// The user part that an INVITE calls: the Request-URI's, or To's where that is only the name under which we
 /// are registered with the peer (a registrar puts our Contact into the Request-URI, RFC 3261 §16.5).
-pub(super) fn called_user(env: &Environment, peer: PeerId, invite: &Request) -> String {
+pub(crate) fn called_user(env: &Environment, peer: PeerId, invite: &Request) -> String {
     let user = request_user(&invite.uri);
     let account = env.config.peers.get(peer.0).and_then(|peer| peer.account.as_ref());
     let ours = account.is_some_and(|known| known.register_s.is_some() && known.username == user);

@@ -39,8 +39,8 @@ pub(super) struct Diversions {
     pub(super) current: Option<Target>,
     /// Whether the hub is asked where that is.
     asked: bool,
-    /// Whether a district's peer has redirected it.
-    by_district: bool,
+    /// Who has redirected it.
+    by: Vec<PeerId>,
 }
 
 impl Call {
@@ -50,7 +50,7 @@ impl Call {
         if !(300..400).contains(&response.status) || !follows {
             return false;
         }
-        self.diversions.by_district |= env.side(from) == Side::District;
+        self.diversions.by.push(from);
         if self.diversions.followed < MAX_REDIRECTIONS {
             self.diversions.followed += 1;
             let known = self.dialled_now();
@@ -84,7 +84,8 @@ impl Call {
         let timer = if caller.is_some() { CallTimer::Decision } else { CallTimer::Transfer };
         self.arm(env, timer, DECISION_MS);
         let from = caller.or_else(|| self.far_peer(leg)).unwrap_or(self.peer);
-        let from = if self.diversions.by_district { Side::District } else { env.side(from) };
+        let by_district = self.diversions.by.iter().any(|peer| env.side(*peer) == Side::District);
+        let from = if by_district { Side::District } else { env.side(from) };
         let told = target.told(env, from);
         if caller.is_some() {
             self.diversions.asked = true;
@@ -100,6 +101,12 @@ impl Call {
         }
         self.disarm(env, CallTimer::Decision);
         let named = self.diversions.current.as_ref().and_then(|target| target.peer);
+        if let Some(refusal) = self.refused_destination(env, route, &self.dialled_now()) {
+            if !self.try_next_diversion(env, &refusal) {
+                self.fail(env, crate::EndedBy::Gateway, &refusal);
+            }
+            return;
+        }
         self.take_ways(env.ways_for(route.side, named));
         self.route = Some(route.clone());
         self.try_next_way(env);
@@ -110,6 +117,11 @@ impl Call {
         if std::mem::take(&mut self.diversions.asked) && self.phase == Phase::Calling {
             self.fail(env, crate::EndedBy::Gateway, &Response::new(500));
         }
+    }
+
+    /// Who has redirected the call, or the INVITE of its transfer.
+    pub(super) fn redirected_by(&self) -> impl Iterator<Item = PeerId> {
+        self.diversions.by.iter().copied()
     }
 
     /// Who is called at present.

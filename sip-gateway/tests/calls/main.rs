@@ -15,6 +15,7 @@ mod challenged;
 mod challenged_transfers;
 mod challenging;
 mod chaos;
+mod defence;
 mod emergency;
 mod endurance;
 mod failover;

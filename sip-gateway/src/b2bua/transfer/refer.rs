@@ -11,7 +11,7 @@ use super::super::{reliable, session_timer, sips};
 use super::{DECISION_MS, Invited, MAX_TRANSFERS, Stage, Subscription, Target, Transfer};
 use crate::core::{DialogPlace, Environment, Path};
 use crate::dialog::sequence_of;
-use crate::transaction::TxId;
+use crate::transaction::{Class, TxId};
 use crate::wire::{Method, NameAddr, Request, Response, name};
 use crate::{PeerId, Route, Transport};
 
@@ -24,7 +24,8 @@ impl Call {
         server: TxId,
         refer: &Request,
     ) {
-        let target = match self.judge_refer(env, place, refer) {
+        let judged = self.judge_refer(env, place, refer);
+        let target = match judged.and_then(|target| self.admit_transfer(env, place).map(|()| target)) {
             Ok(target) => target,
             Err(refusal) => return self.answer(env, server, refer, refusal),
         };
@@ -97,6 +98,18 @@ impl Call {
         Target::parse(env, address).map_err(Response::new)
     }
 
+    /// Takes a call of the minute of whoever transfers.
+    fn admit_transfer(&self, env: &mut Environment, place: DialogPlace) -> Result<(), Response> {
+        if self.class != Class::Ordinary {
+            return Ok(());
+        }
+        env.admission.take_call(&env.config, env.now.mono, place.peer).map_err(|wait_s| {
+            let mut refusal = Response::new(503);
+            refusal.headers.push(name::RETRY_AFTER, wait_s.to_string());
+            refusal
+        })
+    }
+
     fn answer_refer(&self, env: &mut Environment, server: TxId, refer: &Request, response: &Response) {
         let mut reply = Response::to(&refer.headers, response.status);
         for field in [name::CONTACT, "Refer-Sub"] {
@@ -108,11 +121,17 @@ impl Call {
     /// The hub says where whom L named is.
     pub(in super::super) fn proceed_to_target(&mut self, env: &mut Environment, route: &Route) {
         let Some(transfer) =
-            self.transfer.as_mut().filter(|transfer| matches!(transfer.stage, Stage::Deciding))
+            self.transfer.as_ref().filter(|transfer| matches!(transfer.stage, Stage::Deciding))
         else {
             return;
         };
         let named = transfer.target.as_ref().and_then(|target| target.peer);
+        if let Some(refusal) = self.refused_destination(env, route, &self.dialled_now()) {
+            if !self.try_next_diversion(env, &refusal) {
+                self.fail_transfer(env, &refusal);
+            }
+            return;
+        }
         self.take_ways(env.ways_for(route.side, named));
         self.route = Some(route.clone());
         self.invite_next_target(env);
