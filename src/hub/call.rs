@@ -13,8 +13,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use consent::{
-    Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Leg, LineClass,
-    Mono, Newcomer, Now, Permit, PermitId, RecordingId, RecordingOutcome, RuleSet, Side, SignalSource,
+    Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Joined, Leg,
+    LineClass, Mono, Newcomer, Now, Permit, PermitId, RecordingId, RecordingOutcome, RuleSet, Side,
+    SignalSource,
 };
 use recorder::{LegStatistics, SourceChange};
 use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
@@ -60,7 +61,6 @@ pub(super) struct Call {
     ringing: bool,
     /// The user dialled: the identity of the callee until a change says otherwise.
     callee: String,
-    ordinals: [Option<u32>; 2],
     withdraw_by_info: [CodeMatcher; 2],
     /// The last permit. All of a call's are of the same basis and retention, its line's.
     permit: Option<PermitId>,
@@ -123,7 +123,6 @@ impl Call {
             answered: false,
             ringing: false,
             callee: offer.request_user.clone(),
-            ordinals: [None, None],
             withdraw_by_info: [CodeMatcher::new(withdraw), CodeMatcher::new(withdraw)],
             permit: None,
             unsealed: BTreeSet::new(),
@@ -302,6 +301,7 @@ impl Call {
         direction: Direction,
         out: &mut VecDeque<Output>,
     ) {
+        let (calling, called) = (names(&offer.caller).collect::<Vec<_>>(), offer.request_user.as_str());
         let started = CallStarted {
             call: self.id,
             node: node.to_owned(),
@@ -309,8 +309,11 @@ impl Call {
             line_class: self.machine.class(),
             retention: record::call_tag(offer.emergency),
             direction,
-            from: self.shown(Leg::A, caller_user(&offer.caller), offer.caller.privacy),
-            to: self.shown(Leg::B, &offer.request_user, false),
+            from: self.shown(
+                caller_user(&offer.caller),
+                offer.caller.privacy || self.machine.withholds(Leg::A, &calling),
+            ),
+            to: self.shown(called, self.machine.withholds(Leg::B, &[called])),
             privacy: offer.caller.privacy,
             emergency: offer.emergency,
             sip_call_id: offer.sip_call_id.clone(),
@@ -318,7 +321,7 @@ impl Call {
         };
         let stamped = Stamped { at: now.wall, entry: Entry::CallStarted(Box::new(started)) };
         out.push_back(Output::Journal { stamped, awaited_by: (!offer.emergency).then_some(self.id) });
-        self.join(now, Leg::A, caller_user(&offer.caller), offer.caller.privacy, out);
+        self.join(now, Leg::A, &offer.caller, &calling, out);
     }
 
     fn on_bound(&mut self, now: Now, addresses: Vec<[SocketAddr; 2]>, out: &mut VecDeque<Output>) {
@@ -372,8 +375,8 @@ impl Call {
         }
         self.answered = true;
         self.write(now, Entry::CallAnswered { call: self.id }, out);
-        let callee = self.callee.clone();
-        self.join(now, Leg::B, &callee, false, out);
+        let callee = Identity { from: self.callee.clone(), ..Identity::default() };
+        self.join(now, Leg::B, &callee, &[&callee.from], out);
         out.push_back(Output::Media(recorder::Command::Answered { call: self.id }));
         let epoch = self.epoch.raise();
         self.tell(now, Event::Answered { epoch }, out);
@@ -526,15 +529,15 @@ impl Call {
         });
     }
 
-    fn join(&mut self, now: Now, leg: Leg, user: &str, privacy: bool, out: &mut VecDeque<Output>) {
-        let ordinal = self.ordinals[leg.index()].map_or(0, |last| last + 1);
-        self.ordinals[leg.index()] = Some(ordinal);
-        let identity = self.shown(leg, user, privacy);
+    /// Enters who is at a leg from now on; before the machine is told what that means.
+    fn join(&mut self, now: Now, leg: Leg, who: &Identity, names: &[&str], out: &mut VecDeque<Output>) {
+        let Joined { ordinal, withheld } = self.machine.join(leg, names);
+        let identity = self.shown(caller_user(who), who.privacy || withheld);
         self.write(now, Entry::PartyJoined { call: self.id, leg, ordinal, identity }, out);
     }
 
     fn leave(&mut self, now: Now, leg: Leg, out: &mut VecDeque<Output>) {
-        if let Some(ordinal) = self.ordinals[leg.index()] {
+        if let Some(ordinal) = self.machine.present(leg) {
             self.write(now, Entry::PartyLeft { call: self.id, leg, ordinal }, out);
         }
     }
@@ -543,10 +546,8 @@ impl Call {
         out.push_back(Output::Journal { stamped: Stamped { at: now.wall, entry }, awaited_by: None });
     }
 
-    /// How a user is shown in records: in full form where it is a number; not at all where the caller asked
-    /// for privacy, or for the other party of a union line or with a union number.
-    fn shown(&self, leg: Leg, user: &str, privacy: bool) -> Option<String> {
-        let withheld = privacy || (self.machine.withholds_numbers() && leg != self.machine.line_leg());
+    /// How a user is shown in records, if it may be: in full form where it is a number.
+    fn shown(&self, user: &str, withheld: bool) -> Option<String> {
         (!withheld)
             .then(|| self.full(user).map_or_else(|| user.to_owned(), |number| number.as_str().to_owned()))
     }

@@ -15,6 +15,7 @@ use storage::{CallEnded, CallStarted, Entry};
 use super::{Hub, Output};
 
 mod expiry;
+mod parties;
 
 const CALL: CallId = CallId(7);
 const DISPATCH: &str = "+18607427331";

@@ -40,9 +40,7 @@ impl Call {
 
     pub(super) fn on_party_changed(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
         self.arrive(epoch);
-        let party = &mut self.parties[leg.index()];
-        party.ordinal = party.ordinal.saturating_add(1);
-        party.consent = PartyConsent::NotAsked;
+        self.parties[leg.index()].consent = PartyConsent::NotAsked;
         if let State::OffLine { off } = &mut self.state {
             off[leg.index()] = false;
         }
@@ -60,9 +58,6 @@ impl Call {
         out: &mut Vec<Action>,
     ) {
         self.arrive(epoch);
-        let party = &mut self.parties[leg.index()];
-        party.ordinal = party.ordinal.saturating_add(1);
-        party.consent = PartyConsent::NotAsked;
         // Nobody speaks into an emergency call.
         let told: &[Leg] = if reason == Reason::Emergency { &[] } else { &Leg::BOTH };
         self.note(now, Some(leg), words::ground(reason));
@@ -463,7 +458,7 @@ impl Call {
             }
             self.record.idle_signals += 1;
         }
-        let ordinal = self.parties[leg.index()].ordinal;
+        let ordinal = self.parties[leg.index()].state(leg).ordinal;
         out.push(Action::Heard(Signal { at: now.wall, leg, ordinal, meaning, source, effective }));
     }
 

@@ -106,7 +106,7 @@ use party::Party;
 
 pub use code::CodeMatcher;
 pub use event::{Action, Event, Notice, RecordingOutcome, Signal, SignalMeaning, SignalSource};
-pub use newcomer::{Arrival, Newcomer};
+pub use newcomer::{Arrival, Joined, Newcomer};
 
 /// How often the parties may be asked again after an interruption, so that a flapping leg cannot keep a
 /// call in prompts.
@@ -134,7 +134,8 @@ pub struct Call {
     rules: Arc<RuleSet>,
     line: Option<Line>,
     line_leg: Leg,
-    withholds_numbers: bool,
+    /// A union line or number is or was on it: who is not at the line's leg is not shown.
+    with_union: bool,
     direction: Direction,
     /// Whether the peers of leg A and leg B signal their parties.
     signalled: [bool; 2],
@@ -217,7 +218,7 @@ impl Call {
         let number = rules.number_class_of(facts);
         let mut call = Self {
             id,
-            withholds_numbers: class == Some(LineClass::Union) || number == Some(NumberClass::Union),
+            with_union: class == Some(LineClass::Union) || number == Some(NumberClass::Union),
             direction: facts.direction,
             signalled: [facts.parties_signalled, true],
             parties: Leg::BOTH.map(|_| Party::new(rules.settings())),
@@ -259,12 +260,6 @@ impl Call {
     #[must_use]
     pub fn class(&self) -> LineClass {
         self.line.as_ref().map_or(LineClass::Never, |line| line.class)
-    }
-
-    /// Whether the other party's number must not be shown: a union line or a union number.
-    #[must_use]
-    pub const fn withholds_numbers(&self) -> bool {
-        self.withholds_numbers
     }
 
     /// Tells whether the peer behind a leg signals its parties. The last word before an asking counts (a
@@ -336,7 +331,6 @@ impl Call {
     }
 
     fn on_barred(&mut self, now: Now, leg: Leg, epoch: Epoch, reason: Reason, out: &mut Vec<Action>) {
-        self.withholds_numbers |= reason == Reason::Union;
         if matches!(self.state, State::Dispatch { .. } | State::OffLine { .. }) {
             self.leave_line(now, leg, epoch, reason, out);
         } else {

@@ -8,7 +8,8 @@ const SOURCES: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Party {
-    pub(super) ordinal: u32,
+    /// Which of the leg's parties this is; `None` before the first has come.
+    ordinal: Option<u32>,
     pub(super) consent: PartyConsent,
     hold: Hold,
     dialling: [Dialling; SOURCES],
@@ -47,15 +48,27 @@ impl Party {
             withdraw: CodeMatcher::new(&settings.withdraw),
         };
         Self {
-            ordinal: 0,
+            ordinal: None,
             consent: PartyConsent::NotAsked,
             hold: Hold::default(),
             dialling: std::array::from_fn(|_| dialling.clone()),
         }
     }
 
+    /// Somebody comes, who has agreed to nothing.
+    pub(super) fn join(&mut self) -> u32 {
+        let ordinal = self.ordinal.map_or(0, |last| last.saturating_add(1));
+        self.ordinal = Some(ordinal);
+        self.consent = PartyConsent::NotAsked;
+        ordinal
+    }
+
+    pub(super) const fn present(&self) -> Option<u32> {
+        self.ordinal
+    }
+
     pub(super) fn state(&self, leg: Leg) -> PartyState {
-        PartyState { leg, ordinal: self.ordinal, consent: self.consent }
+        PartyState { leg, ordinal: self.ordinal.unwrap_or(0), consent: self.consent }
     }
 
     pub(super) const fn holds(&self) -> bool {

@@ -116,7 +116,8 @@ impl Stage {
     pub(crate) fn with(rules: Arc<RuleSet>, facts: &CallFacts) -> Self {
         let now = Now { mono: Mono(5_000_000), wall: Wall(1_790_000_000_000_000) };
         let mut out = Vec::new();
-        let call = Call::new(CallId(7), rules, facts, now, Epoch(0), &mut out);
+        let mut call = Call::new(CallId(7), rules, facts, now, Epoch(0), &mut out);
+        call.join(Leg::A, &[]);
         let mut stage = Self { call, now, epoch: 0, decisions: Vec::new(), did: Vec::new() };
         stage.take(out);
         stage
@@ -154,6 +155,7 @@ impl Stage {
 
     pub(crate) fn answer(&mut self) -> Vec<Did> {
         let epoch = self.raise();
+        self.call.join(Leg::B, &[]);
         self.event(Event::Answered { epoch })
     }
 
@@ -174,6 +176,7 @@ impl Stage {
 
     pub(crate) fn change(&mut self, leg: Leg) -> Vec<Did> {
         let epoch = self.raise();
+        self.call.join(leg, &[]);
         self.event(Event::PartyChanged { leg, epoch })
     }
 

@@ -121,7 +121,8 @@ fn end_of_part(within: &[u8], start: usize, delimiter: usize) -> usize {
     start + part.strip_suffix(b"\r").unwrap_or(part).len()
 }
 
-/// The Content-Type of a part (`text/plain` if it has none) and where its content begins.
+/// The Content-Type of a part (`text/plain` if it has none) and where its content begins: after the blank line, without
+/// which there is none (RFC 2046 §5.1).
 fn part_head(part: &[u8]) -> (String, usize) {
     let mut content_type = String::new();
     let mut in_content_type = false;
@@ -131,7 +132,7 @@ fn part_head(part: &[u8]) -> (String, usize) {
         at += end + 1;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
-            break;
+            return (content_type_or_text(content_type), at);
         }
         let text = String::from_utf8_lossy(line);
         if text.starts_with([' ', '\t']) {
@@ -146,8 +147,9 @@ fn part_head(part: &[u8]) -> (String, usize) {
             value.trim().clone_into(&mut content_type);
         }
     }
-    if content_type.is_empty() {
-        content_type.push_str("text/plain");
-    }
-    (content_type, at)
+    (content_type_or_text(content_type), part.len())
+}
+
+fn content_type_or_text(content_type: String) -> String {
+    if content_type.is_empty() { "text/plain".to_owned() } else { content_type }
 }

@@ -233,6 +233,10 @@ fn bodies_without_a_description_have_none() {
     assert_eq!(locate("multipart/mixed;boundary=b", b"").unwrap(), None);
     assert_eq!(locate("multipart/mixed;boundary=b", b"--b--").unwrap(), None);
     assert_eq!(locate("multipart/mixed;boundary=b", b"--b\r\n\r\nno type\r\n--b--").unwrap(), None);
+    // Without a blank line there is no content, only an unfinished head.
+    let headless = b"--b\r\nContent-Type: application/sdp\r\nv=0\r\n--b--";
+    let end = headless.len() - "\r\n--b--".len();
+    assert_eq!(locate("multipart/mixed;boundary=b", headless).unwrap(), Some(end..end));
     assert_eq!(
         locate("multipart/mixed;boundary=b", b"--b\r\nContent-Type:\r\n application/sdp\r\n\r\nv=0").unwrap(),
         Some(40..43)

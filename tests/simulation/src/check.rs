@@ -20,6 +20,7 @@ use crate::phone::{Phone, State};
 use crate::reference::{Ground, Press, Span, Truth};
 use crate::script::Plan;
 use crate::sound;
+use crate::told::Told;
 use crate::world::Counts;
 
 /// 40 ms at 8 kHz.
@@ -36,7 +37,7 @@ pub(crate) struct Violation {
     pub(crate) what: String,
 }
 
-fn violation(invariant: &'static str, what: String) -> Violation {
+pub(crate) fn violation(invariant: &'static str, what: String) -> Violation {
     Violation { invariant, what }
 }
 
@@ -73,6 +74,7 @@ pub(crate) struct Checks {
     faults: Faults,
     clean: bool,
     late: Option<Violation>,
+    told: Told,
     pub(crate) counts: Counts,
 }
 
@@ -107,6 +109,7 @@ impl Checks {
             faults: faults.clone(),
             clean: network.is_clean(),
             late: None,
+            told: Told::default(),
             counts,
         }
     }
@@ -314,7 +317,11 @@ impl Checks {
                         Some(object);
                 }
                 Seen::Disorder(what) => self.disorder(what)?,
-                Seen::Entry(stamped) => self.count(&stamped),
+                Seen::Entry(stamped) => {
+                    self.count(&stamped);
+                    let whole = !self.faults.journal_failing.touches(0, Time::MAX);
+                    self.told.see(&stamped.entry, whole)?;
+                }
             }
         }
         Ok(())

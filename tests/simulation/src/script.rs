@@ -21,7 +21,7 @@ const OFFICE: &str = "+18607427310";
 const NEVER: &str = "+18607427320";
 const UNION_LINE: &str = "+18607427325";
 const UNLISTED: &str = "+18607427399";
-const UNION_NUMBER: &str = "+18605550199";
+pub(crate) const UNION_NUMBER: &str = "+18605550199";
 const ATTORNEY: &str = "+18605550198";
 
 /// The district's rules in the simulation: short waits, so that calls are short.
@@ -172,8 +172,14 @@ pub(crate) fn draw(random: &mut Random, index: usize, signalled: [bool; 2]) -> P
         ssrc: 0x1000_0000 + (index * 100 + leg * 10 + n) as u32,
         hz: VOICES[(index * 4 + leg * 2 + n) % VOICES.len()],
     };
+    // A dispatch call is recorded with a union number too, whoever was there before.
+    let union = kind.ground == Ground::Dispatch && kind.from != UNION_NUMBER && random.apart().per_mille(300);
     let parties = |leg: usize, first: &str| {
-        let later = if leg == 0 { "+12125550177" } else { "+18607427388" };
+        let later = match leg {
+            _ if union => UNION_NUMBER,
+            0 => "+12125550177",
+            _ => "+18607427388",
+        };
         // Who takes over on the same address has that address; the phone speaks from it.
         vec![party(leg, 0, first), party(leg, 1, later)]
     };

@@ -67,7 +67,7 @@ pub struct Failure {
     pub seed: u64,
     /// At which step.
     pub step: u64,
-    /// `I1`, `I2`, `I3` or `I5`.
+    /// `I1` to `I6`.
     pub invariant: &'static str,
     /// What was found.
     pub what: String,
