@@ -33,6 +33,7 @@ usage: cargo xtask COMMAND
                              the simulation: N seeds (2000) from 0, or the one seed K
   mutants                    each planted defect of tests/simulation/mutants must be found by the simulation
   bench [--runs N]           CPU per signalled call and per relayed packet, with and without recording
+  soak [--calls N]           N calls in a row (100000): memory, descriptors and ports stay as they are
   conformance                write docs/CONFORMANCE.md anew from the tests
   sqlx                       write storage's offline query descriptions anew
 
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         "conventions" => no_arguments(rest).and_then(|()| conventions::check()),
         "simulate" => suite::simulate(rest),
         "mutants" => no_arguments(rest).and_then(|()| mutants::check()),
+        "soak" => suite::soak(rest),
         "bench" => bench::bench(rest),
         "conformance" => no_arguments(rest).and_then(|()| conformance::write()),
         "sqlx" => no_arguments(rest).and_then(|()| queries::describe()),
