@@ -15,8 +15,8 @@ mod recorded;
 mod rules;
 
 pub use call::{
-    Action, Arrival, Call, CodeMatcher, Event, Joined, Newcomer, Notice, RecordingOutcome, Signal,
-    SignalMeaning, SignalSource,
+    Action, Arrival, Call, CodeMatcher, Event, Joined, Newcomer, Notice, Preference, RecordingOutcome,
+    Signal, SignalMeaning, SignalSource,
 };
 pub use clock::{Mono, Now, Wall};
 pub use decision::{Decision, Evidence, GateState, PartyConsent, PartyState, Reason};

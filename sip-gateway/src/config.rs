@@ -73,8 +73,6 @@ pub struct Peer {
     pub side: Side,
     /// Where requests to it go.
     pub place: Place,
-    /// The host part of the Request-URI sent to it (`host` or `host:port`, IPv6 in brackets).
-    pub host: String,
     /// Source networks (address, prefix length) from which it may talk. Longest prefix wins; where two
     /// peers' overlap, the source port of their addresses tells them apart. A name without any may talk from
     /// the addresses found for it, unless they lie in another peer's networks.
@@ -83,6 +81,8 @@ pub struct Peer {
     pub ping_s: Option<u32>,
     /// Whether it signals changes of who is on the line; handed through in events, not used here.
     pub parties_signalled: bool,
+    /// Whether its `a=recordpref:on` is its party's word; handed through in events, not used here.
+    pub preference_trusted: bool,
     /// Whether it may transfer calls (REFER, INVITE with Replaces).
     pub may_refer: bool,
     /// What is done with its 3xx.
@@ -179,6 +179,11 @@ pub struct Routes {
 }
 
 impl Config {
+    /// The host part of what is sent to a peer.
+    pub(crate) fn host_of(&self, peer: PeerId) -> String {
+        self.peers.get(peer.0).map_or_else(String::new, |peer| peer.place.host_port())
+    }
+
     /// The peers of a side in the order in which a call tries them.
     #[must_use]
     pub fn order(&self, side: Side, emergency: bool) -> Vec<PeerId> {

@@ -3,6 +3,7 @@
 
 use consent::{CallId, Leg, Side};
 
+use crate::sdp::{RecordPreference, Recording};
 use crate::{LegMedia, PeerId};
 
 /// How soon one of all lines in use may be free again.
@@ -13,8 +14,8 @@ const LINES_FREE_AFTER_S: u32 = 10;
 pub enum Event {
     /// An initial INVITE was accepted from a peer; 100 has been sent. The core waits for
     /// [`Command::Proceed`](crate::Command::Proceed) or `Refuse` and goes no further on its own; after 10 s
-    /// it answers 500. Only an emergency call goes on by itself, to the public peers and without our media,
-    /// after 250 ms or a `Refuse`.
+    /// it answers 500. Only an emergency call goes on by itself, to the public peers (a call-back to the
+    /// district's) and without our media, after 250 ms or a `Refuse`.
     Offered(Box<Offer>),
     /// The INVITE went out to a peer (again, after a failover).
     Routed {
@@ -70,8 +71,30 @@ pub enum Event {
         /// `0`-`9`, `*`, `#`, `A`-`D`.
         digit: char,
     },
+    /// A leg said whether it wants to be recorded (`a=recordpref`, RFC 7866 §7.1.3), in an offer or answer. Of
+    /// a callee, before [`Event::Answered`]: what it said last.
+    Preference {
+        /// Which call.
+        call: CallId,
+        /// Whose.
+        leg: Leg,
+        /// What it wants.
+        preference: RecordPreference,
+        /// Whether its peer is trusted to speak for its party here.
+        trusted: bool,
+    },
+    /// A leg said that it records, or does no more (`a=record`, RFC 7866 §7.3.1).
+    Records {
+        /// Which call.
+        call: CallId,
+        /// Whose.
+        leg: Leg,
+        /// What it does.
+        recording: Recording,
+    },
     /// Somebody else is to be called: L of a transfer (REFER) or the callee's side (3xx) names whom. The core
-    /// waits for [`Command::Divert`](crate::Command::Divert).
+    /// waits for [`Command::Divert`](crate::Command::Divert), 10 s; for an emergency service 250 ms, then it goes on
+    /// to the public peers by itself.
     Diverted {
         /// Which call.
         call: CallId,
@@ -137,6 +160,8 @@ impl Event {
             | Self::Answered { call }
             | Self::Changed { call, .. }
             | Self::Digit { call, .. }
+            | Self::Preference { call, .. }
+            | Self::Records { call, .. }
             | Self::Ended { call, .. } => *call,
         }
     }
@@ -153,7 +178,7 @@ pub struct Offer {
     pub side: Side,
     /// Whether that peer signals changes of its parties.
     pub parties_signalled: bool,
-    /// Whether an emergency form was dialled: the static path.
+    /// Whether an emergency form was dialled, or an answering point calls back: the static path.
     pub emergency: bool,
     /// Which limit it would exceed; the hub answers with [`Excess::refusal`]. Of emergency and dispatch calls: none.
     pub excess: Option<Excess>,

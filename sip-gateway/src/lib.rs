@@ -13,6 +13,8 @@ mod dialog;
 mod digest;
 pub mod emergency;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod ladder;
 pub mod locate;
 mod media;

@@ -175,6 +175,12 @@ fn for_people(call: &CallRow) -> String {
     if let Some(cause) = &call.end_cause {
         line("because", &word(cause));
     }
+    for said in &call.recorded_elsewhere {
+        line(
+            "recorded elsewhere",
+            &format!("by the {}: {} from {}", word(&said.role), word(&said.state), said.at),
+        );
+    }
     line("emergency", if call.emergency { "yes" } else { "no" });
     line("recording", &word(&call.recording_outcome));
     line("basis", &word(&call.basis));

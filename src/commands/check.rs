@@ -90,7 +90,7 @@ fn describe(line: &Line, hidden: bool) -> LineReport {
         }
         (LineClass::Consent, Ask::OnRequest) => "asks when the district's party dials the request code",
         (LineClass::Consent, Ask::SignalledOnly) => {
-            "never asks; signals of the parties are not acted on in this version"
+            "never asks, and records once every party's telephone has asked for it (a=recordpref)"
         }
     };
     LineReport { number: line.number.as_str().to_owned(), name: line.name.clone(), class: line.class, does }

@@ -127,9 +127,6 @@ fn unavailable(file: &raw::File, remarks: &mut Vec<String>) -> Result<(), Fault>
     if file.portal.is_some() {
         remarks.push("[portal]: there are no pages in this version; nothing listens there".to_owned());
     }
-    if !file.consent.trust_recordpref.is_empty() {
-        remarks.push("consent.trust_recordpref: a=recordpref is not acted on in this version".to_owned());
-    }
     if file.consent.tone != "off" {
         remarks.push("consent.tone: the 15-second tone does not sound in this version".to_owned());
     }
@@ -162,6 +159,7 @@ fn gateway(
     for (index, (peer, raw)) in peers.iter_mut().zip(&file.peers).enumerate() {
         peer.allowance = allowance::judge(&format!("peers[{index}]"), raw, numbering, file.sip.max_calls)?;
     }
+    peers::trust(&file.consent.trust_recordpref, &mut peers, remarks)?;
     for side in [Side::District, Side::Public] {
         if !peers.iter().any(|peer| peer.side == side) {
             remarks.push(format!(

@@ -32,6 +32,23 @@ pub(super) fn judge(raw: &[raw::Peer], asked: bool) -> Result<Vec<Peer>, Fault> 
     Ok(peers)
 }
 
+/// Marks the peers whose `a=recordpref:on` is their party's consent.
+pub(super) fn trust(names: &[String], peers: &mut [Peer], remarks: &mut Vec<String>) -> Result<(), Fault> {
+    for (index, name) in names.iter().enumerate() {
+        let key = format!("consent.trust_recordpref[{index}]");
+        let Some(peer) = peers.iter_mut().find(|peer| peer.name == *name) else {
+            return fault(key, format!("no peer is named \"{name}\""), "give the name of one of [[peers]]");
+        };
+        peer.preference_trusted = true;
+        if !peer.parties_signalled {
+            remarks.push(format!(
+                "{key}: {name} has party_signals = \"none\", so no consent recording is made through it"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Whether a call could go elsewhere than to this peer's one address.
 fn has_choice(peers: &[Peer], index: usize) -> bool {
     let Some(peer) = peers.get(index) else { return false };
@@ -90,7 +107,7 @@ fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
             );
         }
     };
-    let (host, place) = peer_uri(&format!("{key}.uri"), &raw.uri)?;
+    let place = peer_uri(&format!("{key}.uri"), &raw.uri)?;
     let allow = match &raw.allow {
         None => place.target().map(|target| only(target.address.ip())).into_iter().collect(),
         Some(networks) if networks.is_empty() => {
@@ -113,10 +130,10 @@ fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
         name: raw.name.clone(),
         side,
         place,
-        host,
         allow,
         ping_s: None,
         parties_signalled,
+        preference_trusted: false,
         may_refer: raw.allow_refer.unwrap_or(side == Side::District),
         redirects,
         certificate,
@@ -142,7 +159,7 @@ const fn only(ip: IpAddr) -> (IpAddr, u8) {
     (ip, if ip.is_ipv4() { 32 } else { 128 })
 }
 
-fn peer_uri(key: &str, uri: &str) -> Result<(String, Place), Fault> {
+fn peer_uri(key: &str, uri: &str) -> Result<Place, Fault> {
     let mend = "write it as \"sip:192.0.2.10:5060;transport=udp\" or \"sip:trunk.example.net\"";
     let (rest, secure) = match (uri.strip_prefix("sip:"), uri.strip_prefix("sips:")) {
         (Some(rest), _) => (rest, false),
@@ -158,7 +175,7 @@ fn peer_uri(key: &str, uri: &str) -> Result<(String, Place), Fault> {
         other => return fault(key, format!("unsupported parameter or transport \"{other}\""), mend),
     };
     match host_and_port(host) {
-        Some((found, port)) => Ok((host.to_owned(), Place { host: found, port, transport })),
+        Some((host, port)) => Ok(Place { host, port, transport }),
         None => fault(key, format!("\"{host}\" is neither an address nor a name"), mend),
     }
 }

@@ -174,20 +174,22 @@ fn a_peer_may_be_at_a_name() {
     let at = |uri: &str| {
         let config = load(&CONTRACT.replace("sip:127.0.0.3:5060", uri)).unwrap();
         let peer = config.gateway.peers.last().unwrap().clone();
-        (peer.place, peer.host, peer.allow, peer.ping_s)
+        (peer.place.host_port(), peer.place, peer.allow, peer.ping_s)
     };
     let name = |text: &str| Host::Name(text.to_owned());
     for (uri, host, port, transport, sent) in [
-        ("sip:Trunk.Example.NET", name("trunk.example.net"), None, None, "Trunk.Example.NET"),
+        ("sip:Trunk.Example.NET", name("trunk.example.net"), None, None, "trunk.example.net"),
         ("sip:pbx:5070", name("pbx"), Some(5070), None, "pbx:5070"),
-        ("sip:a-1.example.;transport=tcp", name("a-1.example"), None, Some(Transport::Tcp), "a-1.example."),
+        ("sip:a-1.example.;transport=tcp", name("a-1.example"), None, Some(Transport::Tcp), "a-1.example"),
     ] {
         let place = Place { host, port, transport };
-        assert_eq!(at(uri), (place, sent.to_owned(), vec![], Some(30)), "{uri}");
+        assert_eq!(at(uri), (sent.to_owned(), place, vec![], Some(30)), "{uri}");
     }
     let ip = "2001:db8::1".parse().unwrap();
     let place = Place { host: Host::Address(ip), port: None, transport: None };
-    assert_eq!(at("sip:[2001:db8::1]"), (place, "[2001:db8::1]".to_owned(), vec![(ip, 128)], None));
+    for uri in ["sip:[2001:db8::1]", "sip:2001:db8::1"] {
+        assert_eq!(at(uri), ("[2001:db8::1]".to_owned(), place.clone(), vec![(ip, 128)], None));
+    }
 }
 
 #[test]
@@ -422,4 +424,21 @@ fn an_account_is_whole_once_its_password_is_read() {
     std::fs::remove_file(password).unwrap();
     let error = Config::parse(&file, &with_carrier_keys(&keys)).unwrap().unlocked().unwrap_err();
     assert!(error.to_string().contains("peers[1].password_file: there is no file"), "{error}");
+}
+
+#[test]
+fn whose_wish_for_a_recording_counts_is_configured_by_name() {
+    let config = load(CONTRACT).unwrap();
+    let trusted: Vec<_> = config.gateway.peers.iter().map(|peer| peer.preference_trusted).collect();
+    assert_eq!(trusted, [true, false]);
+    assert!(!config.remarks.iter().any(|remark| remark.contains("trust_recordpref")), "{:?}", config.remarks);
+
+    let text = CONTRACT.replace("trust_recordpref = [\"pbx\"]", "trust_recordpref = [\"pbx\", \"carrier\"]");
+    let hidden = load(&text).unwrap();
+    assert!(hidden.gateway.peers.iter().all(|peer| peer.preference_trusted));
+    let remark = "consent.trust_recordpref[1]: carrier has party_signals = \"none\"";
+    assert!(hidden.remarks.iter().any(|known| known.starts_with(remark)), "{:?}", hidden.remarks);
+
+    let unknown = refused("trust_recordpref = [\"pbx\"]", "trust_recordpref = [\"pbx\", \"pxb\"]");
+    assert!(unknown.contains("consent.trust_recordpref[1]: no peer is named \"pxb\""), "{unknown}");
 }

@@ -14,15 +14,17 @@ use std::sync::Arc;
 
 use consent::{
     Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Joined, Leg,
-    LineClass, Mono, Newcomer, Now, Permit, PermitId, RecordingId, RecordingOutcome, RuleSet, Side,
-    SignalSource,
+    LineClass, Mono, Newcomer, Now, Permit, PermitId, Preference, RecordingId, RecordingOutcome, RuleSet,
+    Side, SignalSource,
 };
 use recorder::{LegStatistics, SourceChange};
+use sip_gateway::sdp::Recording;
 use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
 use storage::{CallStarted, Entry, Stamped};
 
 use super::{Output, record};
 
+mod awareness;
 mod transfer;
 
 /// I3: the INVITE waits this long for the journal, no longer.
@@ -62,6 +64,12 @@ pub(super) struct Call {
     /// The user dialled: the identity of the callee until a change says otherwise.
     callee: String,
     withdraw_by_info: [CodeMatcher; 2],
+    /// What the legs that understand it are told of recording.
+    indicated: Recording,
+    /// What the callee's telephone said of it when it answered.
+    answered_with: Option<Preference>,
+    /// How often a far end has spoken of a recording of its own.
+    recorded_elsewhere: usize,
     /// The last permit. All of a call's are of the same basis and retention, its line's.
     permit: Option<PermitId>,
     unsealed: BTreeSet<RecordingId>,
@@ -124,6 +132,9 @@ impl Call {
             ringing: false,
             callee: offer.request_user.clone(),
             withdraw_by_info: [CodeMatcher::new(withdraw), CodeMatcher::new(withdraw)],
+            indicated: Recording::Off,
+            answered_with: None,
+            recorded_elsewhere: 0,
             permit: None,
             unsealed: BTreeSet::new(),
             sealed: 0,
@@ -148,6 +159,11 @@ impl Call {
         }));
         call.perform(now, actions, out);
         (offer.call, call)
+    }
+
+    /// Whether it is an emergency call, or has become one.
+    pub(super) const fn is_emergency(&self) -> bool {
+        self.emergency
     }
 
     pub(super) fn on_gateway(&mut self, now: Now, event: sip_gateway::Event, out: &mut VecDeque<Output>) {
@@ -183,6 +199,10 @@ impl Call {
                 let epoch = self.epoch.current();
                 self.tell(now, Event::Digit { leg, digit, source: SignalSource::Info, epoch }, out);
             }
+            Sip::Preference { leg, preference, trusted, .. } => {
+                self.on_preference(now, leg, awareness::preference(preference, trusted), out);
+            }
+            Sip::Records { leg, recording, .. } => self.on_recorded_elsewhere(now, leg, recording, out),
             Sip::Ended { end, .. } => self.on_ended(now, end, out),
         }
     }
@@ -378,8 +398,10 @@ impl Call {
         let callee = Identity { from: self.callee.clone(), ..Identity::default() };
         self.join(now, Leg::B, &callee, &[&callee.from], out);
         out.push_back(Output::Media(recorder::Command::Answered { call: self.id }));
+        self.take_wish(now, out);
         let epoch = self.epoch.raise();
         self.tell(now, Event::Answered { epoch }, out);
+        self.take_refusal(now, out);
         if !self.anchored && !self.emergency {
             for leg in Leg::BOTH {
                 self.tell(now, Event::CannotAsk { leg }, out);
@@ -412,6 +434,7 @@ impl Call {
                 self.machine.set_parties_signalled(leg, parties_signalled);
                 self.replaced[leg.index()] = true;
                 self.sides[leg.index()] = side;
+                self.emergency |= emergency;
                 let names: Vec<&str> = called.as_deref().into_iter().chain(names(&identity)).collect();
                 let newcomer = Newcomer { side, names: &names, emergency, same_dialog: false };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);
@@ -502,6 +525,7 @@ impl Call {
                     continue;
                 }
                 Action::Decided(decision) => {
+                    self.indicate(&decision, out);
                     self.write(now, Entry::Decided { call, decision }, out);
                     continue;
                 }

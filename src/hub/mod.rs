@@ -160,9 +160,9 @@ impl Hub {
         }
     }
 
-    /// Ends every call, with this text as the reason (RFC 3326).
+    /// Ends every call but emergency calls, with this text as the reason (RFC 3326).
     pub fn end_all(&mut self, text: &'static str) {
-        for &call in self.calls.keys() {
+        for (&call, _) in self.calls.iter().filter(|(_, call)| !call.is_emergency()) {
             self.outputs.push_back(Output::Gateway(sip_gateway::Command::End { call, text }));
         }
     }
@@ -176,6 +176,12 @@ impl Hub {
     #[must_use]
     pub fn calls(&self) -> usize {
         self.calls.len()
+    }
+
+    /// Whether an emergency call is among them.
+    #[must_use]
+    pub fn has_emergency_call(&self) -> bool {
+        self.calls.values().any(Call::is_emergency)
     }
 
     /// Recordings being made.

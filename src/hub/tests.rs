@@ -14,6 +14,7 @@ use storage::{CallEnded, CallStarted, Entry};
 
 use super::{Hub, Output};
 
+mod awareness;
 mod expiry;
 mod parties;
 
@@ -168,6 +169,20 @@ fn an_emergency_call_never_waits_for_the_journal_and_is_never_asked_nor_recorded
         output,
         Output::BeginRecording { .. } | Output::Media(Media::Play { .. } | Media::StartPreamble { .. })
     )));
+}
+
+#[test]
+fn emergency_calls_are_not_ended_with_the_rest() {
+    for (emergency, user) in [(true, "911"), (false, "18605550100")] {
+        let mut hub = hub();
+        let offer = Offer { emergency, ..offer(Side::District, user) };
+        hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
+        drain(&mut hub);
+        hub.end_all("over");
+        let outputs = drain(&mut hub);
+        let ends = outputs.iter().any(|output| matches!(output, Output::Gateway(Sip::End { .. })));
+        assert_eq!((ends, hub.has_emergency_call()), (!emergency, emergency));
+    }
 }
 
 #[test]
@@ -483,7 +498,9 @@ fn a_call_transferred_to_an_emergency_number_is_not_spoken_into_nor_stored() {
     connect(&mut hub, offer(Side::Public, "7427310"));
     let target = Target { user: "911".to_owned(), side: None, from: Side::District, emergency: true };
     hub.on_gateway(at(9), Event::Diverted { call: CALL, leg: Leg::B, target });
+    assert!(!hub.has_emergency_call(), "who is called is not there yet");
     hub.on_gateway(at(10), Event::Changed { call: CALL, leg: Leg::B, change: replaced("911", false) });
+    assert!(hub.has_emergency_call());
     let outputs = drain(&mut hub);
     assert_eq!(decided(&outputs), [consent::Reason::Emergency]);
     assert!(!outputs.iter().any(|output| matches!(output, Output::Media(Media::Play { .. }))));

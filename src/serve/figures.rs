@@ -196,6 +196,7 @@ fn messages(out: &mut Figures<'_>, counters: &sip_gateway::Counters) -> fmt::Res
         refused_credentials,
         answered_challenges,
         calls_offered,
+        emergency_calls,
         calls_answered,
         // Below.
         transactions: _,
@@ -228,6 +229,8 @@ fn messages(out: &mut Figures<'_>, counters: &sip_gateway::Counters) -> fmt::Res
     let help = "Challenges of peers that the gateway answered";
     out.counter("sip_challenges_answered", help, answered_challenges)?;
     out.counter("sip_calls_offered", "Initial INVITEs taken", calls_offered)?;
+    let help = "Calls to 911, 933 and other emergency services, by transfers and redirections too";
+    out.counter("sip_emergency_calls", help, emergency_calls)?;
     out.counter("sip_calls_answered", "Calls answered", calls_answered)
 }
 

@@ -66,6 +66,15 @@ pub enum Entry {
         /// The other.
         with: CallId,
     },
+    /// The far end of a leg said that it records the call, or does no more (RFC 7866).
+    RecordedElsewhere {
+        /// Which call.
+        call: CallId,
+        /// At whose far end.
+        leg: Leg,
+        /// What it does.
+        state: ElsewhereState,
+    },
     /// A row of the consent ledger.
     Signalled {
         /// Which call.
@@ -135,6 +144,16 @@ pub enum Entry {
         /// Further facts; no digit, number or name.
         detail: Option<String>,
     },
+}
+
+/// What somebody else's recording of a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "RFC 7866's words")]
+pub enum ElsewhereState {
+    Off,
+    Paused,
+    On,
 }
 
 /// The start of a call's record.
@@ -317,6 +336,7 @@ impl Entry {
             | Self::PartyJoined { call, .. }
             | Self::PartyLeft { call, .. }
             | Self::CallsLinked { call, .. }
+            | Self::RecordedElsewhere { call, .. }
             | Self::Signalled { call, .. }
             | Self::Decided { call, .. }
             | Self::PreambleWiped { call, .. }

@@ -9,7 +9,8 @@ use consent::{
 };
 
 use crate::{
-    CallEnded, CallStarted, Entry, LadderPart, LegMediaRecord, Outcome, RecordingRow, Rung, Stamped,
+    CallEnded, CallStarted, ElsewhereState, Entry, LadderPart, LegMediaRecord, Outcome, RecordingRow, Rung,
+    Stamped,
 };
 
 /// 2026-11-22T18:00:00.123456Z.
@@ -184,6 +185,7 @@ pub(crate) fn consent_call(n: u128) -> Vec<Stamped> {
             Entry::PartyJoined { call: id, leg: Leg::B, ordinal: 0, identity: Some("+18607427310".into()) },
         ),
         decided(1_002, GateState::Shut, Reason::Asking, Asked, Asked),
+        at(2_500, Entry::RecordedElsewhere { call: id, leg: Leg::B, state: ElsewhereState::On }),
         at(3_000, signal(3_000, Leg::A, SignalMeaning::Accept, SignalSource::TelephoneEvent, true)),
         at(4_000, signal(4_000, Leg::B, SignalMeaning::Accept, SignalSource::Info, true)),
         decided(4_000, GateState::Open, Reason::AllAgreed, Given, Given),

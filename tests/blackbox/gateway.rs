@@ -399,6 +399,14 @@ impl Gateway<'_> {
         assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.site.log());
     }
 
+    /// What it has in memory (RSS).
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a live process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident size");
+        let kib: u64 = line.trim_end_matches("kB").trim().parse().expect("a size");
+        kib << 10
+    }
+
     /// A figure of `/metrics`, named with its labels if it has any.
     pub(crate) fn figure(&self, name: &str) -> u64 {
         let (_, text) = self.get("/metrics");

@@ -10,7 +10,10 @@
     reason = "tests"
 )]
 
+mod awareness;
+mod barrage;
 mod consent_line;
+mod crafted;
 mod demonstration;
 mod dispatch_line;
 mod dns;
@@ -30,6 +33,7 @@ mod phone;
 mod sessions;
 mod soak;
 mod sound;
+mod spoilt;
 mod stock_clients;
 mod tls;
 mod transfer;

@@ -25,6 +25,16 @@ pub(crate) fn assert_gate(site: &Site, call: &Value, expected: &[(&str, &str)]) 
     assert_eq!(told, expected);
 }
 
+/// The stretches of time during which the gate was open, all of them over.
+pub(crate) fn intervals(site: &Site, call: &Value) -> usize {
+    let explained = site.json(&["explain", text(&call["id"])]);
+    let intervals = explained["intervals"].as_array().expect("intervals");
+    for interval in intervals {
+        assert!(text(&interval["opened_at"]) <= text(&interval["shut_at"]), "{interval}");
+    }
+    intervals.len()
+}
+
 /// Who was on the line, in order of joining; whether they left before the last one came is checked too.
 pub(crate) fn parties(call: &Value) -> Vec<(&str, &str)> {
     let parties = call["parties"].as_array().expect("parties");
@@ -83,6 +93,7 @@ fn blind_transfer() {
             ("shut", "declined"),
         ],
     );
+    assert_eq!(intervals(&site, &call), 1);
 }
 
 fn both_agree_or_not(outgoing: &crate::phone::Call, newcomer: &crate::phone::Call) {
@@ -132,6 +143,7 @@ fn attended_transfer() {
     assert_eq!(parties(given), [("caller", "+18605550177"), ("callee", NEVER)]);
     assert_gate(&site, joined, &[("open", "dispatch-line"), ("shut", "left-line")]);
     assert_gate(&site, given, &[("shut", "never-line")]);
+    assert_eq!([intervals(&site, joined), intervals(&site, given)], [1, 0]);
 }
 
 /// The other party of a dispatch call is now the union's: taped at all times, and its number told nowhere.
@@ -191,7 +203,7 @@ fn tells(octets: &[u8]) -> bool {
 }
 
 #[test]
-fn redirection_to_another_line() {
+fn redirection_302() {
     let site = Site::new();
     let _gateway = site.start();
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
@@ -208,6 +220,7 @@ fn redirection_to_another_line() {
     let call = site.closed_call();
     assert_eq!(parties(&call), [("caller", CITIZEN), ("callee", EXTENSION)]);
     assert_gate(&site, &call, &[("open", "dispatch-line"), ("shut", "left-line")]);
+    assert_eq!(intervals(&site, &call), 1);
     assert!(site.recordings().iter().all(|recording| crate::gateway::number(&recording["duration_s"]) < 0.5));
 }
 
@@ -252,4 +265,5 @@ fn replaces() {
         assert_eq!(other["outcome"], "answered");
     }
     assert_gate(&site, call, &[("open", "dispatch-line"), ("shut", "left-line")]);
+    assert_eq!(intervals(&site, call), 1);
 }

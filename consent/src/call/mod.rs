@@ -20,20 +20,22 @@
 //! # The consent line
 //!
 //! *Begin* means: if a party is on hold, `Paused`; if a peer hides its parties, shut with `parties-hidden`;
-//! else `StartPreamble` with the epoch in force, then `Buffering`. *Interrupt* means: the parties concerned
+//! else, where every party's telephone has asked for a recording, `Open` without a question; else, on a
+//! `signalled-only` line, `Idle`, with "stopped" to both if anything was stored; else `StartPreamble` with the
+//! epoch in force, then `Buffering`. *Interrupt* means: the parties concerned
 //! have agreed to nothing, shut with the reason, begin again (at most 5 times in a call, then `Shut` and
 //! `not-permitted`). *Refuse* means: wipe, stop the questions, let digits pass, say "not recorded" to both,
 //! shut with the reason, `Shut`.
 //!
 //! | state | input | output | next |
 //! |---|---|---|---|
-//! | `Idle` | answered, `every-call` | begin; shut, `asking` (the first time) | `Buffering` |
-//! | `Idle` | answered, `on-request` | shut, `not-requested` | `Idle` |
-//! | `Idle` | answered, `signalled-only` | shut, `not-requested` | `Shut` |
+//! | `Idle` | answered, `every-call`; every telephone has asked for a recording | begin; shut, `asking` (the first time) | `Buffering` |
+//! | `Idle` | answered, `on-request`, `signalled-only` | shut, `not-requested` | `Idle` |
 //! | `Idle` | request code of the district party, after the answer | begin | `Buffering` |
 //! | `Idle`, `Paused` | withdrawal code | "not recorded" to both, shut, `withdrawn` | `Shut` |
 //! | `Paused` | nobody holds any more | begin | `Buffering` |
-//! | `Buffering` | preamble started, its epoch | swallow digits, question to both | `Asking` |
+//! | `Buffering` | preamble started, its epoch | swallow digits, question to all who have not agreed | `Asking` |
+//! | any | what a telephone says of recording | as [`preference`] says | |
 //! | `Buffering`, `Asking` | preamble unavailable; none within 2 s | refuse, `no-preamble-memory` | `Shut` |
 //! | `Asking` | question began to play, in its epoch | keys of that leg are answers from then on | `Asking` |
 //! | `Asking` | accept, pressed since the leg's question began, in its epoch | agreed; its question stops | `Asking` |
@@ -83,8 +85,8 @@
 //! - A dispatch call that leaves its line is `partly-recorded`: the call went on without the recording. One
 //!   that was back before anybody answered lost nothing but ringing, and is `recorded`.
 //!
-//! Left out: signals by `a=recordpref` and written consents (a line that is `signalled-only` never records
-//! yet), asking a newcomer alone, the recording tone ([`Settings::tone`](crate::Settings) is only carried).
+//! Left out: written consents, asking a newcomer alone, the recording tone
+//! ([`Settings::tone`](crate::Settings) is only carried).
 
 use std::sync::Arc;
 
@@ -99,6 +101,7 @@ mod consented;
 mod event;
 mod newcomer;
 mod party;
+mod preference;
 mod words;
 
 use asking::Asking;
@@ -107,6 +110,7 @@ use party::Party;
 pub use code::CodeMatcher;
 pub use event::{Action, Event, Notice, RecordingOutcome, Signal, SignalMeaning, SignalSource};
 pub use newcomer::{Arrival, Joined, Newcomer};
+pub use preference::Preference;
 
 /// How often the parties may be asked again after an interruption, so that a flapping leg cannot keep a
 /// call in prompts.
@@ -284,6 +288,9 @@ impl Call {
             Event::LeftLine { epoch } => self.on_left_line(now, epoch, out),
             Event::OnLine { leg, epoch } => self.on_line_again(now, leg, epoch, out),
             Event::Digit { leg, digit, source, epoch } => self.on_digit(now, leg, digit, source, epoch, out),
+            Event::Preferred { leg, preference, epoch } => {
+                self.on_preference(now, leg, preference, epoch, out);
+            }
             Event::PreambleStarted { epoch } => self.on_preamble_started(now, epoch, out),
             Event::PreambleUnavailable => self.on_preamble_unavailable(now, out),
             Event::CannotAsk { leg } => self.on_cannot_ask(now, leg, out),

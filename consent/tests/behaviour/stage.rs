@@ -155,8 +155,15 @@ impl Stage {
 
     pub(crate) fn answer(&mut self) -> Vec<Did> {
         let epoch = self.raise();
-        self.call.join(Leg::B, &[]);
+        self.arrive(Leg::B);
         self.event(Event::Answered { epoch })
+    }
+
+    /// The leg's first party comes, unless it has.
+    pub(crate) fn arrive(&mut self, leg: Leg) {
+        if self.call.present(leg).is_none() {
+            self.call.join(leg, &[]);
+        }
     }
 
     /// The preamble's memory is ready; if that begins the questions, they begin to play.

@@ -24,7 +24,12 @@ impl Call {
             }
             Role::Relay(number) => self.cancel_relay(env, number, server, reason.as_deref()),
             Role::Replacing => self.cancel_replacing(env, server),
-            Role::Invite | Role::Attempt(_) | Role::Join | Role::Lent | Role::Refresh(_) => {}
+            Role::Invite
+            | Role::Attempt(_)
+            | Role::Join
+            | Role::Lent
+            | Role::Refresh(_)
+            | Role::Indication(_) => {}
         }
     }
 
@@ -135,6 +140,7 @@ impl Call {
         env.emit(Event::Ended { call: self.id, end });
         self.stop_repeating(env);
         self.stop_sessions(env);
+        self.stop_indications(env);
         self.end_relays(env, &Response::new(487), |_| true);
         if let Some(held) = self.held_answer.take() {
             self.decline_answer(env, held.attempt, Some(held.fork), &held.response);

@@ -7,7 +7,7 @@
 //! | anything else of somebody whom a transfer has not joined yet | as [`transfer`](super::transfer) says |
 //! | OPTIONS | 200 |
 //! | REFER | as [`transfer`](super::transfer) says |
-//! | anything but BYE and ACK while the other far end has gone, or is another call's, in a transfer | 491 |
+//! | anything but BYE, ACK and a refresh while the other far end has gone, or is another call's, in a transfer | 491 |
 //! | SUBSCRIBE, PUBLISH, REGISTER | 405 |
 //! | PRACK | as [`reliable`] says |
 //! | Max-Forwards 0 | 483 |
@@ -30,7 +30,9 @@ use super::forward::{self, ALLOW, map_failure, passes_option};
 use super::glare::retry_later;
 use super::offering::hops_left;
 use super::transfer::is_answered_option;
-use super::{Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, reliable, session_timer, sips};
+use super::{
+    Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, awareness, reliable, session_timer, sips,
+};
 use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::sequence_of;
 use crate::digest::credentials_of;
@@ -70,6 +72,9 @@ impl Call {
             let status = if bye || self.takes_late_prack(place, &request) { 200 } else { 481 };
             return self.answer(env, server, &request, Response::new(status));
         }
+        if present {
+            self.heed(env, place.leg, &request.headers, &request.body);
+        }
         if request.method == Method::BYE {
             return self.on_bye(env, place.leg, place.fork, server, &request);
         }
@@ -77,12 +82,13 @@ impl Call {
             return self.on_refer(env, place, server, &request);
         }
         if let Some(refusal) = self.judge(env, place, &request) {
+            self.hear_refresh(env, place, &request, &refusal);
             return self.answer(env, server, &request, refusal);
         }
         if request.method == Method::INFO && self.took_digit(env, place.leg, &request) {
             return self.answer(env, server, &request, Response::new(200));
         }
-        if request.method == Method::PRACK && !self.is_emergency() {
+        if request.method == Method::PRACK && self.takes_pracks(place.fork) {
             return self.on_prack(env, place, server, request);
         }
         if !self.absorbs(env, place, server, &request) {
@@ -117,7 +123,7 @@ impl Call {
                 refusal.headers.push(name::ALLOW, ALLOW);
                 Some(refusal)
             }
-            _ if self.lacks_far_end() => Some(Response::new(491)),
+            _ if self.lacks_far_end() && !self.only_refreshes(place, request) => Some(Response::new(491)),
             _ => self.judge_passing(env, place, request),
         }
     }
@@ -199,6 +205,9 @@ impl Call {
             sent.headers.set(name::RACK, rack);
         }
         if !emergency {
+            if matches!(sent.method, Method::INVITE | Method::UPDATE) {
+                awareness::offer(&mut sent.headers);
+            }
             self.keep_timer(env, to, &mut sent);
         }
         sent.body = body;
@@ -299,7 +308,10 @@ impl Call {
         if carries_description(&relay.request.method) {
             match self.pass_body(env, relay.fork, answerer, &response.headers, &response.body) {
                 Passed::On(body, found) => {
-                    if let Some(found) = found {
+                    // Only an INVITE is answered with an offer (RFC 6337 §2.2).
+                    let says = relay.request.method == Method::INVITE
+                        || self.session_of(relay.fork).offerer() == Some(relay.from);
+                    if let Some(found) = found.filter(|_| says) {
                         self.describe_in(env, relay.fork, answerer, found, false);
                     }
                     response.body = body;

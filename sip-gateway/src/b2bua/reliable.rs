@@ -114,6 +114,12 @@ impl Call {
         self.invite.headers.has_token(name::REQUIRE, OPTION)
     }
 
+    /// Whether what A acknowledges in this early dialog is ours. In an emergency call that is so only where it
+    /// was none yet.
+    pub(super) fn takes_pracks(&self, fork: usize) -> bool {
+        !self.is_emergency() || self.forks.get(fork).is_some_and(|fork| fork.reliability.has_said())
+    }
+
     /// Says to B that we know PRACK, where we could use it.
     pub(super) fn offer_reliability(&self, headers: &mut Headers) {
         if !self.caller_takes_pracks() && !has_description(&self.invite) {

@@ -17,7 +17,7 @@ use super::reach::{Reach, Way};
 use super::{Counters, Origin, Output, Path, Ports, TimerKey, Timers, TransportLayer};
 use crate::b2bua::{CallTimer, Loan, Owner};
 use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
-use crate::emergency::Matcher;
+use crate::emergency::{Matcher, is_callback};
 use crate::locate::{Target, listener_for};
 use crate::transaction::{Class, NewClient, Room, Transactions, TxId, TxTimer};
 use crate::wire::{Headers, Request, Response, Via, name};
@@ -183,6 +183,12 @@ impl Environment {
         self.emergency.matches(uri).is_some()
     }
 
+    /// Whether an INVITE is an answering point's that calls back. The mark is believed of the public side alone,
+    /// where answering points are; it takes away questions and recording, and leads nowhere but to the district.
+    pub(crate) fn calls_back(&self, peer: PeerId, invite: &Request) -> bool {
+        self.side(peer) == Side::Public && is_callback(&invite.headers)
+    }
+
     /// The user part that an emergency call goes on with, where it is not the one received.
     pub(crate) fn emergency_number(&self, uri: &str) -> Option<String> {
         self.emergency.matches(uri)?.user().map(str::to_owned)
@@ -251,6 +257,13 @@ impl Environment {
         let path = self.transactions.path(client).unwrap_or(path);
         cancel.headers.prepend(name::VIA, self.via(&path, &branch));
         self.request_with_branch(path, &cancel, branch, Owner::Nobody);
+    }
+
+    /// A request of ours has drawn nothing: what else goes there may need another stream.
+    pub(crate) fn pass_over(&mut self, client: TxId) {
+        if let Some(stream) = self.transactions.path(client).and_then(|path| path.stream) {
+            self.transport.pass_over(stream);
+        }
     }
 
     /// Sends the ACK of a 2xx, for which only Via is still wanting, and returns it for its repetition.
@@ -391,7 +404,8 @@ impl Environment {
     pub(crate) fn peer_at(&self, host: &str, port: Option<u16>) -> Option<PeerId> {
         let with_port = format!("{host}:{}", port.unwrap_or(5060));
         let by_name = |peer: &crate::Peer| {
-            peer.host.eq_ignore_ascii_case(host) || peer.host.eq_ignore_ascii_case(&with_port)
+            let own = peer.place.host_port();
+            own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(&with_port)
         };
         let named = self.config.peers.iter().position(by_name).map(PeerId);
         named.or_else(|| {
@@ -401,8 +415,12 @@ impl Environment {
         })
     }
 
-    /// The ways to a side, in its order; only the named peer's, if it is of that side.
-    pub(crate) fn ways_for(&mut self, side: Side, named: Option<PeerId>) -> Vec<Way> {
+    /// The ways to whom somebody names: those to a side, in its order, and only the named peer's, if it is of
+    /// that side. For an emergency service those of any emergency call, whoever was named.
+    pub(crate) fn ways_for(&mut self, side: Side, named: Option<PeerId>, emergency: bool) -> Vec<Way> {
+        if emergency {
+            return self.ways(Side::Public, true);
+        }
         let mut ways = self.ways(side, false);
         if let Some(named) = named.filter(|peer| self.side(*peer) == side) {
             ways.retain(|way| way.peer == named);

@@ -11,7 +11,7 @@
 //! | BYE, INFO, UPDATE, PRACK, NOTIFY without one | 481 |
 //! | REFER without one | 403 |
 //! | INVITE, merged, or come back on the way it went | 482 |
-//! | INVITE of an emergency form | offered, whatever the checks below would say |
+//! | INVITE of an emergency form, or an answering point's call-back | offered, whatever the checks below would say; the latter with Replaces as any |
 //! | INVITE or OPTIONS for a scheme but `sip:`, `tel:` and, by TLS, `sips:` | 416 |
 //! | INVITE with Max-Forwards 0 | 483 |
 //! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
@@ -210,7 +210,9 @@ impl Core {
     }
 
     fn on_invite(&mut self, arrival: Arrival) {
-        let emergency = self.env.is_emergency(&arrival.request.uri);
+        let dialled = self.env.is_emergency(&arrival.request.uri);
+        let calls_back = !dialled && self.env.calls_back(arrival.origin.peer, &arrival.request);
+        let emergency = dialled || calls_back;
         let merge = MergeKey::new(&arrival.request.headers);
         if self.env.transactions.is_merged(&merge) || self.goes_round(&arrival) {
             return self.answer(&arrival, 482);
@@ -218,26 +220,28 @@ impl Core {
         if self.refused_by_fields(&arrival, emergency) {
             return;
         }
-        if !emergency && arrival.request.headers.contains(name::REPLACES) {
+        if !dialled && arrival.request.headers.contains(name::REPLACES) {
             return match Call::offered_media(&arrival.request, arrival.origin, emergency) {
                 Ok(_) => self.on_replacing(arrival, merge),
                 Err(response) => self.finish(&arrival, response),
             };
         }
-        self.on_new_call(arrival, merge, emergency);
+        self.on_new_call(arrival, merge, dialled, calls_back);
     }
 
-    fn on_new_call(&mut self, arrival: Arrival, merge: MergeKey, emergency: bool) {
-        let mut offer = Call::describe_offer(&mut self.env, arrival.origin, &arrival.request, emergency);
+    fn on_new_call(&mut self, arrival: Arrival, merge: MergeKey, dialled: bool, calls_back: bool) {
+        let mut offer = Call::describe_offer(&mut self.env, arrival.origin, &arrival.request, dialled);
+        // What a dispatch line hears is recorded, whatever its caller says of itself.
+        offer.emergency |= calls_back && !(self.is_dispatch)(&offer);
         let class = self.class_of(&offer);
         offer.excess = self.excess(class, &offer);
-        if self.sheds(class, offer.excess) {
+        if self.sheds(class, offer.excess) && !calls_back {
             self.env.counters().shed_calls += 1;
             let why = offer.excess.map_or(Refusal::Capacity, Refusal::from);
             self.env.admission.refused(offer.peer, why);
             return self.refuse_for_now(&arrival, 503);
         }
-        match Call::offered_media(&arrival.request, arrival.origin, emergency) {
+        match Call::offered_media(&arrival.request, arrival.origin, dialled || calls_back) {
             Ok(media) => offer.media = media,
             Err(response) => return self.finish(&arrival, response),
         }
@@ -280,13 +284,13 @@ impl Core {
     }
 
     fn class_of_invite(&mut self, arrival: &Arrival) -> Class {
-        let emergency = self.env.is_emergency(&arrival.request.uri);
-        let replaced = judge_replaces(&self.env, arrival.origin, &arrival.request.headers);
-        match replaced {
-            Ok((place, _)) if !emergency => place.class,
+        let Arrival { origin, request, .. } = arrival;
+        let dialled = self.env.is_emergency(&request.uri);
+        match judge_replaces(&self.env, *origin, &request.headers) {
+            Ok((place, _)) if !dialled => place.class,
             _ => {
-                let request = &arrival.request;
-                let offer = Call::describe_offer(&mut self.env, arrival.origin, request, emergency);
+                let mut offer = Call::describe_offer(&mut self.env, *origin, request, dialled);
+                offer.emergency |= self.env.calls_back(origin.peer, request);
                 self.class_of(&offer)
             }
         }

@@ -120,10 +120,11 @@ impl Core {
             Command::SwallowInfoDigits { call, leg, swallow } => {
                 self.with_call(call, |call, _| call.swallow_info_digits(leg, swallow));
             }
-            Command::Drain => {
-                self.draining = true;
-                self.unregister();
+            Command::Indicate { call, recording } => {
+                self.with_call(call, |call, env| call.indicate(env, recording));
             }
+            Command::Drain => self.draining = true,
+            Command::Leave => self.unregister(),
         }
     }
 
@@ -359,8 +360,8 @@ impl Core {
         self.env.counters().refused_malformed += 1;
         let mut answer: Response = *answer;
         let Some(via) = answer.headers.first(name::VIA).map(str::to_owned) else { return };
-        let Ok(first) = Via::first(&via) else { return };
-        let mut path = origin.reply_path(&first);
+        let Ok(sender) = Via::first(&via).or_else(|_| Via::sent_by(&via)) else { return };
+        let mut path = origin.reply_path(&sender);
         answer.headers.remove_first(name::VIA);
         answer.headers.prepend(name::VIA, stamp_source(&via, origin.source));
         self.env.add_to_tag(&mut answer.headers);

@@ -5,6 +5,7 @@
 
 mod leg;
 mod multipart;
+mod record;
 mod rewrite;
 
 use std::borrow::Cow;
@@ -12,6 +13,7 @@ use std::borrow::Cow;
 use sdp_types::{Attribute, Media, ParserError, Session};
 
 pub use multipart::{locate, splice};
+pub use record::{RecordLine, RecordPreference, Recording};
 pub use rewrite::{OurSide, rewrite};
 
 /// `m=` lines; more are refused (488). A call with audio, video, text and slides has four.

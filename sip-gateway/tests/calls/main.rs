@@ -9,6 +9,7 @@
 )]
 
 mod answer;
+mod awareness;
 mod basic;
 mod cancel;
 mod challenged;
@@ -17,9 +18,11 @@ mod challenging;
 mod chaos;
 mod defence;
 mod emergency;
+mod emergency_named;
 mod endurance;
 mod failover;
 mod glare;
+mod hunting;
 mod inside;
 mod joining;
 mod ladder;
@@ -28,12 +31,15 @@ mod newcomers;
 mod passing;
 mod proof;
 mod redirect;
+mod refreshing;
+mod refused;
 mod registering;
 mod reliable;
 mod requests;
 mod session_timer;
 mod streams;
 mod tls;
+mod torture;
 mod transfer;
 mod transports;
 mod undoing;

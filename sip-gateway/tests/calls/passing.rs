@@ -40,14 +40,35 @@ fn unknown_and_identity_headers_pass_byte_for_byte_in_both_directions() {
 }
 
 #[test]
-fn octets_that_are_not_utf_8_pass_as_they_are() {
+fn octets_that_are_not_utf_8_pass_as_the_latin_1_that_they_are() {
     let mut world = World::new();
     let mut a = Ua::caller(PBX, "100");
     let text = a.invite("X-Latin: caf#\r\n", "");
     let octets: Vec<u8> = text.bytes().map(|b| if b == b'#' { 0xe9 } else { b }).collect();
     world.send(PBX, octets);
     let invite = world.expect(CARRIER, "INVITE ");
-    assert!(invite.bytes.windows(6).any(|w| w == b" caf\xe9\r"), "{}", invite.text());
+    assert_eq!(invite.get("X-Latin"), "caf\u{e9}");
+    assert!(std::str::from_utf8(&invite.bytes).is_ok());
+
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "911");
+    let octets = a.invite("X-Latin: \"caf#\\\0\"\r\n", "").into_bytes();
+    let octets: Vec<u8> = octets.into_iter().map(|b| if b == b'#' { 0xe9 } else { b }).collect();
+    world.send(PBX, octets);
+    let invite = world.expect(CARRIER, "INVITE sip:911@");
+    let passed = b" \"caf\xe9\\ \"\r";
+    assert!(invite.bytes.windows(passed.len()).any(|w| w == passed), "{}", invite.text());
+}
+
+/// RFC 3261 §19.1.2.
+#[test]
+fn what_is_not_ascii_in_an_address_goes_on_percent_encoded() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    let text = a.invite("", "").replacen("INVITE sip:100@", "INVITE sip:1\u{fc}0;x=\u{e9}@", 1);
+    world.send(PBX, text.replacen("From: \"Ann\" <sip:", "From: \"M\u{fc}ller\" <sip:\u{fc}", 1));
+    let invite = world.expect(CARRIER, "INVITE sip:1%C3%BC0;x=%C3%A9@");
+    assert!(invite.get("From").starts_with("\"M\u{fc}ller\" <sip:%C3%BC"), "{}", invite.text());
 }
 
 #[test]
@@ -61,9 +82,9 @@ fn what_binds_to_one_leg_stays_on_it() {
     world.send(PBX, a.invite(own, ""));
     assert_eq!(world.expect(PBX, "SIP/2.0 100 ").get("Timestamp"), "5");
     let invite = world.expect(CARRIER, "INVITE ");
-    // 100rel and timer are offered in our own name.
+    // 100rel, timer and record-aware are offered in our own name.
     let supported: Vec<&str> = invite.headers().all("Supported").collect();
-    assert_eq!(supported, ["histinfo", "100rel", "timer"]);
+    assert_eq!(supported, ["histinfo", "100rel", "timer", "record-aware"]);
     assert_eq!(invite.get("Allow"), "INVITE, INFO, FOO, PRACK");
     assert_eq!((invite.get("Session-Expires"), invite.get("Min-SE")), ("1800", "90"));
     for name in [

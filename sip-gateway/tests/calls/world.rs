@@ -61,26 +61,22 @@ pub struct World {
 
 pub fn peer(name: &str, side: Side, address: &str, transport: Transport) -> Peer {
     let address: SocketAddr = address.parse().unwrap();
-    let host = if address.port() == 5060 { ip_text(address) } else { address.to_string() };
+    let port = Some(address.port()).filter(|port| *port != 5060 || transport == Transport::Tls);
     let bits = if address.is_ipv4() { 32 } else { 128 };
     Peer {
         name: name.to_owned(),
         side,
-        place: Place::at(transport, address),
-        host,
+        place: Place { port, ..Place::at(transport, address) },
         allow: vec![(address.ip(), bits)],
         ping_s: None,
         parties_signalled: side == Side::District,
+        preference_trusted: side == Side::District,
         may_refer: side == Side::District,
         redirects: if side == Side::District { Redirects::Follow } else { Redirects::Refuse },
         certificate: None,
         account: None,
         allowance: sip_gateway::Allowance::default(),
     }
-}
-
-fn ip_text(address: SocketAddr) -> String {
-    if address.is_ipv4() { address.ip().to_string() } else { format!("[{}]", address.ip()) }
 }
 
 pub fn config() -> Config {

@@ -87,6 +87,7 @@ impl Call {
         if !self.answered {
             self.callee.clone_from(&target.user);
             self.sides[leg.index()] = side;
+            self.emergency |= target.emergency;
             let newcomer =
                 Newcomer { side, names: &[&target.user], emergency: target.emergency, same_dialog: false };
             // The called leg has no party yet, so nobody changes; but the line may be left or come back.

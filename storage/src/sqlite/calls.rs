@@ -4,11 +4,11 @@ use consent::{CallId, Evidence, Leg, PartyConsent, PartyState, Reason, RuleVersi
 use serde::Deserialize;
 
 use super::rows::{
-    CallFilter, CallRow, ConsentRow, DecisionRow, EvidenceRow, Explanation, GateInterval, LegMediaRow,
-    MediaRow, PartyDecided, PartyRow, PreambleWiped, Role,
+    CallFilter, CallRow, ConsentRow, DecisionRow, ElsewhereRow, EvidenceRow, Explanation, GateInterval,
+    LegMediaRow, MediaRow, PartyDecided, PartyRow, PreambleWiped, Role,
 };
 use super::{Store, StoreError, json, unsigned, value};
-use crate::Utc;
+use crate::{ElsewhereState, Utc};
 
 /// A row of the statement below: what hangs on the call comes with it as JSON.
 struct Joined {
@@ -36,6 +36,7 @@ struct Joined {
     media: String,
     recordings: String,
     linked_calls: String,
+    recorded_elsewhere: String,
     sip_call_ids: String,
 }
 
@@ -62,6 +63,8 @@ macro_rules! joined {
                        FROM recording WHERE call_id = c.id) AS "recordings!: String",
                       (SELECT json_group_array(linked ORDER BY linked)
                        FROM call_link WHERE call_id = c.id) AS "linked_calls!: String",
+                      (SELECT json_group_array(json_object('leg', leg, 'state', state, 'at', at) ORDER BY id)
+                       FROM recorded_elsewhere WHERE call_id = c.id) AS "recorded_elsewhere!: String",
                       (SELECT json_group_array(sip_call_id ORDER BY position)
                        FROM call_leg WHERE call_id = c.id) AS "sip_call_ids!: String"
                FROM call c "# + $rest,
@@ -203,6 +206,7 @@ fn call_row(row: Joined) -> Result<CallRow, StoreError> {
     for party in parties.iter_mut().filter(|party| row.privacy && party.leg == Leg::A && party.ordinal == 0) {
         party.identity = None;
     }
+    let elsewhere: Vec<JoinedElsewhere> = json("recording elsewhere", &row.recorded_elsewhere)?;
     Ok(CallRow {
         id: value("id", row.id)?,
         node: row.node,
@@ -230,6 +234,7 @@ fn call_row(row: Joined) -> Result<CallRow, StoreError> {
         parties: parties.into_iter().map(PartyRow::from).collect(),
         recordings: json("recording id", &row.recordings)?,
         linked_calls: json("call id", &row.linked_calls)?,
+        recorded_elsewhere: elsewhere.into_iter().map(ElsewhereRow::from).collect(),
         privacy: row.privacy,
         sip_call_ids: json("Call-ID", &row.sip_call_ids)?,
         retention: value("retention tag", row.retention)?,
@@ -259,6 +264,20 @@ impl From<JoinedParty> for PartyRow {
             left_at: party.left_at.map(utc),
             consent: ConsentRow { state: party.consent, method: party.method, at: party.at.map(utc) },
         }
+    }
+}
+
+/// What a far end said of its own recording, as the statement gives it.
+#[derive(Deserialize)]
+struct JoinedElsewhere {
+    leg: Leg,
+    state: ElsewhereState,
+    at: i64,
+}
+
+impl From<JoinedElsewhere> for ElsewhereRow {
+    fn from(said: JoinedElsewhere) -> Self {
+        Self { role: Role::of(said.leg), state: said.state, at: utc(said.at) }
     }
 }
 

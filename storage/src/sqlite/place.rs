@@ -287,6 +287,18 @@ async fn place_of_call(
                 link(connection, &with, call).await?;
             }
         }
+        Entry::RecordedElsewhere { leg, state, .. } => {
+            let (leg, state) = (word(leg)?, word(state)?);
+            sqlx::query!(
+                "INSERT INTO recorded_elsewhere (call_id, at, leg, state) VALUES ($1, $2, $3, $4)",
+                call,
+                at.0,
+                leg,
+                state
+            )
+            .execute(connection)
+            .await?;
+        }
         Entry::Signalled { signal, .. } => hear(connection, call, signal).await?,
         Entry::Decided { decision, .. } => decide(connection, call, retention, decision).await?,
         Entry::PreambleWiped { held_ms, reason, .. } => {

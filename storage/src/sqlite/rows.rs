@@ -7,7 +7,7 @@ use consent::{
 };
 use serde::Serialize;
 
-use crate::{EndCause, Outcome};
+use crate::{ElsewhereState, EndCause, Outcome};
 
 /// Which calls.
 #[derive(Clone, Debug)]
@@ -83,6 +83,8 @@ pub struct CallRow {
     pub parties: Vec<PartyRow>,
     pub recordings: Vec<RecordingId>,
     pub linked_calls: Vec<CallId>,
+    /// What the far ends said of recordings of their own, in order.
+    pub recorded_elsewhere: Vec<ElsewhereRow>,
     pub privacy: bool,
     pub sip_call_ids: Vec<String>,
     pub retention: RetentionTag,
@@ -105,6 +107,15 @@ pub struct LegMediaRow {
     pub lost: u64,
     pub jitter_ms: f64,
     pub mos: Option<f64>,
+}
+
+/// What a far end said of its own recording.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the contract's fields")]
+pub struct ElsewhereRow {
+    pub role: Role,
+    pub state: ElsewhereState,
+    pub at: String,
 }
 
 /// In whose place a party is.

@@ -58,7 +58,7 @@ fn numbered(entries: &[Stamped]) -> Vec<(JournalPosition, Stamped)> {
 
 /// Everything in the database, in order, but for the time of delivery.
 async fn dump(store: &Store) -> Vec<String> {
-    const STATEMENTS: [&str; 12] = [
+    const STATEMENTS: [&str; 13] = [
         "SELECT json_array(id, started_at, ringing_at, answered_at, ended_at, outcome, recording_outcome, basis) FROM call ORDER BY id",
         "SELECT json_array(call_id, position, sip_call_id) FROM call_leg ORDER BY 1",
         "SELECT json_array(call_id, linked) FROM call_link ORDER BY 1",
@@ -67,6 +67,7 @@ async fn dump(store: &Store) -> Vec<String> {
         "SELECT json_array(id, call_id, at, meaning, retention) FROM consent_signal ORDER BY id",
         "SELECT json_array(id, call_id, at, gate, reason) FROM decision ORDER BY id",
         "SELECT json_array(call_id, opened_at, shut_at, basis) FROM gate_interval ORDER BY id",
+        "SELECT json_array(call_id, at, leg, state) FROM recorded_elsewhere ORDER BY id",
         "SELECT json_array(id, state, sha256) FROM recording ORDER BY id",
         "SELECT json_array(seq, action, hex(hash)) FROM audit ORDER BY seq",
         "SELECT json_array(call_id, position, message, repeats) FROM rung ORDER BY 1",
@@ -323,6 +324,7 @@ async fn a_call_prints_with_the_names_and_forms_of_the_contract() {
                  "left_at": "2026-11-22T18:00:12.123Z", "consent": withdrawn},
             ],
             "recordings": [], "linked_calls": ["019a0000-0000-7000-8000-000000000384"], "privacy": false,
+            "recorded_elsewhere": [{"role": "callee", "state": "on", "at": "2026-11-22T18:00:02.623Z"}],
             "sip_call_ids": ["a1@caller"], "retention": "RT-CDR",
         })
     );

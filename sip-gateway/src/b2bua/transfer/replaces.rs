@@ -16,8 +16,8 @@ use consent::{CallId, Leg};
 
 use super::super::identity::identity;
 use super::super::offering::called_user;
-use super::super::{Call, CallTimer, Event, Owner, Phase, Role};
-use super::{DECISION_MS, MAX_TRANSFERS, Newcomer, Said, Stage, Taker, Transfer};
+use super::super::{Call, CallTimer, DECISION_MS, Event, Owner, Phase, Role};
+use super::{MAX_TRANSFERS, Newcomer, Said, Stage, Taker, Transfer};
 use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::{Dialog, DialogId, add_tag};
 use crate::transaction::TxId;
@@ -125,7 +125,7 @@ impl Call {
     /// # Errors
     /// Why it may not.
     pub(crate) fn judge_replaced(&self, place: DialogPlace, early_only: bool) -> Result<(), NotReplaced> {
-        if self.is_emergency() {
+        if self.serves_emergency() {
             return Err(NotReplaced::Forbidden);
         }
         match self.phase {
