@@ -47,6 +47,8 @@ pub(super) struct Call {
     rules: Arc<RuleSet>,
     epoch: EpochCounter,
     emergency: bool,
+    /// The leg at which an emergency service has been called in somebody's place, and has not come yet.
+    calls_emergency: Option<Leg>,
     route: Route,
     /// On which side the far end of each leg is.
     sides: [Side; 2],
@@ -111,6 +113,7 @@ impl Call {
             rules: Arc::clone(rules),
             epoch,
             emergency: offer.emergency,
+            calls_emergency: None,
             route: Route { side, user: dialled(rules, offer, side) },
             sides: [offer.side, side],
             stage: Stage::Preparing {
@@ -161,9 +164,9 @@ impl Call {
         (offer.call, call)
     }
 
-    /// Whether it is an emergency call, or has become one.
+    /// Whether it is an emergency call, has become one, or would by a transfer under way.
     pub(super) const fn is_emergency(&self) -> bool {
-        self.emergency
+        self.emergency || self.calls_emergency.is_some()
     }
 
     pub(super) fn on_gateway(&mut self, now: Now, event: sip_gateway::Event, out: &mut VecDeque<Output>) {
@@ -435,6 +438,7 @@ impl Call {
                 self.replaced[leg.index()] = true;
                 self.sides[leg.index()] = side;
                 self.emergency |= emergency;
+                self.calls_emergency.take_if(|called| *called == leg);
                 let names: Vec<&str> = called.as_deref().into_iter().chain(names(&identity)).collect();
                 let newcomer = Newcomer { side, names: &names, emergency, same_dialog: false };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);

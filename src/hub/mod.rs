@@ -160,7 +160,8 @@ impl Hub {
         }
     }
 
-    /// Ends every call but emergency calls, with this text as the reason (RFC 3326).
+    /// Ends every call but emergency calls and those being transferred to an emergency service, with this text as
+    /// the reason (RFC 3326).
     pub fn end_all(&mut self, text: &'static str) {
         for (&call, _) in self.calls.iter().filter(|(_, call)| !call.is_emergency()) {
             self.outputs.push_back(Output::Gateway(sip_gateway::Command::End { call, text }));
@@ -178,7 +179,7 @@ impl Hub {
         self.calls.len()
     }
 
-    /// Whether an emergency call is among them.
+    /// Whether an emergency call is among them, or one being transferred to an emergency service.
     #[must_use]
     pub fn has_emergency_call(&self) -> bool {
         self.calls.values().any(Call::is_emergency)

@@ -186,6 +186,36 @@ fn emergency_calls_are_not_ended_with_the_rest() {
 }
 
 #[test]
+fn a_call_is_not_ended_with_the_rest_while_an_emergency_service_is_called_for_it() {
+    let diverted = |user: &str, emergency| {
+        let target = Target { user: user.to_owned(), side: None, from: Side::District, emergency };
+        Event::Diverted { call: CALL, leg: Leg::B, target }
+    };
+    let replaced = |user| Event::Changed { call: CALL, leg: Leg::B, change: replaced(user, true) };
+    let rings = || diverted("911", true);
+    for (events, goes_on) in [
+        (vec![rings()], true),
+        (vec![rings(), replaced("911")], true),
+        (vec![diverted("7427355", false), rings()], true),
+        // It was not reached, and somebody else is called or has come.
+        (vec![rings(), diverted("7427355", false)], false),
+        (vec![rings(), replaced("7427355")], false),
+    ] {
+        let mut hub = hub();
+        connect(&mut hub, offer(Side::Public, "7427310"));
+        let case = format!("{events:?}");
+        for event in events {
+            hub.on_gateway(at(9), event);
+        }
+        drain(&mut hub);
+        hub.end_all("over");
+        let ends = |output: &Output| matches!(output, Output::Gateway(Sip::End { .. }));
+        let ended = drain(&mut hub).iter().any(ends);
+        assert_eq!((ended, hub.has_emergency_call()), (!goes_on, goes_on), "{case}");
+    }
+}
+
+#[test]
 fn a_recorder_that_binds_nothing_does_not_stop_a_call() {
     let mut hub = hub();
     hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, DISPATCH))));
@@ -498,7 +528,7 @@ fn a_call_transferred_to_an_emergency_number_is_not_spoken_into_nor_stored() {
     connect(&mut hub, offer(Side::Public, "7427310"));
     let target = Target { user: "911".to_owned(), side: None, from: Side::District, emergency: true };
     hub.on_gateway(at(9), Event::Diverted { call: CALL, leg: Leg::B, target });
-    assert!(!hub.has_emergency_call(), "who is called is not there yet");
+    assert_eq!(decided(&drain(&mut hub)), [], "who is called is not there yet");
     hub.on_gateway(at(10), Event::Changed { call: CALL, leg: Leg::B, change: replaced("911", false) });
     assert!(hub.has_emergency_call());
     let outputs = drain(&mut hub);

@@ -375,8 +375,10 @@ pub(crate) fn fault(octets: &[u8], ours: IpAddr) -> Option<String> {
     if !names.iter().any(|name| name == "via") {
         return Some("no Via".to_owned());
     }
-    let described = head.contains("Content-Type: application/sdp");
-    described.then(|| description_fault(body, ours)).flatten()
+    let kind = head.split_once("Content-Type: application/sdp").map(|(_, rest)| rest);
+    // A subtype may go on with other characters than letters (RFC 3261 §25.1).
+    let described = kind.is_some_and(|rest| !rest.starts_with(|char| char != ' ' && is_token(char as u8)));
+    (described && !body.is_empty()).then(|| description_fault(body, ours)).flatten()
 }
 
 fn start_fault(line: &str) -> Option<String> {

@@ -44,7 +44,7 @@ impl Call {
         let pending = match request.method {
             Method::UPDATE if self.relays.iter().any(updating) => Some(place.leg),
             Method::INVITE => self.invite_pending(),
-            Method::UPDATE if has_description(request) => {
+            Method::UPDATE if has_description(&request.headers, &request.body) => {
                 self.exchange_of_ours().or(self.indicating()).or(self.session_of(place.fork).offerer())
             }
             _ => None,

@@ -37,7 +37,7 @@ use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::sequence_of;
 use crate::digest::credentials_of;
 use crate::transaction::{Report, T1_MS, TxId};
-use crate::wire::{Method, Request, Response, max_forwards, name};
+use crate::wire::{Headers, Method, Request, Response, max_forwards, name};
 
 impl Call {
     /// A request within one of our dialogs, in its new transaction.
@@ -362,7 +362,8 @@ impl Call {
 
     /// What a request offered was refused, or not answered.
     fn drop_offer(&mut self, env: &mut Environment, relay: &Relay) {
-        let offered = carries_description(&relay.request.method) && has_description(&relay.request);
+        let offered = carries_description(&relay.request.method)
+            && has_description(&relay.request.headers, &relay.request.body);
         if offered && self.session_of(relay.fork).offerer() == Some(relay.from) {
             let told = self.session_in(relay.fork).refuse();
             self.tell(env, told);
@@ -473,8 +474,8 @@ fn carries_description(method: &Method) -> bool {
     matches!(*method, Method::INVITE | Method::UPDATE | Method::PRACK)
 }
 
-pub(super) fn has_description(request: &Request) -> bool {
-    matches!(super::session::find(&request.headers, &request.body), Ok(Some(_)) | Err(_))
+pub(super) fn has_description(headers: &Headers, body: &Bytes) -> bool {
+    matches!(super::session::find(headers, body), Ok(Some(_)) | Err(_))
 }
 
 /// RAck names the INVITE's CSeq (RFC 3262 §7.2), which is another one on the other leg.

@@ -569,7 +569,15 @@ impl Call {
             forward::offer_refer(&mut reply.headers, env.may_refer(path.peer));
             awareness::offer(&mut reply.headers);
         }
-        reply.body = response.body.clone();
+        // What the far end could have done (RFC 3261 §13.3.1.3) is an address of the other leg's.
+        if response.status < 300
+            || self.is_emergency()
+            || !inside::has_description(&response.headers, &response.body)
+        {
+            reply.body = response.body.clone();
+        } else {
+            reply.headers.remove(name::CONTENT_TYPE);
+        }
         reply
     }
 

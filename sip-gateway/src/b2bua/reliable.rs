@@ -122,7 +122,7 @@ impl Call {
 
     /// Says to B that we know PRACK, where we could use it.
     pub(super) fn offer_reliability(&self, headers: &mut Headers) {
-        if !self.caller_takes_pracks() && !has_description(&self.invite) {
+        if !self.caller_takes_pracks() && !has_description(&self.invite.headers, &self.invite.body) {
             return;
         }
         headers.push(name::SUPPORTED, OPTION);
@@ -250,7 +250,7 @@ impl Call {
                 self.relay(env, place, server, prack, Some(rack));
             }
             None => {
-                let status = if has_description(&prack) { 488 } else { 200 };
+                let status = if has_description(&prack.headers, &prack.body) { 488 } else { 200 };
                 self.answer(env, server, &prack, Response::new(status));
             }
         }

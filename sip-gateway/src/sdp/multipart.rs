@@ -45,10 +45,10 @@ fn locate_within(
     place: Range<usize>,
     depth: usize,
 ) -> Result<Option<Range<usize>>, SdpError> {
-    let Ok(media_type) = MediaType::parse(content_type) else { return Ok(None) };
-    if media_type.is("application/sdp") {
+    if is_description(content_type) {
         return Ok(Some(place));
     }
+    let Ok(media_type) = MediaType::parse(content_type) else { return Ok(None) };
     if !media_type.essence.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/")) {
         return Ok(None);
     }
@@ -65,6 +65,18 @@ fn locate_within(
         }
     }
     Ok(None)
+}
+
+/// Whether any reader may take it for `application/sdp`, whatever follows the type.
+fn is_description(content_type: &str) -> bool {
+    let essence = content_type.trim_start().split_once('/').and_then(|(kind, rest)| {
+        let rest = rest.trim_start();
+        let end = rest.find(|char: char| !char.is_ascii_alphanumeric() && !"-.!%*_+`'~".contains(char));
+        Some((kind.trim_end(), rest.get(..end.unwrap_or(rest.len()))?))
+    });
+    essence.is_some_and(|(kind, subtype)| {
+        kind.eq_ignore_ascii_case("application") && subtype.eq_ignore_ascii_case("sdp")
+    })
 }
 
 /// The parts between delimiter lines, headers included, without the line break that belongs to the next

@@ -212,6 +212,14 @@ fn numbers_out_of_range_are_refused() {
         let outcome = Description::parse(&sdp(&format!("{head}{bad}")));
         assert!(matches!(outcome, Err(SdpError::Syntax { .. })), "{bad}: {outcome:?}");
     }
+    for bad in ["999.1.1.1", "10.0.0", "10.0.0.1.1", "/127"] {
+        let spoilt = head.replace("c=IN IP4 10.0.0.1", &format!("c=IN IP4 {bad}"));
+        let streams = format!("{head}m=audio 4000 RTP/AVP 0\nc=IN IP4 {bad}");
+        for text in [spoilt, streams] {
+            let outcome = Description::parse(&sdp(&text));
+            assert!(matches!(outcome, Err(SdpError::Address)), "{text}: {outcome:?}");
+        }
+    }
     let odd = format!("{head}m=audio 65535 RTP/AVP 96\na=rtpmap:96 X/99999999999\na=ptime:4294967296");
     let stream = parsed(&odd).leg_media(SIGNALLED_FROM).streams.remove(0);
     assert_eq!((stream.rtcp, stream.ptime_ms, stream.formats.len()), (None, None, 0));
@@ -266,6 +274,10 @@ fn only_the_description_of_a_multipart_is_replaced() {
 fn bodies_without_a_description_have_none() {
     assert_eq!(locate("text/plain", b"v=0").unwrap(), None);
     assert_eq!(locate("application/sdp;charset=x", b"v=0\r\n").unwrap(), Some(0..5));
+    for spoilt in ["application/sdp;", "application/sdp,,", " Application / SDP", "application/sdp x"] {
+        assert_eq!(locate(spoilt, b"v=0\r\n").unwrap(), Some(0..5), "{spoilt}");
+    }
+    assert_eq!(locate("application/sdpx", b"v=0\r\n").unwrap(), None);
     assert_eq!(locate("multipart/mixed;boundary=b", b"").unwrap(), None);
     assert_eq!(locate("multipart/mixed;boundary=b", b"--b--").unwrap(), None);
     assert_eq!(locate("multipart/mixed;boundary=b", b"--b\r\n\r\nno type\r\n--b--").unwrap(), None);

@@ -39,6 +39,35 @@ fn unknown_and_identity_headers_pass_byte_for_byte_in_both_directions() {
     }
 }
 
+/// Whatever a lenient reader takes for a description has our addresses.
+#[test]
+fn a_description_under_a_spoilt_type_is_one() {
+    for spoilt in ["application/sdp;", "application/sdp,,", "Application / SDP ;;=", "application/sdp x"] {
+        let mut world = World::new();
+        let mut a = Ua::caller(PBX, "100");
+        let offer = a.invite("", &sdp(OFFER_IP, 4000, ""));
+        let typed = offer.replace("application/sdp", spoilt);
+        assert_ne!(typed, offer);
+        world.send(PBX, typed);
+        let invite = world.expect(CARRIER, "INVITE ");
+        assert!(!invite.body().contains(OFFER_IP) && invite.body().starts_with("v=0"), "{}", invite.text());
+    }
+}
+
+/// RFC 3261 §13.3.1.3 lets a refusal say what would have been possible.
+#[test]
+fn a_refusal_does_not_describe_the_other_legs_media() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    world.send(PBX, a.invite("", &sdp(OFFER_IP, 4000, "")));
+    let invite = world.expect(CARRIER, "INVITE ");
+    world.send(CARRIER, invite.answer("488 Not so", "t", "X-Why: codecs\r\n", &sdp(ANSWER_IP, 5000, "")));
+    world.expect(PBX, "SIP/2.0 100 ");
+    let refusal = world.expect(PBX, "SIP/2.0 488 Not so");
+    assert_eq!((refusal.body().as_str(), refusal.get("X-Why")), ("", "codecs"));
+    assert!(!refusal.text().contains("Content-Type"), "{}", refusal.text());
+}
+
 #[test]
 fn octets_that_are_not_utf_8_pass_as_the_latin_1_that_they_are() {
     let mut world = World::new();

@@ -84,6 +84,11 @@ impl Call {
             None => Side::District,
         };
         let user = if target.emergency { None } else { outside(&self.rules, &target.user, side) };
+        if target.emergency {
+            self.calls_emergency = Some(leg);
+        } else {
+            self.calls_emergency.take_if(|called| *called == leg);
+        }
         if !self.answered {
             self.callee.clone_from(&target.user);
             self.sides[leg.index()] = side;
@@ -109,6 +114,9 @@ impl Call {
         let (leg, caller) = (replacement.leg, &replacement.caller);
         let names: Vec<&str> = names(caller).collect();
         let withheld = self.machine.withholds(leg, &names);
+        // Whom it dials may be the end that stays.
+        let dialled = replacement.request_user.as_str();
+        let dialled_withheld = withheld || self.machine.withholds(leg.other(), &[dialled]);
         let started = CallStarted {
             call: replacement.record,
             node: self.node.clone(),
@@ -117,7 +125,7 @@ impl Call {
             retention: record::call_tag(false),
             direction: Direction::Internal,
             from: self.shown(caller_user(caller), caller.privacy || withheld),
-            to: self.shown(&replacement.request_user, withheld),
+            to: self.shown(dialled, dialled_withheld),
             privacy: caller.privacy,
             emergency: false,
             sip_call_id: replacement.sip_call_id.clone(),

@@ -128,6 +128,41 @@ fn a_union_number_that_picks_a_dispatch_call_up_is_not_in_the_record_of_its_invi
     assert_eq!(started(&drain(&mut hub)).from, None);
 }
 
+/// Whoever replaces a party may dial the other end of the call, where the union is.
+#[test]
+fn an_invite_that_replaces_a_party_does_not_tell_a_union_calls_other_end_by_dialling_it() {
+    let (union_line, caller) = ("+18607427320", "8605550100");
+    let lines = vec![line(union_line, LineClass::Union), line("+18607427310", LineClass::Consent)];
+    let numbers = vec![(UNION_NUMBER.parse().unwrap(), consent::NumberClass::Union)];
+    let numbering = Numbering::new("1", "860", "9").unwrap();
+    let rules = RuleSet::new(RuleVersion(1), numbering, lines, numbers, Settings::default()).unwrap();
+    let rules = Arc::new(rules);
+    let from_line = Identity { asserted: Some("7427310".to_owned()), ..Identity::default() };
+    let to_union = Offer { caller: from_line, ..offer(Side::District, UNION_NUMBER) };
+    for (offered, leg, dialled, shown) in [
+        (offer(Side::Public, union_line), Leg::B, caller, None),
+        (to_union, Leg::A, UNION_NUMBER, None),
+        (offer(Side::Public, "7427310"), Leg::B, caller, Some("+18605550100")),
+    ] {
+        let mut hub = Hub::new("gw1".to_owned(), Arc::clone(&rules));
+        connect(&mut hub, offered);
+        let replacement = Replacement {
+            call: CALL,
+            leg,
+            record: CallId(8),
+            caller: Identity { from: "7427355".to_owned(), ..Identity::default() },
+            side: Side::District,
+            request_user: dialled.to_owned(),
+            sip_call_id: "pick@up".to_owned(),
+        };
+        hub.on_gateway(at(9), Event::Replacing(Box::new(replacement)));
+        let outputs = drain(&mut hub);
+        let started = started(&outputs);
+        assert_eq!(started.to.as_deref(), shown, "{dialled}");
+        assert_eq!(started.from.as_deref(), Some("+18607427355"), "{dialled}");
+    }
+}
+
 #[test]
 fn a_dispatch_lines_call_that_is_redirected_to_a_union_number_does_not_tell_whom_it_reached() {
     let mut hub = hub();
