@@ -101,7 +101,7 @@ pub struct Peer {
 pub struct Allowance {
     /// At once; beyond: 503 with Retry-After. `None`: as many as the gateway takes.
     pub max_calls: Option<usize>,
-    /// In a minute, its transfers among them; beyond: 503 with Retry-After. `None`: any number.
+    /// In a minute, its transfers to the public side among them; beyond: 503 with Retry-After. `None`: any number.
     pub calls_per_minute: Option<NonZeroU32>,
     /// To whom not, on the public side, by dialling, transfer or redirection: 403. `None`: to anybody.
     pub refused: Option<Destinations>,

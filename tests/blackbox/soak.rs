@@ -43,6 +43,7 @@ fn all_back(gateway: &Gateway<'_>, (ports, descriptors): (u64, usize)) {
 }
 
 #[test]
+#[ignore = "minutes: cargo xtask soak"]
 fn soak() {
     let asked = std::env::var(CALLS_FROM).ok().map(|calls| calls.parse().expect("a number of calls"));
     let calls = asked.unwrap_or(CALLS);

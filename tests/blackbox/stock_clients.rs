@@ -91,6 +91,12 @@ fn a_thousand_sipp_calls_to_a_name() {
 }
 
 #[test]
+fn a_thousand_sipp_calls_to_a_number() {
+    let site = Site::new();
+    Calls::new(&site, "+18605550142", 1_000).place(&site);
+}
+
+#[test]
 fn sipp_calls_over_tcp() {
     let site = Site::new();
     Calls { transport: "t1", ..Calls::new(&site, "service", 200) }.place(&site);

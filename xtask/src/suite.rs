@@ -67,7 +67,8 @@ pub(crate) fn soak(arguments: &[String]) -> Result<(), Failure> {
         _ => return Err(Failure::usage("usage: cargo xtask soak [--calls N]")),
     };
     debian::install_to_test()?;
-    let arguments = ["test", "--release", "--locked", "--test", "blackbox", "soak::", "--", "--nocapture"];
+    let wanted = ["soak::", "--", "--ignored", "--nocapture"];
+    let arguments = [&["test", "--release", "--locked", "--test", "blackbox"], &wanted[..]].concat();
     steps::run(steps::cargo(&arguments).env("EARMARK_SOAK_CALLS", calls))
 }
 

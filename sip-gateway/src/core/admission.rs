@@ -4,13 +4,13 @@
 //! | limit | beyond it, an ordinary call | counted as |
 //! |---|---|---|
 //! | a peer's calls at once | offered as [`Excess::PeerCalls`]: 503 with a record | [`Refusal::Calls`] |
-//! | a peer's calls a minute, REFERs among them | offered as [`Excess::PeerRate`]: 503 with a record; a REFER: 503 | [`Refusal::Rate`] |
+//! | a peer's calls a minute, transfers to the public side among them | offered as [`Excess::PeerRate`]: 503 with a record; a transfer fails | [`Refusal::Rate`] |
 //! | unanswered calls of one caller to one number by one peer | offered as [`Excess::Alike`]: 482 with a record | [`Refusal::Loop`] |
 //! | requests outside dialogs of one source address a second | 503 without a record, as for all such requests | [`Refusal::Flood`] |
 //!
 //! A rate is a token bucket: after a rest, as many at once as it lasts for its whole time, then one by one. Emergency
-//! and dispatch calls take tokens as long as there are any, and pass without. Sources have a bucket each, up to [`MAX_SOURCES`]; those beyond
-//! share one, until others have rested.
+//! and dispatch calls take tokens as long as there are any, and pass without. Sources have a bucket each, up to
+//! [`MAX_SOURCES`]; those beyond share one, until others have rested.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -213,17 +213,14 @@ impl Admission {
         self.peers.get(peer.0)?.minute.wait_s(Rate::new(minute, MINUTE_US), now)
     }
 
-    /// Takes a call of a peer's minute that no INVITE of its begins.
-    ///
-    /// # Errors
-    /// Seconds after which another may come.
-    pub(crate) fn take_call(&mut self, config: &Config, now: Mono, peer: PeerId) -> Result<(), u32> {
-        if let Some(wait_s) = self.wait_s(config, now, peer) {
+    /// Takes a call of a peer's minute that no INVITE of its begins; `false`: there is none.
+    pub(crate) fn take_call(&mut self, config: &Config, now: Mono, peer: PeerId) -> bool {
+        if self.wait_s(config, now, peer).is_some() {
             self.refused(peer, Refusal::Rate);
-            return Err(wait_s);
+            return false;
         }
         self.count_call(config, now, peer);
-        Ok(())
+        true
     }
 
     fn count_call(&mut self, config: &Config, now: Mono, peer: PeerId) {

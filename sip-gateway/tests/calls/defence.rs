@@ -158,10 +158,25 @@ fn a_transfer_is_a_call_of_its_peers_minute() {
     talk.world.send(CARRIER, invite.answer("486 Busy Here", "t", "", ""));
     talk.world.expect(CARRIER, "ACK ");
     talk.notified("SIP/2.0 486 Busy Here", "terminated");
-    talk.refer("<sip:200@10.9.9.9>", "");
-    let answer = talk.world.expect(PBX, "SIP/2.0 503 ");
-    assert_eq!(answer.get("Retry-After"), "60");
+    talk.referred("<sip:200@10.9.9.9>");
+    talk.notified("SIP/2.0 503 Service Unavailable", "terminated");
+    talk.world.expect_nothing(CARRIER);
     assert_eq!(refused(&talk.world, 0, Refusal::Rate), 1);
+    talk.referred("<sip:911@10.9.9.9>");
+    talk.world.expect(CARRIER, "INVITE sip:911@");
+}
+
+#[test]
+fn a_transfer_within_the_district_is_no_call_of_a_minute() {
+    let mut talk = Talk::of(allowing(a_minute(1)));
+    for _ in 0..2 {
+        talk.referred("<sip:7312@10.1.0.10>");
+        let invite = talk.world.expect(PBX, "INVITE sip:7312@");
+        talk.world.send(PBX, invite.answer("486 Busy Here", "t", "", ""));
+        talk.world.expect(PBX, "ACK ");
+        talk.notified("SIP/2.0 486 Busy Here", "terminated");
+    }
+    assert_eq!(refused(&talk.world, 0, Refusal::Rate), 0);
 }
 
 #[test]
@@ -447,4 +462,82 @@ fn the_gateways_own_limit_is_told_before_a_peers() {
     };
     assert_eq!(offer.excess, Some(Excess::Calls));
     assert_eq!(refused(&world, 0, Refusal::Capacity), 1);
+}
+
+/// What each limit of this file is, and what brings an ordinary call of the PBX beyond it.
+type Beyond = (&'static str, fn(&mut Config), fn(&mut World));
+
+const LIMITS: [Beyond; 7] = [
+    ("the gateway's calls", |config| config.limits.max_calls = 0, |_| {}),
+    (
+        "a peer's calls",
+        |config| everybody(config, &Allowance { max_calls: Some(1), ..Allowance::default() }),
+        call_each_way,
+    ),
+    ("a peer's calls a minute", |config| everybody(config, &a_minute(1)), call_each_way),
+    ("destinations", |config| everybody(config, &no_calls_at_all()), |_| {}),
+    ("requests a second", |config| config.limits.requests_per_s = NonZeroU32::new(1), call_each_way),
+    ("overload", |_| {}, |world| world.core.set_overloaded(true)),
+    (
+        "calls alike",
+        |_| {},
+        |world| {
+            for number in 900..932 {
+                assert_goes_on(world, PBX, number, "8605550100");
+                assert_goes_on(world, CARRIER, 100 + number, "7310");
+            }
+        },
+    ),
+];
+
+fn everybody(config: &mut Config, allowance: &Allowance) {
+    config.peers.iter_mut().for_each(|peer| peer.allowance = allowance.clone());
+}
+
+fn no_calls_at_all() -> Allowance {
+    let numbering = Numbering::new("1", "860", "9").unwrap();
+    let refused = Destinations::new(numbering, vec!["all".parse().unwrap()], Vec::new());
+    Allowance { refused: Some(refused), ..Allowance::default() }
+}
+
+fn call_each_way(world: &mut World) {
+    assert_goes_on(world, PBX, 900, "8605550199");
+    assert_goes_on(world, CARRIER, 901, "7399");
+}
+
+/// Invariant I2.
+#[test]
+fn no_limit_and_no_destination_rule_holds_for_emergency_calls_and_call_backs() {
+    for (name, set, exceed) in LIMITS {
+        let mut config = config();
+        set(&mut config);
+        let mut world = World::with(config);
+        exceed(&mut world);
+        world.events.clear();
+        assert!(call(&mut world, PBX, 1, "8605550100").1.is_err(), "{name} stops an ordinary call");
+        for number in 0..40 {
+            let dialled = ["911", "9911", "933"][number as usize % 3];
+            assert_goes_on(&mut world, PBX, 10 + number, dialled);
+            let mut back = numbered(CARRIER, 100 + number, "7310");
+            world.send(CARRIER, back.invite("Priority: psap-callback\r\n", &sdp(OFFER_IP, 4000, "")));
+            world.expect(CARRIER, "SIP/2.0 100 ");
+            let invite = world.expect(PBX, "INVITE sip:7310@");
+            // Wherever its telephone sends it.
+            crate::redirect::redirect(&mut world, &invite, "Contact: <sip:+33123456789@10.2.0.20>\r\n");
+            world.expect(CARRIER, "INVITE sip:+33123456789@");
+            world.events.clear();
+        }
+    }
+}
+
+/// Invariant I2.
+#[test]
+fn an_ordinary_call_that_is_sent_to_an_emergency_service_gets_there() {
+    let beyond = Allowance { max_calls: Some(1), calls_per_minute: NonZeroU32::new(1), ..no_calls_at_all() };
+    let mut config = config();
+    everybody(&mut config, &beyond);
+    let mut world = World::with(config);
+    let (_, invite) = assert_goes_on(&mut world, CARRIER, 1, "7310");
+    crate::redirect::redirect(&mut world, &invite, "Contact: <tel:911>\r\n");
+    world.expect(CARRIER, "INVITE ");
 }

@@ -1,6 +1,6 @@
 //! REFER (RFC 3515, RFC 3892, RFC 4488), and the INVITE to whom it names.
 
-use consent::Leg;
+use consent::{Leg, Side};
 
 use super::super::forward::passes_option;
 use super::super::hunt::Hunt;
@@ -25,8 +25,7 @@ impl Call {
         server: TxId,
         refer: &Request,
     ) {
-        let judged = self.judge_refer(env, place, refer);
-        let target = match judged.and_then(|target| self.admit_transfer(env, place).map(|()| target)) {
+        let target = match self.judge_refer(env, place, refer) {
             Ok(target) => target,
             Err(refusal) => return self.answer(env, server, refer, refusal),
         };
@@ -99,18 +98,6 @@ impl Call {
         Target::parse(env, address).map_err(Response::new)
     }
 
-    /// Takes a call of the minute of whoever transfers.
-    fn admit_transfer(&self, env: &mut Environment, place: DialogPlace) -> Result<(), Response> {
-        if self.class != Class::Ordinary {
-            return Ok(());
-        }
-        env.admission.take_call(&env.config, env.now.mono, place.peer).map_err(|wait_s| {
-            let mut refusal = Response::new(503);
-            refusal.headers.push(name::RETRY_AFTER, wait_s.to_string());
-            refusal
-        })
-    }
-
     fn answer_refer(&self, env: &mut Environment, server: TxId, refer: &Request, response: &Response) {
         let mut reply = Response::to(&refer.headers, response.status);
         for field in [name::CONTACT, "Refer-Sub"] {
@@ -126,9 +113,19 @@ impl Call {
         else {
             return;
         };
-        if let Some(target) = transfer.target.clone() {
-            self.hunt_for(env, route, &target);
+        let leaver = self.leavers_peer(transfer);
+        let Some(target) = transfer.target.clone() else { return };
+        if !self.admits_transfer(env, leaver, route, &target) {
+            return self.fail_transfer(env, &Response::new(503));
         }
+        self.hunt_for(env, route, &target);
+    }
+
+    /// Takes a call of the minute of whoever transfers, if there is one: for a call to the public side, unless it is
+    /// an emergency or dispatch call or becomes one.
+    fn admits_transfer(&self, env: &mut Environment, leaver: PeerId, route: &Route, target: &Target) -> bool {
+        let counts = self.class == Class::Ordinary && route.side == Side::Public && !target.emergency;
+        !counts || env.admission.take_call(&env.config, env.now.mono, leaver)
     }
 
     /// The hub does not say.
