@@ -15,7 +15,7 @@ use crate::gateway::{CITIZEN, NEVER, Site};
 use crate::patient::{Callee, Caller};
 
 const CALLS: usize = 500;
-const CALLS_A_SECOND: u32 = 40;
+const CALLS_A_SECOND: u32 = 125;
 
 /// Of a hundred datagrams.
 const LOST: u64 = 5;
