@@ -7,7 +7,8 @@
 //! | 7.1.2 | one goes to any other leg | it says nothing; what the other side said of its own recording is taken out |
 //! | 7.1.2 | what an aware leg heard last is not what is due | the same description, a version later: UPDATE where the leg takes it, else a re-INVITE |
 //! | 7.3.1 | `a=record` of a leg | it is due at the other; Records |
-//! | 7.1.3 | `a=recordpref` of a leg, in any offer or answer, however that fares | Preference |
+//! | 7.1.3 | `a=recordpref` of a leg, in any offer or answer, however that fares | Preference; it goes no further |
+//! | 6026 7.2 | either in a 2xx that comes again, or of whom nobody waits for any more | nothing |
 //!
 //! | such an UPDATE or re-INVITE | effect |
 //! |---|---|
@@ -19,6 +20,7 @@
 //! | 500, 503, 504, transport failure | again after Retry-After, 10 s at most, or [`RETRY_MS`] |
 //! | another failure, of UPDATE | again, as a re-INVITE |
 //! | another failure; the [`MAX_TRIES`]th | no more of it, until something else is due |
+//! | cancelled, as [`asking`](super::asking) says | no re-INVITE to this leg any more |
 //!
 //! No command of the hub waits for any of this. A callee is heard once it has answered: before, any of several
 //! telephones may ring. A preference in a request that also shows another identity counts for whoever was there
@@ -29,11 +31,10 @@
 use bytes::Bytes;
 use consent::{Leg, Mono};
 
+use super::asking::Asked;
 use super::session::{self, Found, Numbered};
-use super::{Call, CallTimer, EndedBy, Owner, Phase, Role, sips};
-use crate::core::{Again, Environment};
-use crate::dialog::sequence_of;
-use crate::digest::credentials_of;
+use super::{Call, CallTimer, EndedBy, Phase, Role, sips};
+use crate::core::Environment;
 use crate::sdp::{RecordLine, Recording};
 use crate::transaction::{Report, TxId};
 use crate::wire::{Headers, Method, Response, delta_seconds, name};
@@ -72,19 +73,15 @@ struct Aware {
     tried: (Recording, u8),
     /// Before when it is not to be offered again.
     not_before: Mono,
-    /// Whether its far end refused an UPDATE.
+    /// Whether its far end refused an UPDATE, and left a re-INVITE without an answer.
     by_invite: bool,
+    dallies: bool,
 }
 
-/// An UPDATE or re-INVITE of ours on its way.
+/// An UPDATE or re-INVITE of ours on its way, and the description in it.
 #[derive(Debug)]
 struct Indication {
-    client: TxId,
-    method: Method,
-    sequence: u32,
-    /// For its ACK.
-    credentials: Headers,
-    /// The description in it.
+    asked: Asked,
     offer: Numbered,
 }
 
@@ -213,7 +210,17 @@ impl Call {
             && aware.aware
             && aware.indication.is_none()
             && !gave_up
+            && self.means(leg).is_some()
             && self.session.misinforms(leg, due)
+    }
+
+    /// By what request a leg may be told.
+    fn means(&self, leg: Leg) -> Option<Method> {
+        let aware = &self.awareness.legs[leg.index()];
+        match self.timings[leg.index()].takes_update() && !aware.by_invite {
+            true => Some(Method::UPDATE),
+            false => Some(Method::INVITE).filter(|_| !aware.dallies),
+        }
     }
 
     /// Tells a leg what is due, if it has not heard it.
@@ -246,11 +253,9 @@ impl Call {
     }
 
     fn send_indication(&mut self, env: &mut Environment, leg: Leg) {
-        let by_update =
-            self.timings[leg.index()].takes_update() && !self.awareness.legs[leg.index()].by_invite;
-        let method = if by_update { Method::UPDATE } else { Method::INVITE };
+        let Some(method) = self.means(leg) else { return };
         let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, leg)) else { return };
-        let (mut sent, path) = (dialog.request(method.clone()), dialog.path);
+        let (mut sent, path) = (dialog.request(method), dialog.path);
         sent.headers.push(name::MAX_FORWARDS, "70");
         sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
         offer(&mut sent.headers);
@@ -258,13 +263,10 @@ impl Call {
         sent.headers.push(name::CONTENT_TYPE, "application/sdp");
         let offer = self.session.repeat(leg);
         sent.body = offer.octets().clone();
-        env.authorize(&path, &mut sent);
-        let sequence = sequence_of(&sent.headers).unwrap_or_default();
-        let credentials = credentials_of(&sent.headers);
-        let client = env.request(path, sent, Owner::Call(self.id, Role::Indication(leg)));
+        let asked = self.ask(env, path, sent, Role::Indication(leg));
         let aware = &mut self.awareness.legs[leg.index()];
         aware.tried.1 += 1;
-        aware.indication = Some(Indication { client, method, sequence, credentials, offer });
+        aware.indication = Some(Indication { asked, offer });
     }
 
     /// On whose behalf an indication is on its way.
@@ -276,19 +278,22 @@ impl Call {
         self.awareness.legs[leg.index()].indication.is_some()
     }
 
-    /// Whether this is an indication that waits for its answer.
-    pub(super) fn indicates(&self, leg: Leg, client: TxId) -> bool {
-        let indication = self.awareness.legs[leg.index()].indication.as_ref();
-        indication.is_some_and(|indication| indication.client == client)
+    pub(super) fn indicated(&self, leg: Leg) -> Option<&Asked> {
+        self.awareness.legs[leg.index()].indication.as_ref().map(|indication| &indication.asked)
     }
 
-    /// It was challenged, and has been sent again.
-    pub(super) fn indicates_again(&mut self, leg: Leg, again: &Again) {
-        if let Some(indication) = &mut self.awareness.legs[leg.index()].indication {
-            indication.client = again.client;
-            indication.sequence = sequence_of(&again.request.headers).unwrap_or_default();
-            indication.credentials = credentials_of(&again.request.headers);
-        }
+    pub(super) fn indicated_mut(&mut self, leg: Leg) -> Option<&mut Asked> {
+        self.awareness.legs[leg.index()].indication.as_mut().map(|indication| &mut indication.asked)
+    }
+
+    /// A re-INVITE to a leg is cancelled because it draws no answer.
+    pub(super) fn note_dallying(&mut self, leg: Leg) {
+        self.awareness.legs[leg.index()].dallies |= self.is_indicating(leg);
+    }
+
+    /// An indication was neither accepted nor refused.
+    pub(super) fn give_up_indication(&mut self, leg: Leg) {
+        self.awareness.legs[leg.index()].indication = None;
     }
 
     /// The far end's answer to an indication.
@@ -300,14 +305,15 @@ impl Call {
         response: &Response,
     ) {
         if response.status < 200 {
-            return;
+            return self.on_asked_provisional(env, leg, client);
         }
         let indication = &mut self.awareness.legs[leg.index()].indication;
-        let Some(indication) = indication.take_if(|indication| indication.client == client) else {
+        let Some(indication) = indication.take_if(|indication| indication.asked.is(client)) else {
             // A 2xx again: our ACK was lost.
             self.acknowledge_again(env, client);
             return;
         };
+        self.disarm(env, CallTimer::Patience(leg));
         if response.status < 300 {
             self.on_indicated(env, leg, indication, response);
         } else {
@@ -326,13 +332,7 @@ impl Call {
             let told = self.session.reassert(leg, found.media(self.heard_from[leg.index()]));
             self.tell(env, told);
         }
-        if indication.method == Method::INVITE {
-            let Some(dialog) = self.dialog(fork, leg) else { return };
-            let (mut ack, path) = (dialog.ack(indication.sequence), dialog.path);
-            ack.headers.push(name::MAX_FORWARDS, "70");
-            ack.headers.append(&indication.credentials);
-            self.acknowledge(env, indication.client, fork, path, ack);
-        }
+        self.acknowledge_asked(env, fork, leg, &indication.asked);
         self.take_timer(env, leg, &response.headers);
         self.awareness.legs[leg.index()].tried.1 = 0;
         self.inform(env, leg);
@@ -352,7 +352,7 @@ impl Call {
                 let asked = failure.headers.first(name::RETRY_AFTER).and_then(delta_seconds);
                 asked.map_or(RETRY_MS, |seconds| u64::from(seconds.min(LONGEST_RETRY_S)) * 1_000)
             }
-            _ if indication.method == Method::UPDATE => {
+            _ if !indication.asked.invites() => {
                 self.awareness.legs[leg.index()].by_invite = true;
                 0
             }
@@ -373,13 +373,13 @@ impl Call {
         client: TxId,
         report: Report,
     ) {
-        if self.indicates(leg, client) {
+        if self.asks(leg, client) {
             self.on_indication_response(env, leg, client, &Response::new(report.status()));
         }
     }
 
     fn lose_leg(&mut self, env: &mut Environment, leg: Leg) {
-        if self.phase == Phase::Answered && !self.over[leg.index()] && !self.never_expires {
+        if self.phase == Phase::Answered && !self.over[leg.index()] && !self.calls_for_help {
             self.finish(env, End::by(EndedBy::of(leg)), None, None);
         }
     }
@@ -388,9 +388,9 @@ impl Call {
     pub(super) fn stop_indications(&mut self, env: &mut Environment) {
         for leg in Leg::BOTH {
             self.disarm(env, CallTimer::Indication(leg));
-            let invited = self.awareness.legs[leg.index()].indication.take();
-            let invited = invited.filter(|indication| indication.method == Method::INVITE);
-            self.orphans.extend(invited.map(|indication| indication.client));
+            self.disarm(env, CallTimer::Patience(leg));
+            let indication = self.awareness.legs[leg.index()].indication.take();
+            self.orphans.extend(indication.and_then(|indication| indication.asked.orphan()));
         }
     }
 }

@@ -12,17 +12,18 @@
 //!
 //! | of an INVITE | effect |
 //! |---|---|
-//! | nothing within [`EMERGENCY_SILENCE_MS`], another way left | as above |
+//! | nothing within [`EMERGENCY_SILENCE_MS`], another way left | INVITE on the next way beside it |
 //! | 100, and no more within [`EMERGENCY_TRYING_MS`], another way left | INVITE on the next way beside it |
 //! | 18x | no further way as long as it rings |
 //! | 4xx but 408, it had no offer | INVITE on the same way with one |
 //! | any other failure | INVITE on the next way, unless another rings or has its time yet |
-//! | 2xx | the others are given up |
+//! | any failure, no way left, nothing but silence of the others | once it has lasted [`EMERGENCY_LATE_MS`]: given up, its failure |
+//! | the first 2xx | the others are given up |
 //!
 //! Ways stand as [`standing`](crate::standing) says. A call sends [`MAX_ATTEMPTS`] INVITEs, its transfers'
 //! included; an emergency call's own are bounded by the ways there are.
 
-use consent::Leg;
+use consent::{Leg, Mono};
 
 use super::redirect::Diversions;
 use super::session::Ours;
@@ -40,6 +41,9 @@ const SILENCE_MS: u64 = 2_000;
 
 /// The same for an emergency call: two dead trunks cost it under 4 s.
 const EMERGENCY_SILENCE_MS: u64 = 1_500;
+
+/// How long a trunk that has said nothing at all may hold up the failure of the others.
+const EMERGENCY_LATE_MS: u64 = EMERGENCY_SILENCE_MS + 5_000;
 
 /// How long a trunk may say no more than 100 to an emergency call before the next one is called as well. A
 /// network sets an emergency call up within a few seconds; what is behind this trunk may be dead.
@@ -70,13 +74,14 @@ impl Hunt {
 }
 
 impl Attempt {
-    fn new(leg: Leg, path: Path, client: TxId, branch: String, invite: Request) -> Self {
+    fn new(leg: Leg, path: Path, client: TxId, branch: String, invite: Request, sent_at: Mono) -> Self {
         Self {
             leg,
             path,
             client,
             branch,
             invite,
+            sent_at,
             offered: None,
             heard: false,
             ringing: false,
@@ -124,7 +129,7 @@ impl Call {
         if let Some((peer, path)) = self.next_path(env) {
             return self.invite_by(env, peer, path, None);
         }
-        if self.calls_somebody() {
+        if self.calls_somebody() && !self.gives_up_silence(env) {
             return;
         }
         let secure = self.asks_for_tls();
@@ -148,6 +153,22 @@ impl Call {
     /// Whether an INVITE of this hunt may still be answered.
     fn calls_somebody(&self) -> bool {
         self.hunted().any(Attempt::is_live)
+    }
+
+    /// Gives up what an emergency call's trunks have left without any response for long enough, or sees to it
+    /// that this will happen; `false` as long as one may still be answered.
+    fn gives_up_silence(&mut self, env: &mut Environment) -> bool {
+        if !self.hunt.emergency || self.hunted().any(|attempt| attempt.is_live() && attempt.heard) {
+            return false;
+        }
+        let latest = self.hunted().filter(|attempt| attempt.is_live()).map(|attempt| attempt.sent_at).max();
+        let silent_ms = latest.map_or(EMERGENCY_LATE_MS, |sent_at| env.now.mono.since_us(sent_at) / 1_000);
+        if silent_ms < EMERGENCY_LATE_MS {
+            self.arm(env, CallTimer::Silence, EMERGENCY_LATE_MS - silent_ms);
+            return false;
+        }
+        self.give_up_hunt(env, None);
+        true
     }
 
     fn hunted(&self) -> impl Iterator<Item = &Attempt> {
@@ -196,7 +217,8 @@ impl Call {
         } else {
             self.heard_from[leg.index()] = path.to.ip();
         }
-        self.attempts.push(Attempt { offered, ..Attempt::new(leg, path, client, branch, invite) });
+        let attempt = Attempt::new(leg, path, client, branch, invite, env.now.mono);
+        self.attempts.push(Attempt { offered, ..attempt });
         self.await_sign(env, index);
     }
 
@@ -244,10 +266,15 @@ impl Call {
         }
     }
 
-    /// The last INVITE has had its time: the next way is tried, if there is one.
+    /// The last INVITE has had its time, or those before it have: the next way is tried, if there is one.
     pub(super) fn on_silence(&mut self, env: &mut Environment) {
         let index = self.attempts.len().saturating_sub(1);
-        let Some(attempt) = self.attempts.get(index).filter(|attempt| attempt.is_live()) else { return };
+        let Some(attempt) = self.attempts.get(index).filter(|attempt| attempt.is_live()) else {
+            if self.hunt.emergency && self.is_hunting() {
+                self.try_next_way(env);
+            }
+            return;
+        };
         if !attempt.heard {
             env.judge(Way::of(&attempt.path), Sign::Silent);
             env.pass_over(attempt.client);
@@ -269,11 +296,17 @@ impl Call {
     }
 
     fn try_another_way(&mut self, env: &mut Environment, silent: usize) {
-        if self.hunts(silent)
-            && let Some((peer, path)) = self.next_path(env)
-        {
-            self.give_up_attempt(env, silent);
+        if !self.hunts(silent) {
+            return;
+        }
+        if let Some((peer, path)) = self.next_path(env) {
+            // Of an emergency call's whoever answers first is talked to, however late.
+            if !self.hunt.emergency {
+                self.give_up_attempt(env, silent);
+            }
             self.invite_by(env, peer, path, None);
+        } else if self.hunted().any(|attempt| attempt.finished) {
+            self.try_next_way(env);
         }
     }
 

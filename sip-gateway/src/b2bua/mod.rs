@@ -25,6 +25,7 @@
 //! of the end is on its way; what is left of the call runs out within [`LINGER_MS`].
 
 mod again;
+mod asking;
 mod awareness;
 mod calling;
 mod destination;
@@ -57,7 +58,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use consent::{CallId, Leg, Side};
+use consent::{CallId, Leg, Mono, Side};
 
 use crate::core::{Admitted, Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
@@ -137,7 +138,7 @@ pub(crate) enum CallTimer {
     Decision,
     /// Timer C.
     Ringing,
-    /// A first sign of life from where the INVITE went.
+    /// A first sign of life from where an INVITE went.
     Silence,
     /// The next repetition of a 2xx.
     RepeatAnswer,
@@ -147,7 +148,7 @@ pub(crate) enum CallTimer {
     Provisional(usize),
     /// Our next refresh of a leg's session.
     Refresh(Leg),
-    /// The end of our patience with a refresh that draws provisional responses, then with its CANCEL.
+    /// The end of our patience with a re-INVITE that draws provisional responses, then with its CANCEL.
     Patience(Leg),
     /// The end of a leg's session, which nobody has refreshed.
     Expiry(Leg),
@@ -179,6 +180,7 @@ struct Attempt {
     client: TxId,
     branch: String,
     invite: Request,
+    sent_at: Mono,
     /// The offer in it, if a transfer's INVITE has one.
     offered: Option<Ours>,
     /// Whether any response came, and one above 100.
@@ -275,8 +277,9 @@ pub(crate) struct Call {
     told: [Option<LegMedia>; 2],
     timings: [session_timer::Timing; 2],
     awareness: awareness::Awareness,
-    /// Whether a transfer has led to an emergency service: no timer ends the call any more.
-    never_expires: bool,
+    /// Whether an emergency service was called, be it dialled, or named by a transfer or a redirection: no timer
+    /// ends the call and nobody takes its far ends away. A call-back is none.
+    calls_for_help: bool,
     hunt: hunt::Hunt,
     attempts: Vec<Attempt>,
     forks: Vec<Fork>,
@@ -328,7 +331,7 @@ impl Call {
 
     /// Whether it is one, or has become one by a transfer.
     pub(crate) const fn serves_emergency(&self) -> bool {
-        self.is_emergency() || self.never_expires
+        self.is_emergency() || self.calls_for_help
     }
 
     /// Whether no INVITE of ours went on.
@@ -513,16 +516,20 @@ impl Call {
         Some(fork)
     }
 
-    /// The leg that answers a request of ours; nobody's where it is not a party yet.
+    /// The leg that answers a request of ours; nobody's where it is not a party yet, or has answered before: a
+    /// 2xx that comes again is not what it says now (RFC 6026 §7.2).
     fn answerer(&self, role: Role, client: TxId) -> Option<Leg> {
         match role {
-            Role::Attempt(_) => self.answered.is_none().then_some(Leg::B),
+            Role::Attempt(index) => {
+                let wanted = self.attempts.get(index).is_some_and(|attempt| !attempt.unwanted);
+                (wanted && self.answered.is_none()).then_some(Leg::B)
+            }
             Role::Relay(number) => {
                 let relay = self.relays.iter().find(|relay| relay.number == number);
                 relay.filter(|relay| self.is_present(relay.fork)).map(|relay| relay.from.other())
             }
             Role::Join => self.remaining(client),
-            Role::Refresh(leg) | Role::Indication(leg) => Some(leg),
+            Role::Refresh(leg) | Role::Indication(leg) => self.asks(leg, client).then_some(leg),
             Role::Invite | Role::Lent | Role::Replacing => None,
         }
     }

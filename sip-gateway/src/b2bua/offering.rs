@@ -92,7 +92,7 @@ impl Call {
             told: [None, None],
             timings: Default::default(),
             awareness: super::awareness::Awareness::default(),
-            never_expires: false,
+            calls_for_help: matches!(class, Class::Emergency) && env.is_emergency(&invite.uri),
             hunt: Hunt::default(),
             attempts: Vec::new(),
             forks: Vec::new(),

@@ -84,6 +84,8 @@ impl Call {
             Some(leg) => (leg, None),
             None => (Leg::B, Some(self.peer)),
         };
+        // Of whom was called before nothing is waited for.
+        self.disarm(env, CallTimer::Silence);
         let timer = if caller.is_some() { CallTimer::Decision } else { CallTimer::Transfer };
         self.arm(env, timer, decision_ms(target.emergency));
         let from = caller.or_else(|| self.far_peer(leg)).unwrap_or(self.peer);
@@ -93,6 +95,7 @@ impl Call {
         if caller.is_some() {
             if target.emergency {
                 self.class = Class::Emergency;
+                self.calls_for_help = true;
                 // What A has not acknowledged ends no emergency call.
                 self.stop_repeating(env);
             }
@@ -131,7 +134,12 @@ impl Call {
             return self.end_hunt(env, EndedBy::Gateway, &refusal);
         }
         let ways = env.ways_for(route.side, target.peer, target.emergency);
-        self.hunt_on(env, route, ways, target.emergency || self.is_emergency());
+        self.hunt_on(
+            env,
+            route,
+            ways,
+            target.emergency || (self.is_emergency() && self.phase == Phase::Calling),
+        );
     }
 
     /// Who has redirected the call, or the INVITE of its transfer.

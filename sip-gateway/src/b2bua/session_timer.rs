@@ -44,6 +44,7 @@ mod refreshing;
 
 use consent::Leg;
 
+use super::asking::Asked;
 use super::calling::from_of;
 use super::session;
 use super::{Acceptance, Call, CallTimer, EndedBy, Owner, Phase, Role};
@@ -52,7 +53,6 @@ use crate::dialog::sequence_of;
 use crate::transaction::{T1_MS, TxId};
 use crate::wire::{Headers, Method, Request, Response, SessionExpires, delta_seconds, name};
 use crate::{Cause, End, SessionTimer};
-use refreshing::Refresh;
 
 /// The option tag.
 pub(crate) const OPTION: &str = "timer";
@@ -88,7 +88,7 @@ pub(super) struct Timing {
     takes_update: bool,
     /// The longest Min-SE that it has shown.
     least_s: u32,
-    refresh: Option<Refresh>,
+    refresh: Option<Asked>,
 }
 
 impl Timing {
@@ -290,7 +290,7 @@ impl Call {
 
     /// Nobody has refreshed a leg's session.
     pub(super) fn expire(&mut self, env: &mut Environment, leg: Leg) {
-        if self.phase != Phase::Answered || self.over[leg.index()] || self.never_expires {
+        if self.phase != Phase::Answered || self.over[leg.index()] || self.calls_for_help {
             return;
         }
         tracing::debug!(call = %self.id, ?leg, "session expired");

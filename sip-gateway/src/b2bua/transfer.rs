@@ -38,7 +38,7 @@
 //!
 //! | REFER | answer |
 //! |---|---|
-//! | outside a dialog; of a public peer that may not; in an emergency call | 403 |
+//! | outside a dialog; of a public peer that may not; in a call to an emergency service | 403 |
 //! | before the answer; while another is in progress | 491 |
 //! | without exactly one Refer-To; with a method but INVITE; to a scheme but `sip:` and `tel:` | 400, 501, 416 |
 //! | the [`MAX_TRANSFERS`]th of a call | 403 |

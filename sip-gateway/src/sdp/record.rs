@@ -34,15 +34,16 @@ pub enum RecordPreference {
     Off,
 }
 
-/// What becomes of `a=record` in a description that is passed on.
+/// What becomes of `a=record` and `a=recordpref` in a description that is passed on. Both were said to us: a
+/// preference that went on would come back from whoever is next as its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecordLine {
-    /// It stays as received.
+    /// Both stay as received.
     #[default]
     Received,
-    /// None is left.
+    /// Neither is left.
     Removed,
-    /// One of ours takes its place, for the whole session.
+    /// One `a=record` of ours takes their place, for the whole session.
     Ours(Recording),
 }
 
@@ -95,7 +96,7 @@ impl Description {
         }
     }
 
-    /// The same with this in place of its `a=record`.
+    /// The same with this in place of what it says of recording.
     #[must_use]
     pub fn recorded(&self, line: RecordLine) -> Self {
         let mut described = self.clone();
@@ -110,7 +111,9 @@ pub(super) fn put(session: &mut Session, line: RecordLine) {
         RecordLine::Removed => None,
         RecordLine::Ours(recording) => Some(recording),
     };
-    let is_other = |attribute: &Attribute| !attribute.attribute.eq_ignore_ascii_case(RECORD);
+    let is_other = |attribute: &Attribute| {
+        ![RECORD, RECORD_PREFERENCE].iter().any(|name| attribute.attribute.eq_ignore_ascii_case(name))
+    };
     session.attributes.retain(is_other);
     for media in &mut session.medias {
         media.attributes.retain(is_other);

@@ -18,7 +18,7 @@ pub struct OurSide<'a> {
     /// Our RTP address towards this leg for each `m=` line, by position; RTCP is on the next port. An `m=`
     /// line beyond them is refused with port 0.
     pub media: &'a [SocketAddr],
-    /// What becomes of its `a=record`.
+    /// What becomes of its `a=record` and `a=recordpref`.
     pub record: RecordLine,
 }
 

@@ -408,5 +408,12 @@ fn an_indication_of_ours_takes_the_place_of_theirs_at_both_levels() {
     assert_eq!(records(&recorded(&lines, &media, RecordLine::Removed)), [""; 0]);
     let ours = recorded(&lines, &media, RecordLine::Ours(Recording::On));
     assert_eq!(records(&ours), ["a=record:on"]);
-    assert!(ours.contains("a=record:on\r\nm=audio") && ours.contains("a=recordpref:on\r\n"), "{ours}");
+    assert!(ours.contains("a=record:on\r\nm=audio"), "{ours}");
+    // Whom a preference was said to has it; nobody else gets it.
+    let preference = "a=recordpref:on\r\n";
+    assert!(recorded(&lines, &media, RecordLine::Received).contains(preference));
+    let lines = lines.replace("s=A call", "s=A call\na=recordpref:on");
+    for line in [RecordLine::Removed, RecordLine::Ours(Recording::On)] {
+        assert!(!recorded(&lines, &media, line).contains("recordpref"), "{line:?}");
+    }
 }

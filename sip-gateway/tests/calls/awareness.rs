@@ -79,13 +79,13 @@ fn agrees(up: &mut Up, at: &str, indication: &Msg) {
     up.world.send(at, indication.answer("200 OK", "", &contact, &sdp(ip, port, "")));
 }
 
-fn preferences(up: &mut Up) -> Vec<(Leg, RecordPreference, bool)> {
-    let said = up.world.events.iter().filter_map(|event| match event {
+fn preferences(world: &mut World) -> Vec<(Leg, RecordPreference, bool)> {
+    let said = world.events.iter().filter_map(|event| match event {
         Event::Preference { leg, preference, trusted, .. } => Some((*leg, *preference, *trusted)),
         _ => None,
     });
     let said = said.collect();
-    up.world.events.retain(|event| !matches!(event, Event::Preference { .. }));
+    world.events.retain(|event| !matches!(event, Event::Preference { .. }));
     said
 }
 
@@ -235,6 +235,45 @@ fn an_indication_that_is_refused_is_tried_again_within_bounds_and_ends_nothing()
     up.hang_up();
 }
 
+/// RFC 3261 §9.1, §17.1.1.2
+#[test]
+fn a_reinvite_that_draws_only_provisional_responses_is_given_up_and_no_other_comes() {
+    for last in [None, Some("487 Request Terminated"), Some("200 OK")] {
+        let mut up = Legs { asked: WITHOUT_UPDATE, agreed: "", ..BOTH }.up();
+        gate(&mut up, Recording::On);
+        let reinvite = up.world.expect(PBX, "INVITE ");
+        up.world.send(PBX, reinvite.answer("180 Ringing", "", "", ""));
+        up.world.advance(31_999);
+        up.world.send(PBX, reinvite.answer("180 Ringing", "", "", ""));
+        let contact = up.b.contact();
+        let hold = sdp(ANSWER_IP, 5000, "a=sendonly\r\n");
+        up.world.send(CARRIER, up.b.request("UPDATE", &contact, &hold));
+        up.world.expect(CARRIER, "SIP/2.0 491 ");
+        up.world.expect_nothing(PBX);
+        up.world.advance(1);
+        let cancel = up.world.expect(PBX, "CANCEL ");
+        assert_eq!(cancel.get("Via"), reinvite.get("Via"));
+        up.world.send(PBX, cancel.answer("200 OK", "", "", ""));
+        match last {
+            Some("200 OK") => agrees(&mut up, PBX, &reinvite),
+            Some(refusal) => up.world.send(PBX, reinvite.answer(refusal, "", "", "")),
+            None => up.world.advance(32_000),
+        }
+        assert_eq!(up.world.next(PBX).map(|ack| ack.text().starts_with("ACK ")), last.map(|_| true));
+        // Nothing is in anybody's way any more, nor will be.
+        gate(&mut up, Recording::Paused);
+        up.world.advance(60_000);
+        up.world.expect_nothing(PBX);
+        up.world.send(CARRIER, up.b.request("UPDATE", &contact, &hold));
+        let passed = up.world.expect(PBX, "UPDATE ");
+        assert_eq!(told(&passed), ["paused"], "what goes there anyhow still says it");
+        let held = sdp(OFFER_IP, 4000, "a=recvonly\r\n");
+        up.world.send(PBX, passed.answer("200 OK", "", &up.a.contact(), &held));
+        up.world.expect(CARRIER, "SIP/2.0 200 OK");
+        up.hang_up();
+    }
+}
+
 #[test]
 fn a_leg_that_knows_nothing_of_the_call_ends_it() {
     for status in ["481 Call Does Not Exist", "408 Request Timeout"] {
@@ -300,7 +339,9 @@ fn a_preference_is_told_in_any_offer_or_answer_whether_or_not_it_is_taken() {
     let mut up = Legs { offer: on, answer: "a=recordpref:pause\r\n", ..BOTH }.up();
     // The PBX is trusted with it; the carrier is not.
     let at_answer = [(Leg::A, RecordPreference::On, true), (Leg::B, RecordPreference::Pause, false)];
-    assert_eq!(preferences(&mut up), at_answer);
+    assert_eq!(preferences(&mut up.world), at_answer);
+    // Neither hears it: who repeats what it gets would say it in its own name.
+    assert!(!up.invite.body().contains("recordpref") && !up.ok.body().contains("recordpref"));
     let order = |start: &str| up.world.order.iter().position(|line| line.starts_with(start)).unwrap();
     assert!(order("event Preference") < order("event Answered"));
     // By UPDATE of the callee, and in the answer to it.
@@ -308,21 +349,62 @@ fn a_preference_is_told_in_any_offer_or_answer_whether_or_not_it_is_taken() {
     let offer = sdp(ANSWER_IP, 5000, "a=recordpref:on\r\n");
     up.world.send(CARRIER, up.b.request("UPDATE", &contact, &offer));
     let passed = up.world.expect(PBX, "UPDATE ");
-    assert!(passed.body().contains("a=recordpref:on"), "the other side may record as well");
-    assert_eq!(preferences(&mut up), [(Leg::B, RecordPreference::On, false)], "before it is answered");
+    assert!(!passed.body().contains("recordpref"), "it was said to us");
+    assert_eq!(preferences(&mut up.world), [(Leg::B, RecordPreference::On, false)], "before it is answered");
     let answer = sdp(OFFER_IP, 4000, "a=recordpref:nopreference\r\n");
     up.world.send(PBX, passed.answer("200 OK", "", &up.a.contact(), &answer));
     up.world.expect(CARRIER, "SIP/2.0 200 OK");
-    assert_eq!(preferences(&mut up), [(Leg::A, RecordPreference::None, true)]);
+    assert_eq!(preferences(&mut up.world), [(Leg::A, RecordPreference::None, true)]);
     // In a re-INVITE that is refused because it crosses another.
     let reinvite = up.b.request("INVITE", &contact, &offer);
     up.world.send(CARRIER, reinvite);
     up.world.expect(CARRIER, "SIP/2.0 100 ");
-    preferences(&mut up);
+    preferences(&mut up.world);
     let own = up.a.contact();
     up.world.send(PBX, up.a.request("INVITE", &own, &sdp(OFFER_IP, 4000, "a=recordpref:off\r\n")));
     up.world.take_all(PBX);
-    assert_eq!(preferences(&mut up), [(Leg::A, RecordPreference::Off, true)]);
+    assert_eq!(preferences(&mut up.world), [(Leg::A, RecordPreference::Off, true)]);
+}
+
+/// RFC 6026 §7.2: a 2xx to a re-INVITE of ours comes again because our ACK was lost, or late.
+#[test]
+fn a_2xx_that_comes_again_is_nobodys_word_of_now() {
+    for refreshes in [false, true] {
+        let mut talk = Talk::new();
+        let call = talk.world.open_calls()[0];
+        let timer = if refreshes { "Session-Expires: 600;refresher=uac\r\n" } else { "" };
+        let contact = talk.r.contact();
+        talk.world.send(CARRIER, talk.r.request("UPDATE", &contact, ""));
+        let passed = talk.world.expect(PBX, "UPDATE ");
+        let own = format!("{}{WITHOUT_UPDATE}", talk.l.contact());
+        talk.world.send(PBX, passed.answer("200 OK", "", &format!("{own}{timer}"), ""));
+        talk.world.expect(CARRIER, "SIP/2.0 200 OK");
+        if refreshes {
+            talk.world.advance(300_000);
+        } else {
+            talk.world.command(Command::Indicate { call, recording: Recording::On });
+        }
+        let reinvite = talk.world.expect(PBX, "INVITE ");
+        let agreed = reinvite.answer("200 OK", "", &own, &sdp(OFFER_IP, 4000, "a=recordpref:on\r\n"));
+        talk.world.send(PBX, &agreed);
+        let ack = talk.world.expect(PBX, "ACK ");
+        assert_eq!(preferences(&mut talk.world), [(Leg::B, RecordPreference::On, true)]);
+        talk.world.send(PBX, &agreed);
+        assert_eq!(talk.world.expect(PBX, "ACK ").bytes, ack.bytes);
+        assert_eq!(preferences(&mut talk.world), [], "L may have thought better of it");
+
+        talk.referred("<sip:7355@10.1.0.10>");
+        talk.answered_by_target(&sdp(TARGET_IP, 4400, ""));
+        talk.joined();
+        talk.notified("SIP/2.0 200 OK", "terminated");
+        talk.left();
+        talk.world.send(PBX, &agreed);
+        assert_eq!(talk.world.expect(PBX, "ACK ").bytes, ack.bytes);
+        assert_eq!(preferences(&mut talk.world), [], "T has agreed to nothing");
+        talk.world.command(Command::Indicate { call, recording: Recording::Paused });
+        talk.world.expect_nothing(PBX);
+        talk.hang_up();
+    }
 }
 
 #[test]
@@ -342,6 +424,27 @@ fn what_a_callee_wants_that_does_not_answer_is_not_told() {
         _ => None,
     });
     assert_eq!(said.collect::<Vec<_>>(), [RecordPreference::On], "the early answer of the one that answered");
+}
+
+#[test]
+fn what_a_callee_can_that_answers_too_late_is_not_the_winners() {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    world.send(PBX, a.invite("", &sdp(OFFER_IP, 4000, "")));
+    let first = world.expect(CARRIER, "INVITE ");
+    world.advance(2_000);
+    let second = world.expect(CARRIER2, "INVITE ");
+    let contact = |at: &str| format!("Contact: <sip:x@{at}>\r\n");
+    let aware = format!("{}{AWARE}", contact(CARRIER));
+    world.send(CARRIER, first.answer("200 OK", "one", &aware, &sdp(ANSWER_IP, 5000, "")));
+    world.send(CARRIER2, second.answer("200 OK", "two", &contact(CARRIER2), &sdp(ANSWER_IP, 5000, "")));
+    world.take_all(CARRIER2);
+    a.learn(&world.take_all(PBX).pop().unwrap());
+    world.send(PBX, a.request("ACK", "", ""));
+    world.expect(CARRIER2, "ACK ");
+    let call = world.open_calls()[0];
+    world.command(Command::Indicate { call, recording: Recording::On });
+    world.expect_nothing(CARRIER2);
 }
 
 /// RFC 7866 §7.3.1

@@ -170,6 +170,37 @@ fn a_transfer_calls_a_second_trunk_beside_one_that_says_no_more_than_trying() {
     }
 }
 
+#[test]
+fn a_transfers_first_trunk_that_was_silent_may_answer_after_all() {
+    let mut talk = Talk::of(ordered());
+    talk.referred("<sip:911@10.1.0.10>");
+    let first = talk.world.expect(CARRIER2, "INVITE ");
+    talk.world.advance(1_500);
+    let second = talk.world.expect(CARRIER, "INVITE sip:911@10.2.0.20 ");
+    talk.world.send(CARRIER, second.answer("503 No", "t", "", ""));
+    talk.world.expect(CARRIER, "ACK ");
+    talk.world.advance(1_000);
+    talk.world.expect_nothing(PBX);
+    let contact = format!("Contact: <sip:x@{CARRIER2}>\r\n");
+    talk.world.send(CARRIER2, first.answer("200 OK", "t", &contact, &sdp("10.9.0.9", 5500, "")));
+    let reinvite = talk.world.expect(CARRIER, "INVITE sip:line@");
+    let ok = reinvite.answer("200 OK", "", &talk.r.contact(), &sdp(ANSWER_IP, 5000, ""));
+    talk.world.send(CARRIER, ok);
+    find(&mut talk.world, CARRIER2, &format!("ACK sip:x@{CARRIER2} "));
+    talk.notified("SIP/2.0 200 OK", "terminated");
+
+    let mut talk = Talk::of(ordered());
+    talk.referred("<sip:911@10.1.0.10>");
+    talk.world.expect(CARRIER2, "INVITE ");
+    talk.world.advance(1_500);
+    let second = talk.world.expect(CARRIER, "INVITE sip:911@10.2.0.20 ");
+    talk.world.send(CARRIER, second.answer("503 No", "t", "", ""));
+    talk.world.advance(4_999);
+    talk.world.expect_nothing(PBX);
+    talk.world.advance(1);
+    talk.notified("SIP/2.0 503 No", "terminated");
+}
+
 /// RFC 3262 §3: the caller has not acknowledged what it got before.
 #[test]
 fn an_emergency_call_does_not_wait_for_an_acknowledgement_of_what_was_said_before_it() {

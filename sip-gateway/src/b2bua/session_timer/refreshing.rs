@@ -9,49 +9,30 @@
 //! | 7.3 | refreshing | 422 | again with its Min-SE |
 //! | 10 | refreshing | another failure of UPDATE | again at once, as a re-INVITE |
 //! | 10 | refreshing | another failure | again after [`RETRY_MS`] |
-//! | 3261 9.1 | refreshing by re-INVITE | nothing but 1xx for 64*T1 since the first | CANCEL; its 487 is another failure |
-//! | 3261 9.1 | refreshing by re-INVITE | no answer for 64*T1 after that | given up: again after [`RETRY_MS`] |
+//! | 3261 9.1 | refreshing by re-INVITE | given up, as [`asking`](super::super::asking) says | again after [`RETRY_MS`] |
 
 use consent::Leg;
 
-use super::super::calling::cancel_of;
-use super::super::{Call, CallTimer, Owner, Phase, Role, session, sips};
+use super::super::asking::Asked;
+use super::super::{Call, CallTimer, Phase, Role, session, sips};
 use super::{RETRY_MS, least_of};
-use crate::core::{Again, Environment, Path};
-use crate::dialog::sequence_of;
-use crate::digest::credentials_of;
-use crate::transaction::{Report, T1_64_MS, TxId};
-use crate::wire::{Method, Request, Response, name};
-
-/// One on its way.
-#[derive(Debug)]
-pub(super) struct Refresh {
-    client: TxId,
-    sent: Request,
-    path: Path,
-    branch: String,
-    progress: Progress,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    Sent,
-    /// A provisional response came.
-    Heard,
-    Cancelled,
-}
-
-impl Refresh {
-    pub(super) fn invites(&self) -> bool {
-        self.sent.method == Method::INVITE
-    }
-}
+use crate::core::Environment;
+use crate::transaction::{Report, TxId};
+use crate::wire::{Method, Response, name};
 
 impl Call {
     /// Whether a re-INVITE of ours refreshes a leg's session just now, or an offer tells one of recording.
     pub(in super::super) fn offers_itself(&self) -> bool {
         self.indicating().is_some()
-            || self.timings.iter().any(|timing| timing.refresh.as_ref().is_some_and(Refresh::invites))
+            || self.timings.iter().any(|timing| timing.refresh.as_ref().is_some_and(Asked::invites))
+    }
+
+    pub(in super::super) fn refreshing(&self, leg: Leg) -> Option<&Asked> {
+        self.timings[leg.index()].refresh.as_ref()
+    }
+
+    pub(in super::super) fn refreshing_mut(&mut self, leg: Leg) -> Option<&mut Asked> {
+        self.timings[leg.index()].refresh.as_mut()
     }
 
     /// Our refresh is due.
@@ -76,27 +57,8 @@ impl Call {
             sent.body = offer;
             self.session.offer_again(leg);
         }
-        env.authorize(&path, &mut sent);
-        let branch = env.stamp_via(&path, &mut sent);
-        let owner = Owner::Call(self.id, Role::Refresh(leg));
-        let client = env.request_with_branch(path, &sent, branch.clone(), owner);
-        let refresh = Refresh { client, sent, path, branch, progress: Progress::Sent };
+        let refresh = self.ask(env, path, sent, Role::Refresh(leg));
         self.timings[leg.index()].refresh = Some(refresh);
-    }
-
-    /// Whether this refresh of ours waits for an answer that is still wanted.
-    pub(in super::super) fn awaits_refresh(&self, leg: Leg, client: TxId) -> bool {
-        let refresh = self.timings[leg.index()].refresh.as_ref();
-        refresh.is_some_and(|refresh| refresh.client == client && refresh.progress != Progress::Cancelled)
-    }
-
-    /// Our refresh was challenged, and has been sent again.
-    pub(in super::super) fn refreshes_again(&mut self, env: &mut Environment, leg: Leg, again: Again) {
-        self.disarm(env, CallTimer::Patience(leg));
-        if let Some(refresh) = &mut self.timings[leg.index()].refresh {
-            let Again { client, request, path, branch, .. } = again;
-            *refresh = Refresh { client, sent: request, path, branch, progress: Progress::Sent };
-        }
     }
 
     /// The far end's answer to our refresh.
@@ -108,7 +70,7 @@ impl Call {
         response: &Response,
     ) {
         if response.status < 200 {
-            return self.on_refresh_provisional(env, leg, client);
+            return self.on_asked_provisional(env, leg, client);
         }
         let Some(refresh) = self.take_refresh(env, leg, client) else {
             self.orphans.retain(|orphan| *orphan != client);
@@ -123,7 +85,7 @@ impl Call {
         self.on_refresh_refused(env, leg, &refresh, response);
     }
 
-    fn on_refreshed(&mut self, env: &mut Environment, leg: Leg, refresh: &Refresh, response: &Response) {
+    fn on_refreshed(&mut self, env: &mut Environment, leg: Leg, refresh: &Asked, response: &Response) {
         let Some(fork) = self.answered else { return };
         self.observe(env, leg, &response.headers, None);
         if let Some(dialog) = self.dialog(fork, leg) {
@@ -135,17 +97,12 @@ impl Call {
                 self.tell(env, told);
             }
             self.forget_offer(env, refresh);
-            let Some(dialog) = self.dialog(fork, leg) else { return };
-            let sequence = sequence_of(&refresh.sent.headers).unwrap_or_default();
-            let (mut ack, path) = (dialog.ack(sequence), dialog.path);
-            ack.headers.push(name::MAX_FORWARDS, "70");
-            ack.headers.append(&credentials_of(&refresh.sent.headers));
-            self.acknowledge(env, refresh.client, fork, path, ack);
+            self.acknowledge_asked(env, fork, leg, refresh);
         }
         self.take_timer(env, leg, &response.headers);
     }
 
-    fn on_refresh_refused(&mut self, env: &mut Environment, leg: Leg, refresh: &Refresh, failure: &Response) {
+    fn on_refresh_refused(&mut self, env: &mut Environment, leg: Leg, refresh: &Asked, failure: &Response) {
         let wait_ms = match failure.status {
             408 | 481 => return self.expire(env, leg),
             491 => self.glare_wait_ms(env, leg),
@@ -179,39 +136,20 @@ impl Call {
         self.on_refresh_refused(env, leg, &refresh, &Response::new(report.status()));
     }
 
-    fn take_refresh(&mut self, env: &mut Environment, leg: Leg, client: TxId) -> Option<Refresh> {
-        let taken = self.timings[leg.index()].refresh.take_if(|refresh| refresh.client == client)?;
+    fn take_refresh(&mut self, env: &mut Environment, leg: Leg, client: TxId) -> Option<Asked> {
+        let taken = self.timings[leg.index()].refresh.take_if(|refresh| refresh.is(client))?;
         self.disarm(env, CallTimer::Patience(leg));
         Some(taken)
     }
 
-    /// From here on no timer of the transaction's ends it (RFC 3261 §17.1.1.2).
-    fn on_refresh_provisional(&mut self, env: &mut Environment, leg: Leg, client: TxId) {
-        let first = |refresh: &&mut Refresh| {
-            refresh.client == client && refresh.invites() && refresh.progress == Progress::Sent
-        };
-        let Some(refresh) = self.timings[leg.index()].refresh.as_mut().filter(first) else { return };
-        refresh.progress = Progress::Heard;
-        self.arm(env, CallTimer::Patience(leg), T1_64_MS);
-    }
-
-    /// A re-INVITE of ours has blocked its leg for long enough.
-    pub(in super::super) fn on_patience_over(&mut self, env: &mut Environment, leg: Leg) {
-        let Some(refresh) = &mut self.timings[leg.index()].refresh else { return };
-        if std::mem::replace(&mut refresh.progress, Progress::Cancelled) != Progress::Cancelled {
-            let cancel = cancel_of(&refresh.sent);
-            env.cancel(refresh.client, refresh.path, cancel, refresh.branch.clone());
-            return self.arm(env, CallTimer::Patience(leg), T1_64_MS);
-        }
-        let client = refresh.client;
-        let Some(refresh) = self.take_refresh(env, leg, client) else { return };
-        let (transactions, mut ports) = env.split();
-        transactions.abandon(&mut ports, client);
+    /// It was neither accepted nor refused.
+    pub(in super::super) fn give_up_refresh(&mut self, env: &mut Environment, leg: Leg) {
+        let Some(refresh) = self.timings[leg.index()].refresh.take() else { return };
         self.forget_offer(env, &refresh);
         self.arm(env, CallTimer::Refresh(leg), RETRY_MS);
     }
 
-    fn forget_offer(&mut self, env: &mut Environment, refresh: &Refresh) {
+    fn forget_offer(&mut self, env: &mut Environment, refresh: &Asked) {
         if refresh.invites() {
             let told = self.session.refuse();
             self.tell(env, told);
@@ -219,11 +157,11 @@ impl Call {
     }
 
     /// No refresh of ours goes to a leg any more; a re-INVITE may be left without an answer.
-    pub(super) fn stop_refreshing(&mut self, env: &mut Environment, leg: Leg) -> Option<Refresh> {
+    pub(super) fn stop_refreshing(&mut self, env: &mut Environment, leg: Leg) -> Option<Asked> {
         self.disarm(env, CallTimer::Refresh(leg));
-        self.disarm(env, CallTimer::Patience(leg));
         let refresh = self.timings[leg.index()].refresh.take()?;
-        self.orphans.extend(refresh.invites().then_some(refresh.client));
+        self.disarm(env, CallTimer::Patience(leg));
+        self.orphans.extend(refresh.orphan());
         Some(refresh)
     }
 }

@@ -231,7 +231,7 @@ impl Call {
         self.disarm(env, CallTimer::Transfer);
         let leg = transfer.leg;
         let target = transfer.target.take();
-        self.never_expires |= target.as_ref().is_some_and(|target| target.emergency);
+        self.calls_for_help |= target.as_ref().is_some_and(|target| target.emergency);
         let answers = self.offered_to(&newcomer).is_some();
         let (stays, old, new) = (leg.other(), transfer.fork, said.fork);
         let join = Join { leg, stays, old, new, target, answers, reinvite };

@@ -46,7 +46,7 @@ pub(crate) enum NotLent {
     Busy,
     /// There is nobody.
     Gone,
-    /// Of is an emergency call.
+    /// Of calls an emergency service.
     Emergency,
     /// It had not answered yet, and is called no more: whom L dialled there.
     Unanswered { of: CallId, uri: String },
@@ -137,7 +137,9 @@ impl Call {
         let Some(dialog) = self.dialog(fork, leg) else { return };
         let mut begun = Self::reinvite_in(env, dialog);
         lent.dialog.local_seq = dialog.local_seq;
-        session_timer::ask(env.config.session_timer, &mut begun.0.headers);
+        if !self.is_emergency() {
+            session_timer::ask(env.config.session_timer, &mut begun.0.headers);
+        }
         let reinvite = self.send_reinvite(env, begun, None, Role::Lent);
         if let Some(transfer) = &mut self.transfer {
             let borrowed = Box::new(Borrowed { lent, reinvite });
@@ -217,7 +219,7 @@ impl Call {
     /// # Errors
     /// [`NotLent`] if it does not.
     pub(crate) fn lend(&mut self, env: &mut Environment, place: DialogPlace) -> Result<Box<Lent>, NotLent> {
-        if self.serves_emergency() {
+        if self.calls_for_help {
             return Err(NotLent::Emergency);
         }
         if self.phase == Phase::Calling && place.leg == Leg::A {

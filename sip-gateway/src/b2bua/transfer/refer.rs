@@ -74,7 +74,7 @@ impl Call {
         refer: &Request,
     ) -> Result<Target, Response> {
         let refusal = |status| Err(Response::new(status));
-        if self.serves_emergency() || !env.may_refer(place.peer) || self.transfers_begun >= MAX_TRANSFERS {
+        if self.calls_for_help || !env.may_refer(place.peer) || self.transfers_begun >= MAX_TRANSFERS {
             return refusal(403);
         }
         if self.answered != Some(place.fork) && self.answered.is_some() {
@@ -181,8 +181,10 @@ impl Call {
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&uri)));
         headers.push(name::ALLOW, super::super::ALLOW);
-        session_timer::ask(env.config.session_timer, headers);
-        awareness::offer(headers);
+        if !self.is_emergency() {
+            session_timer::ask(env.config.session_timer, headers);
+            awareness::offer(headers);
+        }
         if leg == Leg::B {
             for field in [name::P_ASSERTED_IDENTITY, name::PRIVACY] {
                 headers.copy(&self.invite.headers, field);

@@ -7,7 +7,7 @@
 //! | 3 | ended | 603 |
 //! | 3 | confirmed, with `early-only` | 486 |
 //! | 3 | early, begun by us (a pick-up) | 501: not carried out here |
-//! | 5 | another side's; a public peer's that may not refer; an emergency call's | 403 |
+//! | 5 | another side's; a public peer's that may not refer; a call's to an emergency service | 403 |
 //! | | being transferred already | 491 |
 //! | | of a call that has tried 32 transfers | 403 |
 //! | 3 | confirmed | taken over |
@@ -125,7 +125,7 @@ impl Call {
     /// # Errors
     /// Why it may not.
     pub(crate) fn judge_replaced(&self, place: DialogPlace, early_only: bool) -> Result<(), NotReplaced> {
-        if self.serves_emergency() {
+        if self.calls_for_help {
             return Err(NotReplaced::Forbidden);
         }
         match self.phase {
