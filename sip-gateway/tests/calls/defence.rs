@@ -530,14 +530,32 @@ fn no_limit_and_no_destination_rule_holds_for_emergency_calls_and_call_backs() {
     }
 }
 
+/// Nothing but one call, which has been made.
+fn beyond_all() -> World {
+    let allowance = Allowance { max_calls: Some(1), ..a_minute(1) };
+    let mut config = config();
+    everybody(&mut config, &Allowance { refused: no_calls_at_all().refused, ..allowance });
+    World::with(config)
+}
+
 /// Invariant I2.
 #[test]
 fn an_ordinary_call_that_is_sent_to_an_emergency_service_gets_there() {
-    let beyond = Allowance { max_calls: Some(1), calls_per_minute: NonZeroU32::new(1), ..no_calls_at_all() };
-    let mut config = config();
-    everybody(&mut config, &beyond);
-    let mut world = World::with(config);
+    let mut world = beyond_all();
     let (_, invite) = assert_goes_on(&mut world, CARRIER, 1, "7310");
     crate::redirect::redirect(&mut world, &invite, "Contact: <tel:911>\r\n");
     world.expect(CARRIER, "INVITE ");
+}
+
+/// Invariant I2.
+#[test]
+fn an_answering_point_that_has_called_back_is_transferred_to_whomever() {
+    let mut talk = crate::emergency::called_back(beyond_all());
+    for _ in 0..2 {
+        talk.referred("<sip:+33123456789@10.9.9.9>");
+        let invite = talk.world.expect(CARRIER, "INVITE sip:+33123456789@");
+        talk.world.send(CARRIER, invite.answer("486 Busy Here", "t", "", ""));
+        talk.world.expect(CARRIER, "ACK ");
+        talk.notified("SIP/2.0 486 Busy Here", "terminated");
+    }
 }
