@@ -1,11 +1,12 @@
 //! What the core is told at start: where it listens, who may talk to it, and its limits.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 
 use consent::Side;
 
-use crate::Account;
 use crate::locate::Place;
+use crate::{Account, Destinations};
 
 /// How messages travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,6 +95,19 @@ pub struct Peer {
     pub certificate: Option<String>,
     /// The account that it and we share, if either is to prove itself to the other.
     pub account: Option<Account>,
+    /// What calls it may begin.
+    pub allowance: Allowance,
+}
+
+/// What calls a peer may begin. Emergency and dispatch calls always may; those of a dispatch line are counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// At once; beyond: 503 with Retry-After. `None`: as many as the gateway takes.
+    pub max_calls: Option<usize>,
+    /// In a minute, its transfers to the public side among them; beyond: 503 with Retry-After. `None`: any number.
+    pub calls_per_minute: Option<NonZeroU32>,
+    /// To whom not, on the public side, by dialling, transfer or redirection: 403. `None`: to anybody.
+    pub refused: Option<Destinations>,
 }
 
 /// What is done with a peer's 3xx (RFC 3261 §21.3).
@@ -118,6 +132,9 @@ pub struct Limits {
     pub max_headers: usize,
     /// Streams open at once; beyond: the new one is closed.
     pub max_streams: usize,
+    /// Requests outside dialogs that one source address may send in a second; beyond: 503 with Retry-After,
+    /// emergency and dispatch calls excepted; what cannot be read gets no answer. `None`: any number.
+    pub requests_per_s: Option<NonZeroU32>,
 }
 
 /// All that the core is told.

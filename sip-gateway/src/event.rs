@@ -6,6 +6,9 @@ use consent::{CallId, Leg, Side};
 use crate::sdp::{RecordPreference, Recording};
 use crate::{LegMedia, PeerId};
 
+/// How soon one of all lines in use may be free again.
+const LINES_FREE_AFTER_S: u32 = 10;
+
 /// Something happened on a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -177,8 +180,8 @@ pub struct Offer {
     pub parties_signalled: bool,
     /// Whether an emergency form was dialled, or an answering point calls back: the static path.
     pub emergency: bool,
-    /// Whether the call limit is reached (the hub answers `Refuse` with 503, unless it is a dispatch call).
-    pub over_limit: bool,
+    /// Which limit it would exceed; the hub answers with [`Excess::refusal`]. Of emergency and dispatch calls: none.
+    pub excess: Option<Excess>,
     /// User part (or whole telephone-subscriber of a `tel:`) of the Request-URI.
     pub request_user: String,
     /// User part of To.
@@ -193,6 +196,38 @@ pub struct Offer {
     pub sip_call_id: String,
     /// The offer, unless delayed.
     pub media: Option<LegMedia>,
+}
+
+/// Which limit a call would exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Excess {
+    /// The gateway's calls at once.
+    Calls,
+    /// Its peer's calls at once.
+    PeerCalls,
+    /// Its peer's calls in a minute.
+    PeerRate {
+        /// Seconds until there may be another.
+        retry_after_s: u32,
+    },
+    /// Calls that one caller has ringing at one number: in all likelihood one call that goes round.
+    Alike,
+}
+
+impl Excess {
+    /// The refusal of a call for it.
+    #[must_use]
+    pub const fn refusal(self, call: CallId) -> crate::Command {
+        let (status, text, retry_after_s) = match self {
+            Self::Calls => (503, "All lines of the gateway are in use", Some(LINES_FREE_AFTER_S)),
+            Self::PeerCalls => (503, "All lines of this peer are in use", Some(LINES_FREE_AFTER_S)),
+            Self::PeerRate { retry_after_s } => {
+                (503, "This peer has had its calls of this minute", Some(retry_after_s))
+            }
+            Self::Alike => (482, "This call goes round and round", None),
+        };
+        crate::Command::Refuse { call, status, text, retry_after_s }
+    }
 }
 
 /// Whom a transfer or redirection names.

@@ -1,6 +1,7 @@
 //! The configuration: read, judged, and typed once. Nothing after this module sees a raw value.
 
 mod account;
+mod allowance;
 mod judge;
 mod peers;
 mod raw;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use consent::{NumberBlock, NumberError, Side};
 use sip_gateway::locate::{Host, Place};
-use sip_gateway::{Peer, PeerId, Redirects, Routes, Transport};
+use sip_gateway::{Allowance, Peer, PeerId, Redirects, Routes, Transport};
 
 use super::judge::{Fault, fault, side_name};
 use super::raw;
@@ -139,6 +139,7 @@ fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
         redirects,
         certificate,
         account: None,
+        allowance: Allowance::default(),
     })
 }
 

@@ -67,6 +67,7 @@ pub(super) struct Sip {
     pub(super) listen: Vec<String>,
     #[serde(default = "max_calls")]
     pub(super) max_calls: usize,
+    pub(super) requests_per_s: Option<u32>,
     #[serde(default = "session_expires_s")]
     pub(super) session_expires_s: u32,
     #[serde(default = "min_se_s")]
@@ -158,6 +159,12 @@ pub(super) struct Peer {
     pub(super) srtp: Option<String>,
     pub(super) ca_file: Option<String>,
     pub(super) certificate_name: Option<String>,
+    pub(super) max_calls: Option<usize>,
+    pub(super) calls_per_minute: Option<u32>,
+    #[serde(default)]
+    pub(super) refuse_destinations: Vec<String>,
+    #[serde(default)]
+    pub(super) allow_destinations: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -91,6 +91,7 @@ fn each_fault_names_file_key_and_mend() {
         ("max_calls = 2000", "dns = [\"dns.example\"]", "sip.dns[0]"),
         ("max_calls = 2000", "routes = { public = [\"pbx\"] }", "sip.routes.public[0]"),
         ("max_calls = 2000", "routes = { urgent = [] }", "sip.routes.urgent"),
+        ("max_calls = 2000", "requests_per_s = 0", "sip.requests_per_s: nothing could"),
     ];
     for (from, to, expected) in cases {
         let message = refused(from, to);
@@ -146,6 +147,45 @@ fn sessions_last_half_an_hour_unless_said_otherwise_and_0_asks_for_no_timer() {
     assert_eq!(timer(""), (1_800, 90));
     assert_eq!(timer("session_expires_s = 600\nmin_se_s = 600"), (600, 600));
     assert_eq!(timer("session_expires_s = 0"), (0, 90));
+}
+
+#[test]
+fn what_a_peer_may_begin_is_judged() {
+    let carrier = "uri = \"sip:127.0.0.3:5060\"";
+    let with = |keys: &str| CONTRACT.replace(carrier, &format!("{carrier}\n{keys}"));
+    let peer = load(&with("max_calls = 30\ncalls_per_minute = 60")).unwrap().gateway.peers.remove(1);
+    assert_eq!(peer.allowance.max_calls, Some(30));
+    assert_eq!(peer.allowance.calls_per_minute.map(std::num::NonZeroU32::get), Some(60));
+    assert_eq!(peer.allowance.refused, None);
+    let keys = "refuse_destinations = [\"international\", \"premium\"]\nallow_destinations = [\"+44\"]";
+    let refused = load(&with(keys)).unwrap().gateway.peers.remove(1).allowance.refused.unwrap();
+    for (user, is_refused) in
+        [("+33123456789", true), ("9011442071838750", false), ("919005550123", true), ("98605550123", false)]
+    {
+        assert_eq!(refused.refuse(user), is_refused, "{user}");
+    }
+    for (keys, expected) in [
+        ("max_calls = 0", "peers[1].max_calls: no ordinary call"),
+        ("max_calls = 2001", "peers[1].max_calls: 2001 is more than sip.max_calls (2000)"),
+        ("calls_per_minute = 0", "peers[1].calls_per_minute: no ordinary call"),
+        ("refuse_destinations = [\"+44\", \"abroad\"]", "peers[1].refuse_destinations[1]: \"abroad\" is no"),
+        ("allow_destinations = [\"+44\"]", "peers[1].allow_destinations: excepts from refuse_destinations"),
+    ] {
+        let message = load(&with(keys)).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("/etc/earmark/earmark.toml: {expected}")), "{message}");
+        assert!(message.contains("; "), "{message:?} should say how to mend it");
+    }
+}
+
+#[test]
+fn a_source_may_send_as_many_requests_a_second_as_there_may_be_calls() {
+    let most = |more: &str| {
+        let text = CONTRACT.replace("max_calls = 2000", more);
+        load(&text).unwrap().gateway.limits.requests_per_s.unwrap().get()
+    };
+    assert_eq!(most("max_calls = 2000"), 2000);
+    assert_eq!(most("max_calls = 50"), 100);
+    assert_eq!(most("max_calls = 2000\nrequests_per_s = 20"), 20);
 }
 
 #[test]

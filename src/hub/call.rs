@@ -3,7 +3,7 @@
 //! | stage | input | does |
 //! |---|---|---|
 //! | preparing | ports bound, journal written (or waited for long enough) | INVITE goes on → running |
-//! | preparing | over the limit, neither emergency nor dispatch | refused: 503, then its end → closing |
+//! | preparing | over a limit, neither emergency nor dispatch | refused (503; 482), then its end → closing |
 //! | preparing, running | gateway events | epoch raised first where parties change, then `consent`, media, record |
 //! | preparing, running | ended | recorder closes → closing |
 //! | closing | statistics in and recordings sealed, or waited for long enough | record closed |
@@ -154,14 +154,10 @@ impl Call {
             scheduled: None,
         };
         call.open_record(now, offer, district, direction, out);
-        if offer.over_limit && !offer.emergency && call.machine.class() != LineClass::Dispatch {
+        let refusable = !offer.emergency && call.machine.class() != LineClass::Dispatch;
+        if let Some(excess) = offer.excess.filter(|_| refusable) {
             call.stage = Stage::Refused;
-            out.push_back(Output::Gateway(sip_gateway::Command::Refuse {
-                call: offer.call,
-                status: 503,
-                text: "All lines of the gateway are in use",
-                retry_after_s: Some(10),
-            }));
+            out.push_back(Output::Gateway(excess.refusal(offer.call)));
             actions.retain(|action| matches!(action, Action::Decided(_)));
             call.perform(now, actions, out);
             return (offer.call, call);

@@ -58,7 +58,7 @@ fn offer(side: Side, request_user: &str) -> Offer {
         side,
         parties_signalled: true,
         emergency: false,
-        over_limit: false,
+        excess: None,
         request_user: request_user.to_owned(),
         to_user: request_user.to_owned(),
         diverted_from: Vec::new(),
@@ -158,7 +158,8 @@ fn a_journal_that_hangs_holds_a_call_for_20_ms_and_no_longer() {
 #[test]
 fn an_emergency_call_never_waits_for_the_journal_and_is_never_asked_nor_recorded() {
     let mut hub = hub();
-    let offer = Offer { emergency: true, over_limit: true, ..offer(Side::District, "911") };
+    let offer =
+        Offer { emergency: true, excess: Some(sip_gateway::Excess::Calls), ..offer(Side::District, "911") };
     hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
     bound(&mut hub, at(0));
     let outputs = drain(&mut hub);
@@ -230,7 +231,10 @@ fn at_the_limit_a_dispatch_call_goes_on_and_another_is_refused_with_a_record() {
         let mut hub = hub();
         hub.on_gateway(
             at(0),
-            Event::Offered(Box::new(Offer { over_limit: true, ..offer(Side::Public, user) })),
+            Event::Offered(Box::new(Offer {
+                excess: Some(sip_gateway::Excess::Calls),
+                ..offer(Side::Public, user)
+            })),
         );
         bound(&mut hub, at(0));
         hub.on_journalled(at(1), CALL);
@@ -242,6 +246,26 @@ fn at_the_limit_a_dispatch_call_goes_on_and_another_is_refused_with_a_record() {
             hub.on_timeout(at(3));
             assert_eq!(ended(&drain(&mut hub)).call, CALL);
         }
+    }
+}
+
+#[test]
+fn each_limit_has_its_refusal() {
+    use sip_gateway::Excess;
+    for (excess, status, retry_after_s) in [
+        (Excess::Calls, 503, Some(10)),
+        (Excess::PeerCalls, 503, Some(10)),
+        (Excess::PeerRate { retry_after_s: 7 }, 503, Some(7)),
+        (Excess::Alike, 482, None),
+    ] {
+        let mut hub = hub();
+        let offer = Offer { excess: Some(excess), ..offer(Side::District, "98605550123") };
+        hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
+        let refused = drain(&mut hub).into_iter().find_map(|output| match output {
+            Output::Gateway(Sip::Refuse { status, retry_after_s, .. }) => Some((status, retry_after_s)),
+            _ => None,
+        });
+        assert_eq!(refused, Some((status, retry_after_s)));
     }
 }
 
@@ -283,7 +307,10 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
     ] {
         assert_eq!(super::is_dispatch(&offer, &rules), dispatch, "{offer:?}");
         let mut hub = Hub::new("gw1".to_owned(), Arc::clone(&rules));
-        hub.on_gateway(at(0), Event::Offered(Box::new(Offer { over_limit: true, ..offer })));
+        hub.on_gateway(
+            at(0),
+            Event::Offered(Box::new(Offer { excess: Some(sip_gateway::Excess::Calls), ..offer })),
+        );
         let refused = |output: &Output| matches!(output, Output::Gateway(Sip::Refuse { .. }));
         assert_eq!(drain(&mut hub).iter().any(refused), !dispatch);
     }

@@ -125,6 +125,7 @@ mod tests {
             redirects: sip_gateway::Redirects::Refuse,
             certificate: None,
             account: None,
+            allowance: sip_gateway::Allowance::default(),
         }
     }
 

@@ -137,6 +137,7 @@ impl Signalling {
                 }
                 _ = told.tick() => self.tell(draining.is_some()),
                 Some(input) = inputs.network.recv() => {
+                    self.core.set_overloaded(inputs.network.len() > inputs.network.max_capacity() / 2);
                     self.on_input(input);
                     for _ in 1..INPUTS_AT_ONCE {
                         let Ok(input) = inputs.network.try_recv() else { break };
@@ -220,6 +221,7 @@ impl Signalling {
         for (peer, registered) in self.core.registrations(self.clock.now().mono) {
             self.ops.peer_is_registered(peer, registered);
         }
+        self.ops.refused(self.core.refusals());
         self.health.send_replace(SignallingHealth {
             draining,
             calls: self.hub.calls(),

@@ -36,6 +36,7 @@ usage: cargo xtask COMMAND
   fuzz [TARGET] [--seconds N]
                              the targets of fuzz/, or one of them, 600 seconds each (with cargo-fuzz)
   bench [--runs N]           CPU per signalled call and per relayed packet, with and without recording
+  soak [--calls N]           N calls in a row (100000): memory, descriptors and ports stay as they are
   conformance                write docs/CONFORMANCE.md anew from the tests
   sqlx                       write storage's offline query descriptions anew
 
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         "conventions" => no_arguments(rest).and_then(|()| conventions::check()),
         "simulate" => suite::simulate(rest),
         "mutants" => no_arguments(rest).and_then(|()| mutants::check()),
+        "soak" => suite::soak(rest),
         "fuzz" => fuzz::fuzz(rest),
         "bench" => bench::bench(rest),
         "conformance" => no_arguments(rest).and_then(|()| conformance::write()),

@@ -72,7 +72,12 @@ impl Asking {
     /// Whether a key that `leg` pressed at `at` in `epoch` can be an answer: not one pressed before the leg's
     /// question began, or by whoever was there in another epoch, however late it is reported.
     pub(super) fn admits(&self, leg: Leg, epoch: Epoch, at: Mono) -> bool {
-        epoch == self.epoch && self.asked_since[leg.index()].is_some_and(|since| at >= since)
+        self.is_of(epoch) && self.asked_since[leg.index()].is_some_and(|since| at >= since)
+    }
+
+    /// Whether it is asked of the parties of that epoch.
+    pub(super) fn is_of(&self, epoch: Epoch) -> bool {
+        epoch == self.epoch
     }
 
     /// Takes a yes. `None` if the leg has said it before.

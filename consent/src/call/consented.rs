@@ -247,7 +247,9 @@ impl Call {
         };
         let State::Asking(asking) = &mut self.state else { return };
         let current = asking.admits(leg, epoch, now.mono);
-        if current && meaning == SignalMeaning::Decline {
+        // Whose telephone agreed in its place was not asked, and has heard the others be.
+        let preferred = asking.is_of(epoch) && self.parties[leg.index()].preferred_at.is_some();
+        if (current || preferred) && meaning == SignalMeaning::Decline {
             self.hear(now, leg, meaning, source, true, out);
             self.parties[leg.index()].consent = PartyConsent::Declined;
             self.note(now, Some(leg), "the party said no");

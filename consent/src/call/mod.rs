@@ -78,7 +78,7 @@
 //!   wanted. "Cut short" is what a failure does. The evidence says how far into the question it was.
 //! - Silence is a refusal (`refused`), and so is hanging up instead of answering; hanging up while a
 //!   question still plays is `prompt-incomplete`.
-//! - Whoever agreed may still decline until all have agreed.
+//! - Whoever agreed, or whose telephone did, may still decline until all have agreed.
 //! - A refusal, silence or failure ends the asking for the rest of the call: nobody is pestered.
 //! - A key that goes on with a code (`*81`) is part of that code and no answer.
 //! - A resume that follows no hold, or comes out of order, is doubt.

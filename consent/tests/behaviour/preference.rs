@@ -118,6 +118,17 @@ fn who_has_asked_for_it_is_not_asked_and_the_other_is() {
 }
 
 #[test]
+fn whose_telephone_agreed_may_still_say_no_while_the_other_is_asked() {
+    let mut stage = Stage::office();
+    prefers(&mut stage, B, ON);
+    stage.answer();
+    assert_eq!(stage.press(B, '2'), [], "nobody is asked yet");
+    stage.preamble();
+    assert_eq!(stage.press(B, '2').last(), Some(&Did::Decided(SHUT, Reason::Declined)));
+    assert_eq!(consents(&stage)[1], PartyConsent::Declined);
+}
+
+#[test]
 fn a_telephone_may_answer_while_its_party_is_asked() {
     let mut stage = Stage::asking();
     assert_eq!(prefers(&mut stage, A, UNTRUSTED), [noted(A)]);

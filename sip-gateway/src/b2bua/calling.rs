@@ -184,6 +184,7 @@ impl Call {
         }
         self.stop_repeating(env);
         self.phase = Phase::Answered;
+        env.admission.answered(&mut self.admitted);
         self.answered = Some(fork);
         self.settle_forks(env, fork);
         env.counters().calls_answered += 1;

@@ -140,6 +140,7 @@ impl Call {
         let answered = self.phase == Phase::Answered;
         self.phase = Phase::Ended;
         env.live_calls = env.live_calls.saturating_sub(1);
+        env.admission.end(&mut self.admitted);
         for timer in [CallTimer::Decision, CallTimer::Ringing, CallTimer::Silence] {
             self.disarm(env, timer);
         }

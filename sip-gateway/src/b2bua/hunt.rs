@@ -135,15 +135,16 @@ impl Call {
         let secure = self.asks_for_tls();
         let nowhere = || if secure { sips::refusal() } else { Response::new(503) };
         let failure = self.hunt.last_failure.take().unwrap_or_else(nowhere);
-        self.end_hunt(env, &failure);
+        self.end_hunt(env, EndedBy::Callee, &failure);
     }
 
-    fn end_hunt(&mut self, env: &mut Environment, failure: &Response) {
+    /// Whom else a 3xx has named is called; without any the call, or its transfer, fails.
+    pub(super) fn end_hunt(&mut self, env: &mut Environment, by: EndedBy, failure: &Response) {
         if self.try_next_diversion(env, failure) {
             return;
         }
         if self.phase == Phase::Calling {
-            self.fail(env, EndedBy::Callee, failure);
+            self.fail(env, by, failure);
         } else {
             self.fail_transfer(env, failure);
         }
@@ -204,7 +205,8 @@ impl Call {
         };
         let Some((leg, mut invite)) = built else { return };
         self.introduce(env, &mut path, &mut invite);
-        let branch = env.stamp_via(&path, &mut invite);
+        let passes = if transferred { "" } else { self.passes.as_str() };
+        let branch = env.stamp_via_after(&path, &mut invite, passes);
         let index = self.attempts.len();
         self.emit_routed(env, leg, peer, &invite);
         self.learn_peer(env, leg, &path);
@@ -318,7 +320,7 @@ impl Call {
             self.disarm(env, CallTimer::Ringing);
         }
         if !failover && !self.hunt.emergency {
-            return self.end_hunt(env, failure);
+            return self.end_hunt(env, EndedBy::Callee, failure);
         }
         self.hunt.note(failure.clone());
         if !self.has_hope() {

@@ -29,6 +29,7 @@ mod asking;
 mod awareness;
 mod border;
 mod calling;
+mod destination;
 mod digits;
 mod ending;
 mod forward;
@@ -45,7 +46,7 @@ mod session_timer;
 mod sips;
 mod transfer;
 
-pub(crate) use offering::escaped;
+pub(crate) use offering::{called_user, escaped};
 
 pub(crate) use border::Border;
 #[cfg(any(test, fuzzing))]
@@ -64,7 +65,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use consent::{CallId, Leg, Mono};
 
-use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
+use crate::core::{Admitted, Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
 use crate::topology::Hosts;
 use crate::transaction::{Class, Report, T1_64_MS, T4_MS, TxId};
@@ -265,6 +266,9 @@ struct Relay {
 pub(crate) struct Call {
     id: CallId,
     class: Class,
+    admitted: Admitted,
+    /// Where it has passed through us ([`Environment::passes`]).
+    passes: String,
     phase: Phase,
     /// A's INVITE, where its responses go, and the To tag of those that belong to no fork.
     invite: Request,

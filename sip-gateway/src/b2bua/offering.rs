@@ -63,7 +63,7 @@ impl Call {
         env.live_calls += 1;
         env.counters().calls_offered += 1;
         call.arm(env, CallTimer::Decision, decision_ms(offer.emergency));
-        tracing::debug!(call = %call.id, ?class, over_limit = offer.over_limit, "offered");
+        tracing::debug!(call = %call.id, ?class, excess = ?offer.excess, "offered");
         env.emit(Event::Offered(Box::new(offer)));
         call.heed_caller(env);
         call
@@ -80,9 +80,13 @@ impl Call {
         let from = invite.headers.first(name::FROM).unwrap_or_default();
         let far_end = FarEnd::new(&invite.headers, from);
         let session_ids = [env.generator.session(), env.generator.session()];
+        let admitted = env.admission.begin(&env.config, env.now.mono, class, offer);
+        let passes = env.passes(origin.peer, &called_user(env, origin.peer, &invite), &invite);
         Self {
             id: offer.call,
             class,
+            admitted,
+            passes: passes.unwrap_or_default(),
             phase: Phase::Waiting,
             server,
             peer: origin.peer,
@@ -138,7 +142,7 @@ impl Call {
             side,
             parties_signalled: peer.is_some_and(|peer| peer.parties_signalled),
             emergency,
-            over_limit: env.live_calls >= env.config.limits.max_calls,
+            excess: None,
             request_user: called_user(env, origin.peer, invite),
             to_user: headers.first(name::TO).map_or_else(String::new, user_of),
             diverted_from: diverted_from(headers),
@@ -155,6 +159,9 @@ impl Call {
             return;
         }
         self.disarm(env, CallTimer::Decision);
+        if let Some(refusal) = self.refused_destination(env, route, &self.invite.uri) {
+            return self.fail(env, EndedBy::Gateway, &refusal);
+        }
         self.phase = Phase::Calling;
         self.session.set_relay(media);
         let emergency = self.is_emergency();
@@ -309,7 +316,7 @@ pub(super) fn hops_left(request: &Request) -> u8 {
 
 /// The user part that an INVITE calls: the Request-URI's, or To's where that is only the name under which we
 /// are registered with the peer (a registrar puts our Contact into the Request-URI, RFC 3261 §16.5).
-pub(super) fn called_user(env: &Environment, peer: PeerId, invite: &Request) -> String {
+pub(crate) fn called_user(env: &Environment, peer: PeerId, invite: &Request) -> String {
     let user = request_user(&invite.uri);
     let account = env.config.peers.get(peer.0).and_then(|peer| peer.account.as_ref());
     let ours = account.is_some_and(|known| known.register_s.is_some() && known.username == user);

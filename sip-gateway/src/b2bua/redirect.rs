@@ -20,7 +20,7 @@ use consent::{Leg, Side};
 
 use super::offering::STATIC_ROUTE;
 use super::transfer::Target;
-use super::{Call, CallTimer, Phase, decision_ms};
+use super::{Call, CallTimer, EndedBy, Phase, decision_ms};
 use crate::core::Environment;
 use crate::transaction::Class;
 use crate::wire::{NameAddr, Response, Uri, name};
@@ -42,8 +42,8 @@ pub(super) struct Diversions {
     pub(super) current: Option<Target>,
     /// Whether the hub is asked where that is.
     asked: bool,
-    /// Whether a district's peer has redirected it.
-    by_district: bool,
+    /// Who has redirected it.
+    by: Vec<PeerId>,
 }
 
 impl Call {
@@ -53,7 +53,7 @@ impl Call {
         if !(300..400).contains(&response.status) || !follows {
             return false;
         }
-        self.hunt.diversions.by_district |= env.side(from) == Side::District;
+        self.hunt.diversions.by.push(from);
         if self.hunt.diversions.followed < MAX_REDIRECTIONS {
             self.hunt.diversions.followed += 1;
             let known = self.dialled_now();
@@ -89,7 +89,8 @@ impl Call {
         let timer = if caller.is_some() { CallTimer::Decision } else { CallTimer::Transfer };
         self.arm(env, timer, decision_ms(target.emergency));
         let from = caller.or_else(|| self.far_peer(leg)).unwrap_or(self.peer);
-        let from = if self.hunt.diversions.by_district { Side::District } else { env.side(from) };
+        let by_district = self.redirected_by().any(|peer| env.side(peer) == Side::District);
+        let from = if by_district { Side::District } else { env.side(from) };
         let told = target.told(env, from);
         if caller.is_some() {
             if target.emergency {
@@ -124,11 +125,14 @@ impl Call {
             return self.proceed_diverted(env, &STATIC_ROUTE);
         }
         self.hunt.diversions.asked = false;
-        self.fail(env, crate::EndedBy::Gateway, &Response::new(500));
+        self.fail(env, EndedBy::Gateway, &Response::new(500));
     }
 
     /// Calls whom a 3xx or a REFER names.
     pub(super) fn hunt_for(&mut self, env: &mut Environment, route: &Route, target: &Target) {
+        if let Some(refusal) = self.refused_destination(env, route, &target.uri) {
+            return self.end_hunt(env, EndedBy::Gateway, &refusal);
+        }
         let ways = env.ways_for(route.side, target.peer, target.emergency);
         self.hunt_on(
             env,
@@ -136,6 +140,11 @@ impl Call {
             ways,
             target.emergency || (self.is_emergency() && self.phase == Phase::Calling),
         );
+    }
+
+    /// Who has redirected the call, or the INVITE of its transfer.
+    pub(super) fn redirected_by(&self) -> impl Iterator<Item = PeerId> {
+        self.hunt.diversions.by.iter().copied()
     }
 
     /// Who is called at present.

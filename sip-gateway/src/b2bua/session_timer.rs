@@ -395,14 +395,13 @@ impl Call {
         };
         let Some(attempt) = self.attempts.get_mut(index) else { return false };
         let headers = &mut attempt.invite.headers;
-        headers.remove_first(name::VIA);
         let sequence = sequence_of(headers).unwrap_or_default().saturating_add(1);
         headers.set(name::CSEQ, format!("{sequence} INVITE"));
         headers.set(name::SESSION_EXPIRES, least_s.to_string());
         headers.set(name::MIN_SE, least_s.to_string());
         attempt.raised += 1;
         attempt.heard = false;
-        attempt.branch = env.stamp_via(&attempt.path, &mut attempt.invite);
+        attempt.branch = env.stamp_via_again(&attempt.path, &mut attempt.invite);
         let owner = Owner::Call(self.id, Role::Attempt(index));
         attempt.client =
             env.request_with_branch(attempt.path, &attempt.invite, attempt.branch.clone(), owner);

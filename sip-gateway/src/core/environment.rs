@@ -7,9 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use consent::{CallId, Leg, Now, Side};
 
+use super::admission::Admission;
 use super::authentication::Authentication;
 use super::generator::Generator;
 use super::ladder::TOLD_AFTER_MS;
+use super::loops::{self, Looped};
 use super::peers::{is_possible, peer_of};
 use super::reach::{Reach, Way};
 use super::{Counters, Origin, Output, Path, Ports, TimerKey, Timers, TransportLayer};
@@ -71,6 +73,7 @@ pub(crate) struct Environment {
     pub(crate) transport: TransportLayer,
     pub(crate) reach: Reach,
     pub(crate) live_calls: usize,
+    pub(crate) admission: Admission,
     /// What calls want of each other, until the core has carried it there.
     pub(crate) loans: VecDeque<Loan>,
     pub(crate) authentication: Authentication,
@@ -93,6 +96,7 @@ impl Environment {
             transport: TransportLayer::new(Arc::clone(&config)),
             reach: Reach::new(&config),
             live_calls: 0,
+            admission: Admission::new(&config),
             loans: VecDeque::new(),
             service_routes: HashMap::new(),
             emergency: Matcher::new(&config.emergency),
@@ -158,6 +162,14 @@ impl Environment {
         if let Some(former) = self.transport.ladders.tells_at(call, key) {
             self.timers.disarm(former);
         }
+    }
+
+    /// Takes a request outside dialogs.
+    ///
+    /// # Errors
+    /// Seconds after which its source may send another.
+    pub(crate) fn take_request(&mut self, origin: Origin) -> Result<(), u32> {
+        self.admission.take_request(&self.config, self.now.mono, origin.source.ip())
     }
 
     /// Makes a dialog known.
@@ -269,9 +281,36 @@ impl Environment {
 
     /// Puts our Via on a request and returns its branch.
     pub(crate) fn stamp_via(&mut self, path: &Path, request: &mut Request) -> String {
-        let branch = self.generator.branch();
+        self.stamp_via_after(path, request, "")
+    }
+
+    /// The same with the marks of [`Self::passes`].
+    pub(crate) fn stamp_via_after(&mut self, path: &Path, request: &mut Request, passes: &str) -> String {
+        let branch = self.generator.branch() + passes;
         request.headers.prepend(name::VIA, self.via(path, &branch));
         branch
+    }
+
+    /// Puts another Via of ours in the place of the first, for a request that is sent again, and returns its branch.
+    pub(crate) fn stamp_via_again(&mut self, path: &Path, request: &mut Request) -> String {
+        let former = request.headers.first(name::VIA).and_then(|via| Via::first(via).ok()?.branch());
+        let marks = former.and_then(loops::marks).unwrap_or_default().to_owned();
+        request.headers.remove_first(name::VIA);
+        self.stamp_via_after(path, request, &marks)
+    }
+
+    /// The marks that our branch of a call's INVITE carries: where it has passed through us so far, this time
+    /// included.
+    ///
+    /// # Errors
+    /// [`Looped`]: it has passed just so before.
+    pub(crate) fn passes(&self, peer: PeerId, called: &str, invite: &Request) -> Result<String, Looped> {
+        let side = match self.side(peer) {
+            Side::District => "district",
+            Side::Public => "public",
+        };
+        let mark = self.generator.mark_of_pass(&[side, called]);
+        loops::passes(&self.config.listeners, &mark, invite)
     }
 
     /// Our Via. By TLS it offers the stream for the peer's own requests (RFC 5923 §4).

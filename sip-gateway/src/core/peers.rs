@@ -129,6 +129,7 @@ mod tests {
                 redirects: crate::Redirects::Refuse,
                 certificate: None,
                 account: None,
+                allowance: crate::Allowance::default(),
             }
         };
         Config {
@@ -136,7 +137,13 @@ mod tests {
             peers: peers.iter().map(peer).collect(),
             routes: Routes::default(),
             emergency: vec![],
-            limits: Limits { max_calls: 1, max_message_bytes: 1, max_headers: 1, max_streams: 1 },
+            limits: Limits {
+                max_calls: 1,
+                max_message_bytes: 1,
+                max_headers: 1,
+                max_streams: 1,
+                requests_per_s: None,
+            },
             session_timer: crate::SessionTimer::default(),
         }
     }

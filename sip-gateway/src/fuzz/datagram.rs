@@ -8,7 +8,13 @@ use crate::wire::{
     parse_datagram, stamp_source,
 };
 
-const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 65_535, max_headers: 128, max_streams: 1 };
+const LIMITS: Limits = Limits {
+    max_calls: 1,
+    max_message_bytes: 65_535,
+    max_headers: 128,
+    max_streams: 1,
+    requests_per_s: None,
+};
 
 /// What is written may be more than what was read: a Content-Length is added, names are written out.
 const ROOMY: Limits = Limits { max_message_bytes: usize::MAX, max_headers: 129, ..LIMITS };

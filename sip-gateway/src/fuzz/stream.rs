@@ -6,7 +6,8 @@ use crate::wire::{Frame, Framer};
 use super::datagram::survives;
 
 /// Small enough that a short input goes beyond them.
-const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 1_024, max_headers: 16, max_streams: 1 };
+const LIMITS: Limits =
+    Limits { max_calls: 1, max_message_bytes: 1_024, max_headers: 16, max_streams: 1, requests_per_s: None };
 
 /// An octet that says how to cut, and a stream.
 pub fn stream(octets: &[u8]) {

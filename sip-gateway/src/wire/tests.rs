@@ -7,7 +7,13 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::Limits;
 
-const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 65_535, max_headers: 128, max_streams: 1 };
+const LIMITS: Limits = Limits {
+    max_calls: 1,
+    max_message_bytes: 65_535,
+    max_headers: 128,
+    max_streams: 1,
+    requests_per_s: None,
+};
 
 const HEAD: &str = "Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport\r\nFrom: <sip:a@192.0.2.1>;tag=1\r\n\
     To: <sip:b@192.0.2.2>\r\nCall-ID: 1@192.0.2.1\r\n";

@@ -388,8 +388,7 @@ fn a_call_back_follows_the_telephone_that_it_calls() {
 }
 
 /// A call-back that the PBX's telephone, L, has answered.
-fn called_back() -> Talk {
-    let mut world = World::new();
+pub fn called_back(mut world: World) -> Talk {
     let mut r = Ua::caller(CARRIER, "7310");
     r.local = "<sip:psap@10.2.0.20>;tag=psap".to_owned();
     world.send(CARRIER, r.invite("Priority: psap-callback\r\n", &sdp(ANSWER_IP, 5000, "")));
@@ -406,7 +405,7 @@ fn called_back() -> Talk {
 /// RFC 7090 §4 says nothing against it: the front desk passes it on to who called for help.
 #[test]
 fn a_call_back_is_transferred_as_any_call_and_has_no_timer_of_ours() {
-    let mut talk = called_back();
+    let mut talk = called_back(World::new());
     talk.referred("<sip:7355@10.1.0.10>");
     let (invite, _) = talk.answered_by_target(&sdp(TARGET_IP, 4400, ""));
     assert!(!invite.headers().contains("Session-Expires") && !invite.headers().contains("Supported"));
@@ -417,7 +416,7 @@ fn a_call_back_is_transferred_as_any_call_and_has_no_timer_of_ours() {
     talk.hang_up();
 
     // Whoever is busy is called once.
-    let mut talk = called_back();
+    let mut talk = called_back(World::new());
     talk.referred("<sip:7355@10.1.0.10>");
     let invite = talk.world.expect(PBX, "INVITE ");
     talk.world.send(PBX, invite.answer("486 Busy Here", "t", "", ""));
@@ -428,7 +427,7 @@ fn a_call_back_is_transferred_as_any_call_and_has_no_timer_of_ours() {
 
 #[test]
 fn a_call_back_is_picked_up_by_replaces_and_lent() {
-    let mut talk = called_back();
+    let mut talk = called_back(World::new());
     let mut t = taker();
     talk.world.send(PBX, t.invite(&replacing(&talk.l), &sdp(TARGET_IP, 4400, "")));
     talk.world.expect(PBX, "SIP/2.0 100 ");
@@ -438,7 +437,7 @@ fn a_call_back_is_picked_up_by_replaces_and_lent() {
 
     // L has a second call, and joins the far ends of the two: in here, or there.
     for here in [true, false] {
-        let Talk { mut world, r, l } = called_back();
+        let Talk { mut world, r, l } = called_back(World::new());
         let (q, x) = call_in(&mut world, "18607427310", "second");
         let (asked, named, mut talk) = match here {
             true => (q.call_id.clone(), x, Talk { world, r, l }),

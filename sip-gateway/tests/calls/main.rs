@@ -16,6 +16,7 @@ mod challenged;
 mod challenged_transfers;
 mod challenging;
 mod chaos;
+mod defence;
 mod emergency;
 mod emergency_named;
 mod endurance;

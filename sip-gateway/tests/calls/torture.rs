@@ -12,7 +12,13 @@ use sip_gateway::wire::{
 
 use crate::world::*;
 
-const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 65_535, max_headers: 128, max_streams: 1 };
+const LIMITS: Limits = Limits {
+    max_calls: 1,
+    max_message_bytes: 65_535,
+    max_headers: 128,
+    max_streams: 1,
+    requests_per_s: None,
+};
 
 /// Section, name, and what the wire layer does.
 type Row = (&'static str, &'static str, Wire);

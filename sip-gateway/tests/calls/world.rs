@@ -76,6 +76,7 @@ pub fn peer(name: &str, side: Side, address: &str, transport: Transport) -> Peer
         redirects: if side == Side::District { Redirects::Follow } else { Redirects::Refuse },
         certificate: None,
         account: None,
+        allowance: sip_gateway::Allowance::default(),
     }
 }
 
@@ -94,7 +95,13 @@ pub fn config() -> Config {
         ],
         routes: Routes::default(),
         emergency: vec!["9911".to_owned()],
-        limits: Limits { max_calls: 100, max_message_bytes: 65_535, max_headers: 100, max_streams: 8 },
+        limits: Limits {
+            max_calls: 100,
+            max_message_bytes: 65_535,
+            max_headers: 100,
+            max_streams: 8,
+            requests_per_s: None,
+        },
         session_timer: SessionTimer::default(),
     }
 }

@@ -34,6 +34,7 @@ fn config() -> Config {
             redirects: Redirects::Refuse,
             certificate: None,
             account: None,
+            allowance: sip_gateway::Allowance::default(),
         }
     };
     Config {
@@ -41,7 +42,13 @@ fn config() -> Config {
         peers: vec![peer("pbx", Side::District, PBX), peer("carrier", Side::Public, CARRIER)],
         routes: Routes::default(),
         emergency: Vec::new(),
-        limits: Limits { max_calls: 10, max_message_bytes: 65_535, max_headers: 100, max_streams: 1 },
+        limits: Limits {
+            max_calls: 10,
+            max_message_bytes: 65_535,
+            max_headers: 100,
+            max_streams: 1,
+            requests_per_s: None,
+        },
         session_timer: SessionTimer::default(),
     }
 }

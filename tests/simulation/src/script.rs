@@ -70,6 +70,7 @@ pub(crate) fn config(signalled: [bool; 2], trusted: [bool; 2]) -> Config {
             redirects: Redirects::Follow,
             certificate: None,
             account: None,
+            allowance: sip_gateway::Allowance::default(),
         };
     Config {
         listeners: vec![Listener { transport: Transport::Udp, address: GATEWAY }],
@@ -79,7 +80,13 @@ pub(crate) fn config(signalled: [bool; 2], trusted: [bool; 2]) -> Config {
         ],
         routes: Routes::default(),
         emergency: Vec::new(),
-        limits: Limits { max_calls: 100, max_message_bytes: 65_535, max_headers: 200, max_streams: 10 },
+        limits: Limits {
+            max_calls: 100,
+            max_message_bytes: 65_535,
+            max_headers: 200,
+            max_streams: 10,
+            requests_per_s: None,
+        },
         session_timer: sip_gateway::SessionTimer::default(),
     }
 }

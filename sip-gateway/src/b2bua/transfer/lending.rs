@@ -92,7 +92,7 @@ impl Call {
     }
 
     /// Whose peer L is.
-    pub(super) fn leavers_peer(&self, transfer: &Transfer) -> PeerId {
+    pub(in super::super) fn leavers_peer(&self, transfer: &Transfer) -> PeerId {
         let fork = self.forks.get(transfer.fork);
         fork.map_or(self.peer, |fork| fork.dialogs[transfer.leg.index()].path.peer)
     }

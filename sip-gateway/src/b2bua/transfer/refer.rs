@@ -1,6 +1,6 @@
 //! REFER (RFC 3515, RFC 3892, RFC 4488), and the INVITE to whom it names.
 
-use consent::Leg;
+use consent::{Leg, Side};
 
 use super::super::border::Border;
 use super::super::forward::passes_option;
@@ -13,7 +13,7 @@ use super::super::{awareness, reliable, session_timer, sips};
 use super::{Invited, MAX_TRANSFERS, Stage, Subscription, Target, Transfer};
 use crate::core::{DialogPlace, Environment, Path};
 use crate::dialog::sequence_of;
-use crate::transaction::TxId;
+use crate::transaction::{Class, TxId};
 use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
 use crate::{PeerId, Route, Transport};
 
@@ -110,13 +110,23 @@ impl Call {
     /// The hub says where whom L named is.
     pub(in super::super) fn proceed_to_target(&mut self, env: &mut Environment, route: &Route) {
         let Some(transfer) =
-            self.transfer.as_mut().filter(|transfer| matches!(transfer.stage, Stage::Deciding))
+            self.transfer.as_ref().filter(|transfer| matches!(transfer.stage, Stage::Deciding))
         else {
             return;
         };
-        if let Some(target) = transfer.target.clone() {
-            self.hunt_for(env, route, &target);
+        let leaver = self.leavers_peer(transfer);
+        let Some(target) = transfer.target.clone() else { return };
+        if !self.admits_transfer(env, leaver, route, &target) {
+            return self.fail_transfer(env, &Response::new(503));
         }
+        self.hunt_for(env, route, &target);
+    }
+
+    /// Takes a call of the minute of whoever transfers, if there is one: for a call to the public side, unless it is
+    /// an emergency or dispatch call or becomes one.
+    fn admits_transfer(&self, env: &mut Environment, leaver: PeerId, route: &Route, target: &Target) -> bool {
+        let counts = self.class == Class::Ordinary && route.side == Side::Public && !target.emergency;
+        !counts || env.admission.take_call(&env.config, env.now.mono, leaver)
     }
 
     /// The hub does not say.
