@@ -15,14 +15,14 @@ mod recorded;
 mod rules;
 
 pub use call::{
-    Action, Arrival, Call, CodeMatcher, Event, Newcomer, Notice, RecordingOutcome, Signal, SignalMeaning,
-    SignalSource,
+    Action, Arrival, Call, CodeMatcher, Event, Joined, Newcomer, Notice, Preference, RecordingOutcome,
+    Signal, SignalMeaning, SignalSource,
 };
 pub use clock::{Mono, Now, Wall};
 pub use decision::{Decision, Evidence, GateState, PartyConsent, PartyState, Reason};
 pub use epoch::{Epoch, EpochCounter};
 pub use id::{CallId, Leg, RecordingId, Side};
-pub use number::{Dialled, E164, NumberError, Numbering};
+pub use number::{Dialled, E164, NumberBlock, NumberError, Numbering};
 pub use permit::{Basis, Permit, PermitId};
 pub use recorded::{Gap, GapCause, Interval, Phase};
 pub use rules::{

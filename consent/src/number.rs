@@ -82,6 +82,38 @@ impl From<E164> for String {
     }
 }
 
+/// A number, or all that begin alike: `+18607427331`, `+1860742*`.
+///
+/// Its `Debug` form hides the digits, as that of [`E164`] does.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NumberBlock {
+    digits: E164,
+    open: bool,
+}
+
+impl NumberBlock {
+    /// Whether it has this number.
+    #[must_use]
+    pub fn contains(&self, number: &E164) -> bool {
+        if self.open { number.as_str().starts_with(self.digits.as_str()) } else { *number == self.digits }
+    }
+}
+
+impl fmt::Debug for NumberBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NumberBlock(..)")
+    }
+}
+
+impl FromStr for NumberBlock {
+    type Err = NumberError;
+
+    fn from_str(text: &str) -> Result<Self, NumberError> {
+        let (digits, open) = text.strip_suffix('*').map_or((text, false), |digits| (digits, true));
+        Ok(Self { digits: digits.parse()?, open })
+    }
+}
+
 /// Why a text is not a number or a numbering plan. Never quotes the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NumberError {

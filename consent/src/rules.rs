@@ -141,14 +141,15 @@ pub struct Settings {
 }
 
 /// What is known of a call when its INVITE arrives. Numbers are user parts as received, most
-/// trustworthy first; the gateway leaves out what a public peer may not assert.
+/// trustworthy first; the gateway leaves out what a peer may not assert.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CallFacts {
     /// Between which sides.
     pub direction: Direction,
-    /// Who is called: Request-URI, then To, then History-Info and Diversion.
+    /// Who is called: Request-URI, then To, then History-Info and Diversion (what a public peer says in any but
+    /// the first can only bar).
     pub called: Vec<String>,
-    /// Who calls: P-Asserted-Identity (district peers only), then From.
+    /// Who calls: P-Asserted-Identity (of peers that are trusted with it), then From.
     pub calling: Vec<String>,
     /// Whether it is an emergency call.
     pub emergency: bool,
@@ -346,18 +347,29 @@ impl RuleSet {
     ///
     /// The called side is looked at first (not for outbound calls), then the calling side (not for inbound
     /// ones); within a side the most trustworthy candidate first. Where several lines match, the class
-    /// decides: union, never, dispatch, consent; within a class, the first. Of an inbound call only the
-    /// Request-URI counts, the first of `called`: a public peer wrote the rest, and it grants nothing.
+    /// decides: union, never, dispatch, consent; within a class, the first. Of an inbound call the
+    /// Request-URI counts, the first of `called`; a public peer wrote the rest, which grants nothing: it
+    /// counts only where it names a union or never line, and no dispatch line was dialled, whose recording no
+    /// caller can switch off.
     #[must_use]
     pub fn line_of(&self, facts: &CallFacts) -> Option<&Line> {
         let (called, calling) = match facts.direction {
-            Direction::Inbound => (facts.called.get(..1).unwrap_or_default(), [].as_slice()),
+            Direction::Inbound => (facts.called.as_slice(), [].as_slice()),
             Direction::Outbound => ([].as_slice(), facts.calling.as_slice()),
             Direction::Internal => (facts.called.as_slice(), facts.calling.as_slice()),
         };
-        let candidates = called.iter().chain(calling);
+        let inbound = facts.direction == Direction::Inbound;
+        let first = called.first().and_then(|user| self.line(user));
+        if inbound && first.is_some_and(|line| line.class == LineClass::Dispatch) {
+            return first;
+        }
+        let lines = called.iter().chain(calling).enumerate().filter_map(|(place, user)| {
+            let line = self.line(user)?;
+            let counts = !inbound || place == 0 || line.class.bars();
+            counts.then_some(line)
+        });
         // `min_by_key` keeps the first of equals.
-        candidates.filter_map(|user| self.line(user)).min_by_key(|line| line.class.rank())
+        lines.min_by_key(|line| line.class.rank())
     }
 
     /// Whether a user part is one of the district's lines, by its number or an alias.
@@ -394,6 +406,11 @@ impl RuleSet {
 }
 
 impl LineClass {
+    /// Whether nothing is ever stored of its calls.
+    const fn bars(self) -> bool {
+        matches!(self, Self::Union | Self::Never)
+    }
+
     /// Lower wins where several lines match (docs/POLICY.md, "Which rule wins").
     const fn rank(self) -> u8 {
         match self {

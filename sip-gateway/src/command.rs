@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use consent::{CallId, Leg, Side};
 
+use crate::sdp::Recording;
+
 /// An instruction for one call. Unknown calls are ignored: they may just have ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -61,8 +63,17 @@ pub enum Command {
         /// Swallow, or pass on again.
         swallow: bool,
     },
+    /// Whether the call is recorded from now on: told to the legs that understand it (RFC 7866 §7.1.2).
+    Indicate {
+        /// Which call.
+        call: CallId,
+        /// What the gateway does.
+        recording: Recording,
+    },
     /// Take no new calls from now on (503 with Retry-After), emergency calls excepted.
     Drain,
+    /// End our registrations: the last calls are over.
+    Leave,
 }
 
 /// Where a call goes.

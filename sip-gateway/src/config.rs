@@ -1,11 +1,12 @@
 //! What the core is told at start: where it listens, who may talk to it, and its limits.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 
 use consent::Side;
 
-use crate::Account;
 use crate::locate::Place;
+use crate::{Account, Destinations};
 
 /// How messages travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,8 +73,6 @@ pub struct Peer {
     pub side: Side,
     /// Where requests to it go.
     pub place: Place,
-    /// The host part of the Request-URI sent to it (`host` or `host:port`, IPv6 in brackets).
-    pub host: String,
     /// Source networks (address, prefix length) from which it may talk. Longest prefix wins; where two
     /// peers' overlap, the source port of their addresses tells them apart. A name without any may talk from
     /// the addresses found for it, unless they lie in another peer's networks.
@@ -82,8 +81,13 @@ pub struct Peer {
     pub ping_s: Option<u32>,
     /// Whether it signals changes of who is on the line; handed through in events, not used here.
     pub parties_signalled: bool,
+    /// Whether its `a=recordpref:on` is its party's word; handed through in events, not used here.
+    pub preference_trusted: bool,
     /// Whether it may transfer calls (REFER, INVITE with Replaces).
     pub may_refer: bool,
+    /// Whether its word on who somebody is counts, and whether it may know who wants not to be named (RFC 3325
+    /// §2.4's trust domain).
+    pub trusts_identity: bool,
     /// What is done with its 3xx.
     pub redirects: Redirects,
     /// A name that the certificate of every stream from it must carry. Then nothing that comes without it,
@@ -91,6 +95,19 @@ pub struct Peer {
     pub certificate: Option<String>,
     /// The account that it and we share, if either is to prove itself to the other.
     pub account: Option<Account>,
+    /// What calls it may begin.
+    pub allowance: Allowance,
+}
+
+/// What calls a peer may begin. Emergency and dispatch calls always may; those of a dispatch line are counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// At once; beyond: 503 with Retry-After. `None`: as many as the gateway takes.
+    pub max_calls: Option<usize>,
+    /// In a minute, its transfers to the public side among them; beyond: 503 with Retry-After. `None`: any number.
+    pub calls_per_minute: Option<NonZeroU32>,
+    /// To whom not, on the public side, by dialling, transfer or redirection: 403. `None`: to anybody.
+    pub refused: Option<Destinations>,
 }
 
 /// What is done with a peer's 3xx (RFC 3261 §21.3).
@@ -115,6 +132,9 @@ pub struct Limits {
     pub max_headers: usize,
     /// Streams open at once; beyond: the new one is closed.
     pub max_streams: usize,
+    /// Requests outside dialogs that one source address may send in a second; beyond: 503 with Retry-After,
+    /// emergency and dispatch calls excepted; what cannot be read gets no answer. `None`: any number.
+    pub requests_per_s: Option<NonZeroU32>,
 }
 
 /// All that the core is told.
@@ -162,6 +182,11 @@ pub struct Routes {
 }
 
 impl Config {
+    /// The host part of what is sent to a peer.
+    pub(crate) fn host_of(&self, peer: PeerId) -> String {
+        self.peers.get(peer.0).map_or_else(String::new, |peer| peer.place.host_port())
+    }
+
     /// The peers of a side in the order in which a call tries them.
     #[must_use]
     pub fn order(&self, side: Side, emergency: bool) -> Vec<PeerId> {

@@ -1,10 +1,11 @@
-//! Which Request-URIs are emergency calls: 911 and its dial-out forms, the 933 test number, and the service
-//! URN (RFC 5031). Matched before anything else, so it is pure and takes no rule but the dialled forms.
+//! Which INVITEs are emergency calls. By Request-URI: 911 and its dial-out forms, the 933 test number, and the
+//! service URN (RFC 5031). By mark: an answering point that calls back (RFC 7090 §4). Matched before anything
+//! else, so it is pure and takes no rule but the dialled forms.
 //!
 //! In doubt a call is an emergency call: the static path connects it all the same, whereas a missed one
 //! could be delayed. Left out: emergency numbers of other countries, unless configured.
 
-use crate::wire::Uri;
+use crate::wire::{Headers, Uri};
 
 /// Visual separators of a telephone number (RFC 3966 §5.1.1).
 const SEPARATORS: [char; 5] = ['-', '.', '(', ')', ' '];
@@ -76,6 +77,11 @@ impl Matcher {
         let configured = self.configured.iter().map(|(form, dialled)| (form.as_str(), *dialled));
         BUILT_IN.into_iter().chain(configured).find(|(form, _)| *form == user).map(|(_, dialled)| dialled)
     }
+}
+
+/// Whether an INVITE says that an answering point calls back.
+pub fn is_callback(headers: &Headers) -> bool {
+    headers.first("Priority").is_some_and(|priority| priority.trim().eq_ignore_ascii_case("psap-callback"))
 }
 
 fn plain(number: &str) -> String {

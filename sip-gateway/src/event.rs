@@ -3,15 +3,19 @@
 
 use consent::{CallId, Leg, Side};
 
+use crate::sdp::{RecordPreference, Recording};
 use crate::{LegMedia, PeerId};
+
+/// How soon one of all lines in use may be free again.
+const LINES_FREE_AFTER_S: u32 = 10;
 
 /// Something happened on a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An initial INVITE was accepted from a peer; 100 has been sent. The core waits for
     /// [`Command::Proceed`](crate::Command::Proceed) or `Refuse` and goes no further on its own; after 10 s
-    /// it answers 500. Only an emergency call goes on by itself, to the public peers and without our media,
-    /// after 250 ms or a `Refuse`.
+    /// it answers 500. Only an emergency call goes on by itself, to the public peers (a call-back to the
+    /// district's) and without our media, after 250 ms or a `Refuse`.
     Offered(Box<Offer>),
     /// The INVITE went out to a peer (again, after a failover).
     Routed {
@@ -67,8 +71,30 @@ pub enum Event {
         /// `0`-`9`, `*`, `#`, `A`-`D`.
         digit: char,
     },
+    /// A leg said whether it wants to be recorded (`a=recordpref`, RFC 7866 §7.1.3), in an offer or answer. Of
+    /// a callee, before [`Event::Answered`]: what it said last.
+    Preference {
+        /// Which call.
+        call: CallId,
+        /// Whose.
+        leg: Leg,
+        /// What it wants.
+        preference: RecordPreference,
+        /// Whether its peer is trusted to speak for its party here.
+        trusted: bool,
+    },
+    /// A leg said that it records, or does no more (`a=record`, RFC 7866 §7.3.1).
+    Records {
+        /// Which call.
+        call: CallId,
+        /// Whose.
+        leg: Leg,
+        /// What it does.
+        recording: Recording,
+    },
     /// Somebody else is to be called: L of a transfer (REFER) or the callee's side (3xx) names whom. The core
-    /// waits for [`Command::Divert`](crate::Command::Divert).
+    /// waits for [`Command::Divert`](crate::Command::Divert), 10 s; for an emergency service 250 ms, then it goes on
+    /// to the public peers by itself.
     Diverted {
         /// Which call.
         call: CallId,
@@ -134,6 +160,8 @@ impl Event {
             | Self::Answered { call }
             | Self::Changed { call, .. }
             | Self::Digit { call, .. }
+            | Self::Preference { call, .. }
+            | Self::Records { call, .. }
             | Self::Ended { call, .. } => *call,
         }
     }
@@ -150,22 +178,56 @@ pub struct Offer {
     pub side: Side,
     /// Whether that peer signals changes of its parties.
     pub parties_signalled: bool,
-    /// Whether an emergency form was dialled: the static path.
+    /// Whether an emergency form was dialled, or an answering point calls back: the static path.
     pub emergency: bool,
-    /// Whether the call limit is reached (the hub answers `Refuse` with 503, unless it is a dispatch call).
-    pub over_limit: bool,
+    /// Which limit it would exceed; the hub answers with [`Excess::refusal`]. Of emergency and dispatch calls: none.
+    pub excess: Option<Excess>,
     /// User part (or whole telephone-subscriber of a `tel:`) of the Request-URI.
     pub request_user: String,
     /// User part of To.
     pub to_user: String,
-    /// Users of History-Info and Diversion, oldest first. Empty from public peers.
+    /// Users of History-Info and Diversion, oldest first. From a public peer they grant nothing.
     pub diverted_from: Vec<String>,
     /// Who calls.
     pub caller: Identity,
+    /// What was found of the caller's number, if a trusted peer says so.
+    pub verdict: Option<Verdict>,
     /// Call-ID of the caller's leg.
     pub sip_call_id: String,
     /// The offer, unless delayed.
     pub media: Option<LegMedia>,
+}
+
+/// Which limit a call would exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Excess {
+    /// The gateway's calls at once.
+    Calls,
+    /// Its peer's calls at once.
+    PeerCalls,
+    /// Its peer's calls in a minute.
+    PeerRate {
+        /// Seconds until there may be another.
+        retry_after_s: u32,
+    },
+    /// Calls that one caller has ringing at one number: in all likelihood one call that goes round.
+    Alike,
+}
+
+impl Excess {
+    /// The refusal of a call for it.
+    #[must_use]
+    pub const fn refusal(self, call: CallId) -> crate::Command {
+        let (status, text, retry_after_s) = match self {
+            Self::Calls => (503, "All lines of the gateway are in use", Some(LINES_FREE_AFTER_S)),
+            Self::PeerCalls => (503, "All lines of this peer are in use", Some(LINES_FREE_AFTER_S)),
+            Self::PeerRate { retry_after_s } => {
+                (503, "This peer has had its calls of this minute", Some(retry_after_s))
+            }
+            Self::Alike => (482, "This call goes round and round", None),
+        };
+        crate::Command::Refuse { call, status, text, retry_after_s }
+    }
 }
 
 /// Whom a transfer or redirection names.
@@ -204,12 +266,43 @@ pub struct Replacement {
 /// Who a far end says it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// User part of P-Asserted-Identity; `None` from public peers that are not trusted with it.
+    /// User part of P-Asserted-Identity; `None` from peers that are not trusted with it.
     pub asserted: Option<String>,
     /// User part of From (or of To, for the callee).
     pub from: String,
-    /// Whether `Privacy: id` (RFC 3323/3325) withholds it.
+    /// Whether Privacy (`id` of RFC 3325, `user` of RFC 3323) withholds it.
     pub privacy: bool,
+}
+
+/// What a verification service found of a caller's number (RFC 8224 §6.2, ATIS-1000074).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// `verstat` (3GPP TS 24.229 §7.2A.20).
+    pub validation: Validation,
+    /// How far the network that signed vouches for it, if that is said.
+    pub attestation: Option<Attestation>,
+}
+
+/// Whether a number was proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validation {
+    /// `TN-Validation-Passed`.
+    Passed,
+    /// `TN-Validation-Failed`.
+    Failed,
+    /// `No-TN-Validation`.
+    NotDone,
+}
+
+/// How far a network vouches for a caller's number (RFC 8588 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attestation {
+    /// A: it knows the caller, and that the number is his.
+    Full,
+    /// B: it knows the caller only.
+    Partial,
+    /// C: it knows only where the call came in.
+    Gateway,
 }
 
 /// A change at a leg's far end (docs/POLICY.md, "Who is on the line").

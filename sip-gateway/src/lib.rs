@@ -8,10 +8,13 @@ mod b2bua;
 mod command;
 mod config;
 mod core;
+mod destination;
 mod dialog;
 mod digest;
 pub mod emergency;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod ladder;
 pub mod locate;
 mod media;
@@ -19,16 +22,21 @@ mod registration;
 pub mod sdp;
 pub mod shell;
 mod standing;
+pub mod topology;
 mod transaction;
 pub mod wire;
 
-pub use self::core::{Core, Counters, Input, Output, StreamId};
+pub use self::core::{Core, Counters, Input, Output, Refusal, StreamId};
 pub use account::{Account, Algorithm, Secret};
 pub use command::{Command, Route};
 pub use config::{
-    Config, Limits, Listener, ListenerId, Peer, PeerId, Redirects, Routes, SessionTimer, Transport,
+    Allowance, Config, Limits, Listener, ListenerId, Peer, PeerId, Redirects, Routes, SessionTimer, Transport,
 };
-pub use event::{Cause, Change, End, EndedBy, Event, Identity, Offer, Replacement, Target};
+pub use destination::{Destinations, NoPattern, Pattern};
+pub use event::{
+    Attestation, Cause, Change, End, EndedBy, Event, Excess, Identity, Offer, Replacement, Target,
+    Validation, Verdict,
+};
 pub use ladder::{Ladder, Rung, masked};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};
 pub use shell::{Resolver, ShellCounters, Sockets};

@@ -12,11 +12,11 @@
 //! | Registered | due | REGISTER | Refreshing |
 //! | Registered | its stream is lost | due after the wait | Waiting |
 //! | Waiting | due | REGISTER | Refreshing if a binding stands, else Registering |
-//! | Registered, Waiting with a binding | drain | REGISTER for 0 s | Unregistering |
-//! | Idle, Waiting without one | drain | rest | Idle |
-//! | Registering, Refreshing | drain | (§10.2: not before its answer) | the same |
-//! | Registering, Refreshing, draining | 2xx | REGISTER for 0 s | Unregistering |
-//! | Registering, Refreshing, draining | anything else | rest | Idle |
+//! | Registered, Waiting with a binding | leave | REGISTER for 0 s | Unregistering |
+//! | Idle, Waiting without one | leave | rest | Idle |
+//! | Registering, Refreshing | leave | (§10.2: not before its answer) | the same |
+//! | Registering, Refreshing, leaving | 2xx | REGISTER for 0 s | Unregistering |
+//! | Registering, Refreshing, leaving | anything else | rest | Idle |
 //! | Unregistering | any answer, or none | rest | Idle |
 //!
 //! 401 and 407 come here only when our credentials have no answer to them (`digest`): they are 4xx. A 3xx is
@@ -67,8 +67,8 @@ pub(crate) enum Input {
     Unanswered,
     /// The stream on which the registrar was last heard is gone.
     StreamLost,
-    /// The gateway takes no more calls.
-    Drain,
+    /// The gateway leaves.
+    Leave,
 }
 
 /// What the machine wants.
@@ -120,7 +120,7 @@ pub(crate) struct Registration {
     /// Failures in a row.
     failures: u32,
     binding: Option<Binding>,
-    draining: bool,
+    leaving: bool,
 }
 
 impl Registration {
@@ -132,7 +132,7 @@ impl Registration {
             lengthened: false,
             failures: 0,
             binding: None,
-            draining: false,
+            leaving: false,
         }
     }
 
@@ -147,9 +147,9 @@ impl Registration {
 
     /// Takes an input; `None` if it changes nothing. `draw` is an even draw.
     pub(crate) fn on(&mut self, now: Mono, draw: u64, input: Input) -> Option<Effect> {
-        self.draining |= input == Input::Drain;
+        self.leaving |= input == Input::Leave;
         match (self.state, input) {
-            (State::Idle | State::Registered | State::Waiting, Input::Due) if !self.draining => {
+            (State::Idle | State::Registered | State::Waiting, Input::Due) if !self.leaving => {
                 Some(self.register(now))
             }
             (State::Registering | State::Refreshing, Input::Answered(answer)) => {
@@ -160,7 +160,7 @@ impl Registration {
                 self.state = State::Waiting;
                 Some(self.wait_for(draw, None))
             }
-            (State::Idle | State::Registered | State::Waiting, Input::Drain) => Some(self.unregister(now)),
+            (State::Idle | State::Registered | State::Waiting, Input::Leave) => Some(self.unregister(now)),
             (State::Unregistering, Input::Answered(_) | Input::Unanswered) => Some(self.rest()),
             _ => None,
         }
@@ -187,7 +187,7 @@ impl Registration {
         self.binding = Some(Binding { until: now.plus_ms(granted_ms), grant });
         self.failures = 0;
         self.lengthened = false;
-        if self.draining {
+        if self.leaving {
             return self.unregister(now);
         }
         self.state = State::Registered;
@@ -205,7 +205,7 @@ impl Registration {
 
     /// After a failure.
     fn wait(&mut self, draw: u64, retry_after_s: Option<u32>) -> Effect {
-        if self.draining {
+        if self.leaving {
             return self.rest();
         }
         self.failures = self.failures.saturating_add(1);
@@ -330,7 +330,7 @@ mod tests {
             State::Registered => &[Input::Due, granted(600)],
             State::Refreshing => &[Input::Due, granted(600), Input::Due],
             State::Waiting => &[Input::Due, granted(600), Input::Due, Input::Unanswered],
-            State::Unregistering => &[Input::Due, granted(600), Input::Drain],
+            State::Unregistering => &[Input::Due, granted(600), Input::Leave],
         };
         for input in inputs {
             machine.on(NOW, 0, input.clone());
@@ -449,20 +449,20 @@ mod tests {
     }
 
     #[test]
-    fn draining_ends_the_binding_once_the_last_answer_is_there() {
-        assert_eq!(step(State::Registered, Input::Drain), (register(0), State::Unregistering, true));
-        assert_eq!(step(State::Waiting, Input::Drain), (register(0), State::Unregistering, true));
-        assert_eq!(step(State::Idle, Input::Drain), (Some(Effect::Rest), State::Idle, false));
+    fn leaving_ends_the_binding_once_the_last_answer_is_there() {
+        assert_eq!(step(State::Registered, Input::Leave), (register(0), State::Unregistering, true));
+        assert_eq!(step(State::Waiting, Input::Leave), (register(0), State::Unregistering, true));
+        assert_eq!(step(State::Idle, Input::Leave), (Some(Effect::Rest), State::Idle, false));
         for state in [State::Registering, State::Refreshing] {
-            assert_eq!(step(state, Input::Drain).0, None);
+            assert_eq!(step(state, Input::Leave).0, None);
             let mut answered = machine(state);
-            answered.on(NOW, 0, Input::Drain);
+            answered.on(NOW, 0, Input::Leave);
             assert_eq!(answered.on(NOW, 0, granted(600)), register(0));
             assert_eq!(answered.state(), State::Unregistering);
             let mut refused = machine(state);
-            refused.on(NOW, 0, Input::Drain);
+            refused.on(NOW, 0, Input::Leave);
             assert_eq!(refused.on(NOW, 0, failed(403)), Some(Effect::Rest));
-            assert_eq!(refused.on(NOW, 0, Input::Due), None, "nothing registers a gateway that drains");
+            assert_eq!(refused.on(NOW, 0, Input::Due), None, "nothing registers a gateway that leaves");
         }
         for input in [granted(1), failed(403), Input::Unanswered] {
             assert_eq!(step(State::Unregistering, input), (Some(Effect::Rest), State::Idle, false));
@@ -481,7 +481,7 @@ mod tests {
             (State::Waiting, failed(403)),
             (State::Waiting, Input::StreamLost),
             (State::Unregistering, Input::Due),
-            (State::Unregistering, Input::Drain),
+            (State::Unregistering, Input::Leave),
         ] {
             let before = machine(state).binding;
             let mut after = machine(state);

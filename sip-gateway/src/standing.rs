@@ -11,6 +11,9 @@
 //! Down and Closed end by themselves: the next call then finds out. A call prefers what is Up or Unknown,
 //! then what is Down, which is a suspicion, and last what is Closed, which is the peer's own word. It
 //! never fails because of them: where nothing else is left, they are tried.
+//!
+//! A 503 may be one callee's, far behind the address. So an emergency call goes by the order that it was given,
+//! and only what is mute, because its last sign within [`DOWN_MS`] was silence or unreachable, comes last.
 
 use consent::Mono;
 
@@ -56,6 +59,24 @@ pub(crate) enum Rank {
     Suspect,
     /// It does not want calls now.
     Closed,
+}
+
+/// Whether an address said nothing when it was last spoken to, and until when that counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mute(Option<Mono>);
+
+impl Mute {
+    pub(crate) fn on(&mut self, now: Mono, sign: Sign) {
+        self.0 = match sign {
+            Sign::Answered | Sign::Busy { .. } => None,
+            Sign::Silent | Sign::Unreachable => Some(now.plus_ms(DOWN_MS)),
+        };
+    }
+
+    /// The place of an address among those of an emergency call.
+    pub(crate) fn rank(self, now: Mono) -> Rank {
+        if self.0.is_some_and(|until| until > now) { Rank::Suspect } else { Rank::Open }
+    }
 }
 
 impl Standing {
@@ -132,6 +153,23 @@ mod tests {
                 assert_eq!(standing.rank(T0.plus_ms(30_000)), Rank::Open);
             }
         }
+    }
+
+    #[test]
+    fn an_emergency_call_passes_over_the_mute_alone() {
+        let rank = |signs: &[Sign], later_ms: u64| {
+            let mut mute = Mute::default();
+            signs.iter().for_each(|sign| mute.on(T0, *sign));
+            mute.rank(T0.plus_ms(later_ms))
+        };
+        for sign in [Sign::Silent, Sign::Unreachable] {
+            assert_eq!(rank(&[ASKED, sign], 29_999), Rank::Suspect);
+            assert_eq!(rank(&[sign], 30_000), Rank::Open);
+            for lives in [ASKED, BUSY, Sign::Answered] {
+                assert_eq!(rank(&[sign, lives], 0), Rank::Open, "{lives:?}");
+            }
+        }
+        assert_eq!(rank(&[], 0), Rank::Open);
     }
 
     #[test]

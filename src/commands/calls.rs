@@ -175,6 +175,19 @@ fn for_people(call: &CallRow) -> String {
     if let Some(cause) = &call.end_cause {
         line("because", &word(cause));
     }
+    for said in &call.recorded_elsewhere {
+        line(
+            "recorded elsewhere",
+            &format!("by the {}: {} from {}", word(&said.role), word(&said.state), said.at),
+        );
+    }
+    if let Some(verdict) = &call.identity_verdict {
+        let attested = verdict.attestation.map(|letter| format!(", attestation {}", word(&letter)));
+        line("number verified", &(word(&verdict.verstat) + &attested.unwrap_or_default()));
+    }
+    if call.foreign_caller_id {
+        line("caller-ID", "a number that is none of the district's");
+    }
     line("emergency", if call.emergency { "yes" } else { "no" });
     line("recording", &word(&call.recording_outcome));
     line("basis", &word(&call.basis));

@@ -1,6 +1,7 @@
 //! `earmark check`: the configuration judged, and what each line would do.
 
 use std::fmt::Write;
+use std::num::NonZeroU32;
 
 use consent::{Ask, Line, LineClass, Side, Wall};
 use serde::Serialize;
@@ -35,6 +36,10 @@ struct PeerReport {
     side: Side,
     found: String,
     ping_s: Option<u32>,
+    max_calls: Option<usize>,
+    calls_per_minute: Option<u32>,
+    /// Whether it may call everybody.
+    refuses_destinations: bool,
 }
 
 pub(super) fn run(configured: &Configured) -> Result<Outcome, Failure> {
@@ -85,14 +90,14 @@ fn describe(line: &Line, hidden: bool) -> LineReport {
         }
         (LineClass::Consent, Ask::OnRequest) => "asks when the district's party dials the request code",
         (LineClass::Consent, Ask::SignalledOnly) => {
-            "never asks; signals of the parties are not acted on in this version"
+            "never asks, and records once every party's telephone has asked for it (a=recordpref)"
         }
     };
     LineReport { number: line.number.as_str().to_owned(), name: line.name.clone(), class: line.class, does }
 }
 
 fn describe_peer(peer: &Peer) -> PeerReport {
-    let Peer { name, side, place, ping_s, .. } = peer;
+    let Peer { name, side, place, ping_s, allowance, .. } = peer;
     let by = place.transport.map_or("", |transport| match transport {
         Transport::Udp => " by udp",
         Transport::Tcp => " by tcp",
@@ -109,7 +114,15 @@ fn describe_peer(peer: &Peer) -> PeerReport {
         }
         (Host::Name(host), None) => format!("by the NAPTR and SRV records of {host}, else its addresses"),
     };
-    PeerReport { name: name.clone(), side: *side, found, ping_s: *ping_s }
+    PeerReport {
+        name: name.clone(),
+        side: *side,
+        found,
+        ping_s: *ping_s,
+        max_calls: allowance.max_calls,
+        calls_per_minute: allowance.calls_per_minute.map(NonZeroU32::get),
+        refuses_destinations: allowance.refused.is_some(),
+    }
 }
 
 fn for_people(config: &Config, report: &Report) -> String {
@@ -120,20 +133,29 @@ fn for_people(config: &Config, report: &Report) -> String {
     }
     let _ = writeln!(text, "any other number: logged, never recorded");
     let _ = writeln!(text);
-    for PeerReport { name, side, found, ping_s } in &report.peers {
+    for peer in &report.peers {
+        let PeerReport { name, side, found, ping_s, .. } = peer;
         let side = match side {
             Side::District => "district",
             Side::Public => "public",
         };
         let pings =
             ping_s.map_or_else(|| "not pinged".to_owned(), |seconds| format!("pinged each {seconds} s"));
-        let _ = writeln!(text, "peer {name} ({side}): {found}; {pings}");
+        let _ = writeln!(text, "peer {name} ({side}): {found}; {pings}{}", allowance_of(peer));
     }
     let _ = writeln!(text, "{} listeners", config.gateway.listeners.len());
     for remark in &report.remarks {
         let _ = writeln!(text, "note: {remark}");
     }
     text
+}
+
+/// What bounds a peer's calls.
+fn allowance_of(peer: &PeerReport) -> String {
+    let at_once = peer.max_calls.map(|most| format!("; at most {most} calls at once"));
+    let a_minute = peer.calls_per_minute.map(|most| format!("; at most {most} calls a minute"));
+    let refusing = peer.refuses_destinations.then(|| "; may not call everybody".to_owned());
+    at_once.into_iter().chain(a_minute).chain(refusing).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use consent::{
 use sip_gateway::{Limits, Listener, SessionTimer, Transport};
 
 use super::account::{LockedAccount, account};
-use super::{Config, ConfigError, KeySource, Storage, peers, raw, tls};
+use super::{Config, ConfigError, KeySource, Storage, allowance, peers, raw, tls};
 
 /// What is wrong with a value.
 pub(super) struct Fault {
@@ -54,10 +54,11 @@ const LONGEST_SESSION_S: u64 = 86_400;
 pub(super) fn judge(file: raw::File, path: &Path, folder: &Path) -> Result<Config, Fault> {
     let mut remarks = Vec::new();
     unavailable(&file, &mut remarks)?;
-    let gateway = gateway(&file, &mut remarks)?;
+    let numbering = numbering(&file.numbering)?;
+    let gateway = gateway(&file, &numbering, &mut remarks)?;
     let tls = tls::judge(&file, &gateway, folder, &mut remarks)?;
     let accounts = accounts(&file, folder)?;
-    let rules = rules(&file, &mut remarks)?;
+    let rules = rules(&file, numbering, &mut remarks)?;
     let data_dir = folder.join(&file.node.data_dir);
     let storage = storage(&file.storage, folder, &data_dir, &mut remarks)?;
     if let Err(error) = jiff::tz::TimeZone::get(&file.node.timezone) {
@@ -79,6 +80,7 @@ pub(super) fn judge(file: raw::File, path: &Path, folder: &Path) -> Result<Confi
         media_address,
         media_ports,
         rules,
+        own_numbers: peers::own_numbers(&file.peers)?,
         languages: languages(file.consent.languages)?,
         prompts: file.consent.prompts.map(|path| folder.join(path)),
         preamble_memory_bytes: file.consent.preamble_memory_mb.saturating_mul(1 << 20),
@@ -109,7 +111,6 @@ fn unavailable(file: &raw::File, remarks: &mut Vec<String>) -> Result<(), Fault>
             ("advertise", peer.advertise.is_some()),
             ("media_address", peer.media_address.is_some()),
             ("dial_format", peer.dial_format.as_deref().is_some_and(|format| format != "as-dialled")),
-            ("numbers", peer.numbers.is_some()),
             ("srtp", peer.srtp.as_deref().is_some_and(|srtp| srtp != "off")),
         ];
         if let Some((key, _)) = keys.iter().find(|(_, present)| *present) {
@@ -126,16 +127,17 @@ fn unavailable(file: &raw::File, remarks: &mut Vec<String>) -> Result<(), Fault>
     if file.portal.is_some() {
         remarks.push("[portal]: there are no pages in this version; nothing listens there".to_owned());
     }
-    if !file.consent.trust_recordpref.is_empty() {
-        remarks.push("consent.trust_recordpref: a=recordpref is not acted on in this version".to_owned());
-    }
     if file.consent.tone != "off" {
         remarks.push("consent.tone: the 15-second tone does not sound in this version".to_owned());
     }
     Ok(())
 }
 
-fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::Config, Fault> {
+fn gateway(
+    file: &raw::File,
+    numbering: &Numbering,
+    remarks: &mut Vec<String>,
+) -> Result<sip_gateway::Config, Fault> {
     if file.sip.listen.is_empty() {
         return fault("sip.listen", "no address", "give at least one, such as \"udp:127.0.0.1:5060\"");
     }
@@ -153,7 +155,11 @@ fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::C
         return fault("peers", "nobody may talk to the gateway", "add [[peers]] for the PBX and the carrier");
     }
     let asked = file.sip.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-    let peers = peers::judge(&file.peers, asked)?;
+    let mut peers = peers::judge(&file.peers, asked)?;
+    for (index, (peer, raw)) in peers.iter_mut().zip(&file.peers).enumerate() {
+        peer.allowance = allowance::judge(&format!("peers[{index}]"), raw, numbering, file.sip.max_calls)?;
+    }
+    peers::trust(&file.consent.trust_recordpref, &mut peers, remarks)?;
     for side in [Side::District, Side::Public] {
         if !peers.iter().any(|peer| peer.side == side) {
             remarks.push(format!(
@@ -172,6 +178,7 @@ fn gateway(file: &raw::File, remarks: &mut Vec<String>) -> Result<sip_gateway::C
             max_message_bytes: MAX_MESSAGE_BYTES,
             max_headers: MAX_HEADERS,
             max_streams: MAX_STREAMS,
+            requests_per_s: Some(allowance::requests_per_s(&file.sip)?),
         },
         session_timer: session_timer(&file.sip)?,
     })
@@ -291,13 +298,13 @@ fn languages(languages: Vec<String>) -> Result<Vec<String>, Fault> {
     Ok(languages)
 }
 
-fn rules(file: &raw::File, remarks: &mut Vec<String>) -> Result<RuleSet, Fault> {
-    let numbering = Numbering::new(
-        file.numbering.country.clone(),
-        file.numbering.area_code.clone(),
-        file.numbering.outside_prefix.clone(),
-    )
-    .or_else(|error| fault("numbering", error.to_string(), "correct country, area_code or outside_prefix"))?;
+fn numbering(raw: &raw::Numbering) -> Result<Numbering, Fault> {
+    Numbering::new(raw.country.clone(), raw.area_code.clone(), raw.outside_prefix.clone()).or_else(|error| {
+        fault("numbering", error.to_string(), "correct country, area_code or outside_prefix")
+    })
+}
+
+fn rules(file: &raw::File, numbering: Numbering, remarks: &mut Vec<String>) -> Result<RuleSet, Fault> {
     let lines = file
         .lines
         .iter()

@@ -1,6 +1,7 @@
 //! The configuration: read, judged, and typed once. Nothing after this module sees a raw value.
 
 mod account;
+mod allowance;
 mod judge;
 mod peers;
 mod raw;
@@ -11,7 +12,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use consent::RuleSet;
+use consent::{NumberBlock, RuleSet};
 
 pub use tls::{TlsFiles, TlsRead};
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub media_ports: RangeInclusive<u16>,
     /// The rules: version 1 is the file's.
     pub rules: RuleSet,
+    /// The district's numbers that are no lines.
+    pub own_numbers: Vec<NumberBlock>,
     /// Prompt languages, in the order in which they are played.
     pub languages: Vec<String>,
     /// The district's own prompts, if any.

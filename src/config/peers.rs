@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use consent::Side;
+use consent::{NumberBlock, NumberError, Side};
 use sip_gateway::locate::{Host, Place};
-use sip_gateway::{Peer, PeerId, Redirects, Routes, Transport};
+use sip_gateway::{Allowance, Peer, PeerId, Redirects, Routes, Transport};
 
 use super::judge::{Fault, fault, side_name};
 use super::raw;
@@ -30,6 +30,23 @@ pub(super) fn judge(raw: &[raw::Peer], asked: bool) -> Result<Vec<Peer>, Fault> 
         }
     }
     Ok(peers)
+}
+
+/// Marks the peers whose `a=recordpref:on` is their party's consent.
+pub(super) fn trust(names: &[String], peers: &mut [Peer], remarks: &mut Vec<String>) -> Result<(), Fault> {
+    for (index, name) in names.iter().enumerate() {
+        let key = format!("consent.trust_recordpref[{index}]");
+        let Some(peer) = peers.iter_mut().find(|peer| peer.name == *name) else {
+            return fault(key, format!("no peer is named \"{name}\""), "give the name of one of [[peers]]");
+        };
+        peer.preference_trusted = true;
+        if !peer.parties_signalled {
+            remarks.push(format!(
+                "{key}: {name} has party_signals = \"none\", so no consent recording is made through it"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a call could go elsewhere than to this peer's one address.
@@ -90,7 +107,7 @@ fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
             );
         }
     };
-    let (host, place) = peer_uri(&format!("{key}.uri"), &raw.uri)?;
+    let place = peer_uri(&format!("{key}.uri"), &raw.uri)?;
     let allow = match &raw.allow {
         None => place.target().map(|target| only(target.address.ip())).into_iter().collect(),
         Some(networks) if networks.is_empty() => {
@@ -113,14 +130,16 @@ fn peer(key: &str, raw: &raw::Peer, asked: bool) -> Result<Peer, Fault> {
         name: raw.name.clone(),
         side,
         place,
-        host,
         allow,
         ping_s: None,
         parties_signalled,
+        preference_trusted: false,
         may_refer: raw.allow_refer.unwrap_or(side == Side::District),
+        trusts_identity: raw.trust_identity.unwrap_or(side == Side::District),
         redirects,
         certificate,
         account: None,
+        allowance: Allowance::default(),
     })
 }
 
@@ -141,7 +160,7 @@ const fn only(ip: IpAddr) -> (IpAddr, u8) {
     (ip, if ip.is_ipv4() { 32 } else { 128 })
 }
 
-fn peer_uri(key: &str, uri: &str) -> Result<(String, Place), Fault> {
+fn peer_uri(key: &str, uri: &str) -> Result<Place, Fault> {
     let mend = "write it as \"sip:192.0.2.10:5060;transport=udp\" or \"sip:trunk.example.net\"";
     let (rest, secure) = match (uri.strip_prefix("sip:"), uri.strip_prefix("sips:")) {
         (Some(rest), _) => (rest, false),
@@ -157,7 +176,7 @@ fn peer_uri(key: &str, uri: &str) -> Result<(String, Place), Fault> {
         other => return fault(key, format!("unsupported parameter or transport \"{other}\""), mend),
     };
     match host_and_port(host) {
-        Some((found, port)) => Ok((host.to_owned(), Place { host: found, port, transport })),
+        Some((host, port)) => Ok(Place { host, port, transport }),
         None => fault(key, format!("\"{host}\" is neither an address nor a name"), mend),
     }
 }
@@ -205,6 +224,29 @@ pub(super) fn dns(servers: &[String]) -> Result<Vec<SocketAddr>, Fault> {
         })
     };
     servers.iter().enumerate().map(server).collect()
+}
+
+/// The numbers of `peers.numbers`, all together.
+pub(super) fn own_numbers(raw: &[raw::Peer]) -> Result<Vec<NumberBlock>, Fault> {
+    let mut numbers = Vec::new();
+    for (index, peer) in raw.iter().enumerate() {
+        let key = format!("peers[{index}].numbers");
+        if peer.side != "district" && !peer.numbers.is_empty() {
+            return fault(
+                key,
+                "they are the district's numbers",
+                "give them at a peer with side = \"district\"",
+            );
+        }
+        for (place, text) in peer.numbers.iter().enumerate() {
+            numbers.push(text.parse().or_else(|error: NumberError| {
+                let mend =
+                    "write a full number, as in +18607427331, or all that begin alike, as in +1860742*";
+                fault(format!("{key}[{place}]"), format!("\"{text}\": {error}"), mend)
+            })?);
+        }
+    }
+    Ok(numbers)
 }
 
 /// The orders of `sip.routes`.

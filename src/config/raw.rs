@@ -67,6 +67,7 @@ pub(super) struct Sip {
     pub(super) listen: Vec<String>,
     #[serde(default = "max_calls")]
     pub(super) max_calls: usize,
+    pub(super) requests_per_s: Option<u32>,
     #[serde(default = "session_expires_s")]
     pub(super) session_expires_s: u32,
     #[serde(default = "min_se_s")]
@@ -138,12 +139,14 @@ pub(super) struct Peer {
     pub(super) allow: Option<Vec<String>>,
     pub(super) party_signals: Option<String>,
     pub(super) allow_refer: Option<bool>,
+    pub(super) trust_identity: Option<bool>,
     pub(super) redirects: Option<String>,
     pub(super) listen: Option<toml::Value>,
     pub(super) advertise: Option<toml::Value>,
     pub(super) media_address: Option<toml::Value>,
     pub(super) dial_format: Option<String>,
-    pub(super) numbers: Option<toml::Value>,
+    #[serde(default)]
+    pub(super) numbers: Vec<String>,
     pub(super) username: Option<String>,
     /// A path, or `credential:NAME`.
     pub(super) password_file: Option<String>,
@@ -156,6 +159,12 @@ pub(super) struct Peer {
     pub(super) srtp: Option<String>,
     pub(super) ca_file: Option<String>,
     pub(super) certificate_name: Option<String>,
+    pub(super) max_calls: Option<usize>,
+    pub(super) calls_per_minute: Option<u32>,
+    #[serde(default)]
+    pub(super) refuse_destinations: Vec<String>,
+    #[serde(default)]
+    pub(super) allow_destinations: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

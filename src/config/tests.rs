@@ -42,6 +42,17 @@ fn each_fault_names_file_key_and_mend() {
             "uri = \"sip:127.0.0.2:5060\"",
             "peers[1].allow: overlaps that of peer \"pbx\"",
         ),
+        ("party_signals = \"verified\"", "trust_identity = \"yes\"", "peers[0].trust_identity"),
+        (
+            "party_signals = \"verified\"",
+            "numbers = [\"+1860742*\", \"7427331\"]",
+            "peers[0].numbers[1]: \"7427331\": a full number begins with '+'",
+        ),
+        (
+            "uri = \"sip:127.0.0.3:5060\"",
+            "uri = \"sip:127.0.0.3:5060\"\nnumbers = [\"+18607427331\"]",
+            "peers[1].numbers: they are the district's numbers; give them at a peer with side = \"district\"",
+        ),
         ("ports = \"20000-29999\"", "ports = \"20000\"", "media.ports"),
         ("preamble = \"memory\"", "preamble = \"repeat\"", "not available yet"),
         ("timezone = \"America/New_York\"", "timezone = \"Mars/Olympus\"", "node.timezone"),
@@ -80,6 +91,7 @@ fn each_fault_names_file_key_and_mend() {
         ("max_calls = 2000", "dns = [\"dns.example\"]", "sip.dns[0]"),
         ("max_calls = 2000", "routes = { public = [\"pbx\"] }", "sip.routes.public[0]"),
         ("max_calls = 2000", "routes = { urgent = [] }", "sip.routes.urgent"),
+        ("max_calls = 2000", "requests_per_s = 0", "sip.requests_per_s: nothing could"),
     ];
     for (from, to, expected) in cases {
         let message = refused(from, to);
@@ -87,6 +99,20 @@ fn each_fault_names_file_key_and_mend() {
         assert!(message.contains(expected), "{message:?} should contain {expected:?}");
         assert!(message.contains("; "), "{message:?} should say how to mend it");
     }
+}
+
+#[test]
+fn the_district_is_trusted_with_identities_unless_said_otherwise() {
+    let trusts = |text: &str| {
+        load(text).unwrap().gateway.peers.iter().map(|peer| peer.trusts_identity).collect::<Vec<_>>()
+    };
+    assert_eq!(trusts(CONTRACT), [true, false]);
+    let uri = "uri = \"sip:127.0.0.3:5060\"";
+    assert_eq!(trusts(&CONTRACT.replace(uri, &format!("{uri}\ntrust_identity = true"))), [true, true]);
+    let numbers =
+        "party_signals = \"verified\"\nnumbers = [\"+1860742*\", \"+18605550177\"]\ntrust_identity = false";
+    let text = CONTRACT.replace("party_signals = \"verified\"", numbers);
+    assert_eq!((trusts(&text), load(&text).unwrap().own_numbers.len()), (vec![false, false], 2));
 }
 
 #[test]
@@ -124,6 +150,45 @@ fn sessions_last_half_an_hour_unless_said_otherwise_and_0_asks_for_no_timer() {
 }
 
 #[test]
+fn what_a_peer_may_begin_is_judged() {
+    let carrier = "uri = \"sip:127.0.0.3:5060\"";
+    let with = |keys: &str| CONTRACT.replace(carrier, &format!("{carrier}\n{keys}"));
+    let peer = load(&with("max_calls = 30\ncalls_per_minute = 60")).unwrap().gateway.peers.remove(1);
+    assert_eq!(peer.allowance.max_calls, Some(30));
+    assert_eq!(peer.allowance.calls_per_minute.map(std::num::NonZeroU32::get), Some(60));
+    assert_eq!(peer.allowance.refused, None);
+    let keys = "refuse_destinations = [\"international\", \"premium\"]\nallow_destinations = [\"+44\"]";
+    let refused = load(&with(keys)).unwrap().gateway.peers.remove(1).allowance.refused.unwrap();
+    for (user, is_refused) in
+        [("+33123456789", true), ("9011442071838750", false), ("919005550123", true), ("98605550123", false)]
+    {
+        assert_eq!(refused.refuse(user), is_refused, "{user}");
+    }
+    for (keys, expected) in [
+        ("max_calls = 0", "peers[1].max_calls: no ordinary call"),
+        ("max_calls = 2001", "peers[1].max_calls: 2001 is more than sip.max_calls (2000)"),
+        ("calls_per_minute = 0", "peers[1].calls_per_minute: no ordinary call"),
+        ("refuse_destinations = [\"+44\", \"abroad\"]", "peers[1].refuse_destinations[1]: \"abroad\" is no"),
+        ("allow_destinations = [\"+44\"]", "peers[1].allow_destinations: excepts from refuse_destinations"),
+    ] {
+        let message = load(&with(keys)).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("/etc/earmark/earmark.toml: {expected}")), "{message}");
+        assert!(message.contains("; "), "{message:?} should say how to mend it");
+    }
+}
+
+#[test]
+fn a_source_may_send_as_many_requests_a_second_as_there_may_be_calls() {
+    let most = |more: &str| {
+        let text = CONTRACT.replace("max_calls = 2000", more);
+        load(&text).unwrap().gateway.limits.requests_per_s.unwrap().get()
+    };
+    assert_eq!(most("max_calls = 2000"), 2000);
+    assert_eq!(most("max_calls = 50"), 100);
+    assert_eq!(most("max_calls = 2000\nrequests_per_s = 20"), 20);
+}
+
+#[test]
 fn broken_toml_names_the_line() {
     let message = load("[node]\nname = \n").unwrap_err().to_string();
     assert!(message.starts_with("/etc/earmark/earmark.toml:2:"), "{message}");
@@ -134,20 +199,22 @@ fn a_peer_may_be_at_a_name() {
     let at = |uri: &str| {
         let config = load(&CONTRACT.replace("sip:127.0.0.3:5060", uri)).unwrap();
         let peer = config.gateway.peers.last().unwrap().clone();
-        (peer.place, peer.host, peer.allow, peer.ping_s)
+        (peer.place.host_port(), peer.place, peer.allow, peer.ping_s)
     };
     let name = |text: &str| Host::Name(text.to_owned());
     for (uri, host, port, transport, sent) in [
-        ("sip:Trunk.Example.NET", name("trunk.example.net"), None, None, "Trunk.Example.NET"),
+        ("sip:Trunk.Example.NET", name("trunk.example.net"), None, None, "trunk.example.net"),
         ("sip:pbx:5070", name("pbx"), Some(5070), None, "pbx:5070"),
-        ("sip:a-1.example.;transport=tcp", name("a-1.example"), None, Some(Transport::Tcp), "a-1.example."),
+        ("sip:a-1.example.;transport=tcp", name("a-1.example"), None, Some(Transport::Tcp), "a-1.example"),
     ] {
         let place = Place { host, port, transport };
-        assert_eq!(at(uri), (place, sent.to_owned(), vec![], Some(30)), "{uri}");
+        assert_eq!(at(uri), (sent.to_owned(), place, vec![], Some(30)), "{uri}");
     }
     let ip = "2001:db8::1".parse().unwrap();
     let place = Place { host: Host::Address(ip), port: None, transport: None };
-    assert_eq!(at("sip:[2001:db8::1]"), (place, "[2001:db8::1]".to_owned(), vec![(ip, 128)], None));
+    for uri in ["sip:[2001:db8::1]", "sip:2001:db8::1"] {
+        assert_eq!(at(uri), ("[2001:db8::1]".to_owned(), place.clone(), vec![(ip, 128)], None));
+    }
 }
 
 #[test]
@@ -382,4 +449,21 @@ fn an_account_is_whole_once_its_password_is_read() {
     std::fs::remove_file(password).unwrap();
     let error = Config::parse(&file, &with_carrier_keys(&keys)).unwrap().unlocked().unwrap_err();
     assert!(error.to_string().contains("peers[1].password_file: there is no file"), "{error}");
+}
+
+#[test]
+fn whose_wish_for_a_recording_counts_is_configured_by_name() {
+    let config = load(CONTRACT).unwrap();
+    let trusted: Vec<_> = config.gateway.peers.iter().map(|peer| peer.preference_trusted).collect();
+    assert_eq!(trusted, [true, false]);
+    assert!(!config.remarks.iter().any(|remark| remark.contains("trust_recordpref")), "{:?}", config.remarks);
+
+    let text = CONTRACT.replace("trust_recordpref = [\"pbx\"]", "trust_recordpref = [\"pbx\", \"carrier\"]");
+    let hidden = load(&text).unwrap();
+    assert!(hidden.gateway.peers.iter().all(|peer| peer.preference_trusted));
+    let remark = "consent.trust_recordpref[1]: carrier has party_signals = \"none\"";
+    assert!(hidden.remarks.iter().any(|known| known.starts_with(remark)), "{:?}", hidden.remarks);
+
+    let unknown = refused("trust_recordpref = [\"pbx\"]", "trust_recordpref = [\"pbx\", \"pxb\"]");
+    assert!(unknown.contains("consent.trust_recordpref[1]: no peer is named \"pxb\""), "{unknown}");
 }

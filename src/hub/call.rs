@@ -3,7 +3,7 @@
 //! | stage | input | does |
 //! |---|---|---|
 //! | preparing | ports bound, journal written (or waited for long enough) | INVITE goes on → running |
-//! | preparing | over the limit, neither emergency nor dispatch | refused: 503, then its end → closing |
+//! | preparing | over a limit, neither emergency nor dispatch | refused (503; 482), then its end → closing |
 //! | preparing, running | gateway events | epoch raised first where parties change, then `consent`, media, record |
 //! | preparing, running | ended | recorder closes → closing |
 //! | closing | statistics in and recordings sealed, or waited for long enough | record closed |
@@ -13,15 +13,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use consent::{
-    Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Leg, LineClass,
-    Mono, Newcomer, Now, Permit, PermitId, RecordingId, RecordingOutcome, RuleSet, Side, SignalSource,
+    Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Joined, Leg,
+    LineClass, Mono, Newcomer, Now, NumberBlock, Permit, PermitId, Preference, RecordingId, RecordingOutcome,
+    RuleSet, Side, SignalSource,
 };
 use recorder::{LegStatistics, SourceChange};
+use sip_gateway::sdp::Recording;
 use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
 use storage::{CallStarted, Entry, Stamped};
 
 use super::{Output, record};
 
+mod awareness;
 mod transfer;
 
 /// I3: the INVITE waits this long for the journal, no longer.
@@ -36,6 +39,15 @@ const CLOSE_WAIT_MS: u64 = 5_000;
 /// The most media streams relayed in one call; further `m=` lines are refused.
 const MAX_STREAMS: usize = 4;
 
+/// What is known of the district when a call begins.
+pub(super) struct District<'a> {
+    /// The gateway's name in records.
+    pub(super) node: &'a str,
+    pub(super) rules: &'a Arc<RuleSet>,
+    /// Whether the call shows the outside a number that is none of the district's.
+    pub(super) foreign_caller_id: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Call {
     id: CallId,
@@ -44,6 +56,8 @@ pub(super) struct Call {
     rules: Arc<RuleSet>,
     epoch: EpochCounter,
     emergency: bool,
+    /// The leg at which an emergency service has been called in somebody's place, and has not come yet.
+    calls_emergency: Option<Leg>,
     route: Route,
     /// On which side the far end of each leg is.
     sides: [Side; 2],
@@ -60,8 +74,13 @@ pub(super) struct Call {
     ringing: bool,
     /// The user dialled: the identity of the callee until a change says otherwise.
     callee: String,
-    ordinals: [Option<u32>; 2],
     withdraw_by_info: [CodeMatcher; 2],
+    /// What the legs that understand it are told of recording.
+    indicated: Recording,
+    /// What the callee's telephone said of it when it answered.
+    answered_with: Option<Preference>,
+    /// How often a far end has spoken of a recording of its own.
+    recorded_elsewhere: usize,
     /// The last permit. All of a call's are of the same basis and retention, its line's.
     permit: Option<PermitId>,
     unsealed: BTreeSet<RecordingId>,
@@ -84,10 +103,10 @@ impl Call {
     pub(super) fn begin(
         now: Now,
         offer: &Offer,
-        node: &str,
-        rules: &Arc<RuleSet>,
+        district: &District<'_>,
         out: &mut VecDeque<Output>,
     ) -> (CallId, Self) {
+        let rules = district.rules;
         let direction = direction(offer, rules);
         let facts = facts(offer, direction);
         let epoch = EpochCounter::default();
@@ -98,11 +117,12 @@ impl Call {
         let side = if direction == Direction::Outbound { Side::Public } else { Side::District };
         let mut call = Self {
             id: offer.call,
-            node: node.to_owned(),
+            node: district.node.to_owned(),
             machine,
             rules: Arc::clone(rules),
             epoch,
             emergency: offer.emergency,
+            calls_emergency: None,
             route: Route { side, user: dialled(rules, offer, side) },
             sides: [offer.side, side],
             stage: Stage::Preparing {
@@ -123,23 +143,21 @@ impl Call {
             answered: false,
             ringing: false,
             callee: offer.request_user.clone(),
-            ordinals: [None, None],
             withdraw_by_info: [CodeMatcher::new(withdraw), CodeMatcher::new(withdraw)],
+            indicated: Recording::Off,
+            answered_with: None,
+            recorded_elsewhere: 0,
             permit: None,
             unsealed: BTreeSet::new(),
             sealed: 0,
             statistics: None,
             scheduled: None,
         };
-        call.open_record(now, offer, node, direction, out);
-        if offer.over_limit && !offer.emergency && call.machine.class() != LineClass::Dispatch {
+        call.open_record(now, offer, district, direction, out);
+        let refusable = !offer.emergency && call.machine.class() != LineClass::Dispatch;
+        if let Some(excess) = offer.excess.filter(|_| refusable) {
             call.stage = Stage::Refused;
-            out.push_back(Output::Gateway(sip_gateway::Command::Refuse {
-                call: offer.call,
-                status: 503,
-                text: "All lines of the gateway are in use",
-                retry_after_s: Some(10),
-            }));
+            out.push_back(Output::Gateway(excess.refusal(offer.call)));
             actions.retain(|action| matches!(action, Action::Decided(_)));
             call.perform(now, actions, out);
             return (offer.call, call);
@@ -153,6 +171,11 @@ impl Call {
         }));
         call.perform(now, actions, out);
         (offer.call, call)
+    }
+
+    /// Whether it is an emergency call, has become one, or would by a transfer under way.
+    pub(super) const fn is_emergency(&self) -> bool {
+        self.emergency || self.calls_emergency.is_some()
     }
 
     pub(super) fn on_gateway(&mut self, now: Now, event: sip_gateway::Event, out: &mut VecDeque<Output>) {
@@ -188,6 +211,10 @@ impl Call {
                 let epoch = self.epoch.current();
                 self.tell(now, Event::Digit { leg, digit, source: SignalSource::Info, epoch }, out);
             }
+            Sip::Preference { leg, preference, trusted, .. } => {
+                self.on_preference(now, leg, awareness::preference(preference, trusted), out);
+            }
+            Sip::Records { leg, recording, .. } => self.on_recorded_elsewhere(now, leg, recording, out),
             Sip::Ended { end, .. } => self.on_ended(now, end, out),
         }
     }
@@ -302,27 +329,33 @@ impl Call {
         &mut self,
         now: Now,
         offer: &Offer,
-        node: &str,
+        district: &District<'_>,
         direction: Direction,
         out: &mut VecDeque<Output>,
     ) {
+        let (calling, called) = (names(&offer.caller).collect::<Vec<_>>(), offer.request_user.as_str());
         let started = CallStarted {
             call: self.id,
-            node: node.to_owned(),
+            node: district.node.to_owned(),
             line: self.machine.line().map(|line| line.number.clone()),
             line_class: self.machine.class(),
             retention: record::call_tag(offer.emergency),
             direction,
-            from: self.shown(Leg::A, caller_user(&offer.caller), offer.caller.privacy),
-            to: self.shown(Leg::B, &offer.request_user, false),
+            from: self.shown(
+                caller_user(&offer.caller),
+                offer.caller.privacy || self.machine.withholds(Leg::A, &calling),
+            ),
+            to: self.shown(called, self.machine.withholds(Leg::B, &[called])),
             privacy: offer.caller.privacy,
             emergency: offer.emergency,
+            identity_verdict: offer.verdict.map(record::verdict),
+            foreign_caller_id: district.foreign_caller_id,
             sip_call_id: offer.sip_call_id.clone(),
             linked_calls: Vec::new(),
         };
         let stamped = Stamped { at: now.wall, entry: Entry::CallStarted(Box::new(started)) };
         out.push_back(Output::Journal { stamped, awaited_by: (!offer.emergency).then_some(self.id) });
-        self.join(now, Leg::A, caller_user(&offer.caller), offer.caller.privacy, out);
+        self.join(now, Leg::A, &offer.caller, &calling, out);
     }
 
     fn on_bound(&mut self, now: Now, addresses: Vec<[SocketAddr; 2]>, out: &mut VecDeque<Output>) {
@@ -376,11 +409,13 @@ impl Call {
         }
         self.answered = true;
         self.write(now, Entry::CallAnswered { call: self.id }, out);
-        let callee = self.callee.clone();
-        self.join(now, Leg::B, &callee, false, out);
+        let callee = Identity { from: self.callee.clone(), ..Identity::default() };
+        self.join(now, Leg::B, &callee, &[&callee.from], out);
         out.push_back(Output::Media(recorder::Command::Answered { call: self.id }));
+        self.take_wish(now, out);
         let epoch = self.epoch.raise();
         self.tell(now, Event::Answered { epoch }, out);
+        self.take_refusal(now, out);
         if !self.anchored && !self.emergency {
             for leg in Leg::BOTH {
                 self.tell(now, Event::CannotAsk { leg }, out);
@@ -413,6 +448,8 @@ impl Call {
                 self.machine.set_parties_signalled(leg, parties_signalled);
                 self.replaced[leg.index()] = true;
                 self.sides[leg.index()] = side;
+                self.emergency |= emergency;
+                self.calls_emergency.take_if(|called| *called == leg);
                 let names: Vec<&str> = called.as_deref().into_iter().chain(names(&identity)).collect();
                 let newcomer = Newcomer { side, names: &names, emergency, same_dialog: false };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);
@@ -503,6 +540,7 @@ impl Call {
                     continue;
                 }
                 Action::Decided(decision) => {
+                    self.indicate(&decision, out);
                     self.write(now, Entry::Decided { call, decision }, out);
                     continue;
                 }
@@ -530,15 +568,15 @@ impl Call {
         });
     }
 
-    fn join(&mut self, now: Now, leg: Leg, user: &str, privacy: bool, out: &mut VecDeque<Output>) {
-        let ordinal = self.ordinals[leg.index()].map_or(0, |last| last + 1);
-        self.ordinals[leg.index()] = Some(ordinal);
-        let identity = self.shown(leg, user, privacy);
+    /// Enters who is at a leg from now on; before the machine is told what that means.
+    fn join(&mut self, now: Now, leg: Leg, who: &Identity, names: &[&str], out: &mut VecDeque<Output>) {
+        let Joined { ordinal, withheld } = self.machine.join(leg, names);
+        let identity = self.shown(caller_user(who), who.privacy || withheld);
         self.write(now, Entry::PartyJoined { call: self.id, leg, ordinal, identity }, out);
     }
 
     fn leave(&mut self, now: Now, leg: Leg, out: &mut VecDeque<Output>) {
-        if let Some(ordinal) = self.ordinals[leg.index()] {
+        if let Some(ordinal) = self.machine.present(leg) {
             self.write(now, Entry::PartyLeft { call: self.id, leg, ordinal }, out);
         }
     }
@@ -547,10 +585,8 @@ impl Call {
         out.push_back(Output::Journal { stamped: Stamped { at: now.wall, entry }, awaited_by: None });
     }
 
-    /// How a user is shown in records: in full form where it is a number; not at all where the caller asked
-    /// for privacy, or for the other party of a union line or with a union number.
-    fn shown(&self, leg: Leg, user: &str, privacy: bool) -> Option<String> {
-        let withheld = privacy || (self.machine.withholds_numbers() && leg != self.machine.line_leg());
+    /// How a user is shown in records, if it may be: in full form where it is a number.
+    fn shown(&self, user: &str, withheld: bool) -> Option<String> {
         (!withheld)
             .then(|| self.full(user).map_or_else(|| user.to_owned(), |number| number.as_str().to_owned()))
     }
@@ -564,6 +600,17 @@ impl Call {
 pub(super) fn is_dispatch(offer: &Offer, rules: &RuleSet) -> bool {
     let line = rules.line_of(&facts(offer, direction(offer, rules)));
     line.is_some_and(|line| line.class == LineClass::Dispatch)
+}
+
+/// Whether a call to the outside, other than an emergency call, shows a full number that is none of the
+/// district's: neither a line or its alias, nor one of these.
+pub(super) fn shows_foreign_number(offer: &Offer, rules: &RuleSet, own: &[NumberBlock]) -> bool {
+    if offer.emergency || direction(offer, rules) != Direction::Outbound {
+        return false;
+    }
+    let shown = names(&offer.caller).filter(|user| !rules.is_line(user));
+    let mut numbers = shown.filter_map(|user| rules.numbering().normalise(user).number().cloned());
+    numbers.any(|number| !own.iter().any(|block| block.contains(&number)))
 }
 
 fn direction(offer: &Offer, rules: &RuleSet) -> Direction {
@@ -585,12 +632,8 @@ fn caller_user(identity: &Identity) -> &str {
 
 fn facts(offer: &Offer, direction: Direction) -> CallFacts {
     let mut called = vec![offer.request_user.clone(), offer.to_user.clone()];
-    let mut calling = Vec::new();
-    if offer.side == Side::District {
-        called.extend(offer.diverted_from.iter().cloned());
-        calling.extend(offer.caller.asserted.clone());
-    }
-    calling.push(offer.caller.from.clone());
+    called.extend(offer.diverted_from.iter().cloned());
+    let calling = names(&offer.caller).map(str::to_owned).collect();
     CallFacts {
         direction,
         called,

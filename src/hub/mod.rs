@@ -11,11 +11,11 @@ mod record;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use consent::{CallId, E164, Mono, Now, Permit, RuleSet};
+use consent::{CallId, E164, Mono, Now, NumberBlock, Permit, RuleSet};
 use recorder::Sealed;
 use storage::Stamped;
 
-use call::Call;
+use call::{Call, District};
 
 /// What the shell is to do, in order.
 #[derive(Debug)]
@@ -58,6 +58,9 @@ pub struct Hub {
     deadlines: BTreeSet<(Mono, CallId)>,
     outputs: VecDeque<Output>,
     dispatch_failures: u64,
+    /// The district's numbers that are no lines.
+    own_numbers: Arc<[NumberBlock]>,
+    foreign_caller_ids: u64,
 }
 
 impl Hub {
@@ -71,14 +74,25 @@ impl Hub {
             deadlines: BTreeSet::new(),
             outputs: VecDeque::new(),
             dispatch_failures: 0,
+            own_numbers: Arc::new([]),
+            foreign_caller_ids: 0,
         }
+    }
+
+    /// The same, for a district that has these numbers beside its lines.
+    #[must_use]
+    pub fn with_own_numbers(self, own_numbers: Arc<[NumberBlock]>) -> Self {
+        Self { own_numbers, ..self }
     }
 
     /// Takes in what the SIP core says.
     pub fn on_gateway(&mut self, now: Now, event: sip_gateway::Event) {
         use sip_gateway::Event;
         if let Event::Offered(offer) = &event {
-            let (id, call) = Call::begin(now, offer, &self.node, &self.rules, &mut self.outputs);
+            let foreign = call::shows_foreign_number(offer, &self.rules, &self.own_numbers);
+            self.foreign_caller_ids += u64::from(foreign);
+            let district = District { node: &self.node, rules: &self.rules, foreign_caller_id: foreign };
+            let (id, call) = Call::begin(now, offer, &district, &mut self.outputs);
             self.calls.insert(id, call);
             self.settle(now, id);
             return;
@@ -160,9 +174,10 @@ impl Hub {
         }
     }
 
-    /// Ends every call, with this text as the reason (RFC 3326).
+    /// Ends every call but emergency calls and those being transferred to an emergency service, with this text as
+    /// the reason (RFC 3326).
     pub fn end_all(&mut self, text: &'static str) {
-        for &call in self.calls.keys() {
+        for (&call, _) in self.calls.iter().filter(|(_, call)| !call.is_emergency()) {
             self.outputs.push_back(Output::Gateway(sip_gateway::Command::End { call, text }));
         }
     }
@@ -178,6 +193,12 @@ impl Hub {
         self.calls.len()
     }
 
+    /// Whether an emergency call is among them, or one being transferred to an emergency service.
+    #[must_use]
+    pub fn has_emergency_call(&self) -> bool {
+        self.calls.values().any(Call::is_emergency)
+    }
+
     /// Recordings being made.
     #[must_use]
     pub fn recordings(&self) -> usize {
@@ -188,6 +209,12 @@ impl Hub {
     #[must_use]
     pub const fn dispatch_failures(&self) -> u64 {
         self.dispatch_failures
+    }
+
+    /// Calls to the outside since the start that showed a number which is none of the district's.
+    #[must_use]
+    pub const fn foreign_caller_ids(&self) -> u64 {
+        self.foreign_caller_ids
     }
 
     /// Keeps the call's one place among the deadlines true, and forgets the call once its record is closed.

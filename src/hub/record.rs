@@ -2,8 +2,11 @@
 
 use consent::{Basis, CallId, E164, Leg, RecordingOutcome, RetentionTag};
 use recorder::{LegStatistics, RemoteMedia, Sealed, StreamFormat};
-use sip_gateway::{Cause, End, EndedBy, Flow, Ladder, MediaKind, StreamMedia};
-use storage::{CallEnded, EndCause, Entry, LadderPart, LegMediaRecord, Outcome, RecordingRow, Rung};
+use sip_gateway::{Cause, End, EndedBy, Flow, Ladder, MediaKind, StreamMedia, Validation, Verdict};
+use storage::{
+    Attestation, CallEnded, EndCause, Entry, IdentityVerdict, LadderPart, LegMediaRecord, Outcome,
+    RecordingRow, Rung, Verstat,
+};
 
 /// RFC 4566: what is meant where `a=ptime` is silent, for all codecs of telephony.
 const DEFAULT_PTIME_MS: u32 = 20;
@@ -78,6 +81,21 @@ pub(super) fn ended(
                 jitter_ms: leg.jitter_ms,
                 mos: leg.mos,
             })
+        }),
+    }
+}
+
+pub(super) fn verdict(verdict: Verdict) -> IdentityVerdict {
+    IdentityVerdict {
+        verstat: match verdict.validation {
+            Validation::Passed => Verstat::Passed,
+            Validation::Failed => Verstat::Failed,
+            Validation::NotDone => Verstat::NotDone,
+        },
+        attestation: verdict.attestation.map(|attestation| match attestation {
+            sip_gateway::Attestation::Full => Attestation::A,
+            sip_gateway::Attestation::Partial => Attestation::B,
+            sip_gateway::Attestation::Gateway => Attestation::C,
         }),
     }
 }

@@ -10,11 +10,13 @@ use recorder::Command as Media;
 use sip_gateway::{
     Change, Command as Sip, End, EndedBy, Event, Identity, Offer, PeerId, Replacement, Target,
 };
-use storage::{CallEnded, CallStarted, Entry};
+use storage::{Attestation, CallEnded, CallStarted, Entry, IdentityVerdict, Verstat};
 
 use super::{Hub, Output};
 
+mod awareness;
 mod expiry;
+mod parties;
 
 const CALL: CallId = CallId(7);
 const DISPATCH: &str = "+18607427331";
@@ -56,11 +58,12 @@ fn offer(side: Side, request_user: &str) -> Offer {
         side,
         parties_signalled: true,
         emergency: false,
-        over_limit: false,
+        excess: None,
         request_user: request_user.to_owned(),
         to_user: request_user.to_owned(),
         diverted_from: Vec::new(),
         caller: Identity { asserted: None, from: "8605550100".to_owned(), privacy: false },
+        verdict: None,
         sip_call_id: "a@host".to_owned(),
         media: None,
     }
@@ -155,7 +158,8 @@ fn a_journal_that_hangs_holds_a_call_for_20_ms_and_no_longer() {
 #[test]
 fn an_emergency_call_never_waits_for_the_journal_and_is_never_asked_nor_recorded() {
     let mut hub = hub();
-    let offer = Offer { emergency: true, over_limit: true, ..offer(Side::District, "911") };
+    let offer =
+        Offer { emergency: true, excess: Some(sip_gateway::Excess::Calls), ..offer(Side::District, "911") };
     hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
     bound(&mut hub, at(0));
     let outputs = drain(&mut hub);
@@ -166,6 +170,50 @@ fn an_emergency_call_never_waits_for_the_journal_and_is_never_asked_nor_recorded
         output,
         Output::BeginRecording { .. } | Output::Media(Media::Play { .. } | Media::StartPreamble { .. })
     )));
+}
+
+#[test]
+fn emergency_calls_are_not_ended_with_the_rest() {
+    for (emergency, user) in [(true, "911"), (false, "18605550100")] {
+        let mut hub = hub();
+        let offer = Offer { emergency, ..offer(Side::District, user) };
+        hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
+        drain(&mut hub);
+        hub.end_all("over");
+        let outputs = drain(&mut hub);
+        let ends = outputs.iter().any(|output| matches!(output, Output::Gateway(Sip::End { .. })));
+        assert_eq!((ends, hub.has_emergency_call()), (!emergency, emergency));
+    }
+}
+
+#[test]
+fn a_call_is_not_ended_with_the_rest_while_an_emergency_service_is_called_for_it() {
+    let diverted = |user: &str, emergency| {
+        let target = Target { user: user.to_owned(), side: None, from: Side::District, emergency };
+        Event::Diverted { call: CALL, leg: Leg::B, target }
+    };
+    let replaced = |user| Event::Changed { call: CALL, leg: Leg::B, change: replaced(user, true) };
+    let rings = || diverted("911", true);
+    for (events, goes_on) in [
+        (vec![rings()], true),
+        (vec![rings(), replaced("911")], true),
+        (vec![diverted("7427355", false), rings()], true),
+        // It was not reached, and somebody else is called or has come.
+        (vec![rings(), diverted("7427355", false)], false),
+        (vec![rings(), replaced("7427355")], false),
+    ] {
+        let mut hub = hub();
+        connect(&mut hub, offer(Side::Public, "7427310"));
+        let case = format!("{events:?}");
+        for event in events {
+            hub.on_gateway(at(9), event);
+        }
+        drain(&mut hub);
+        hub.end_all("over");
+        let ends = |output: &Output| matches!(output, Output::Gateway(Sip::End { .. }));
+        let ended = drain(&mut hub).iter().any(ends);
+        assert_eq!((ended, hub.has_emergency_call()), (!goes_on, goes_on), "{case}");
+    }
 }
 
 #[test]
@@ -183,7 +231,10 @@ fn at_the_limit_a_dispatch_call_goes_on_and_another_is_refused_with_a_record() {
         let mut hub = hub();
         hub.on_gateway(
             at(0),
-            Event::Offered(Box::new(Offer { over_limit: true, ..offer(Side::Public, user) })),
+            Event::Offered(Box::new(Offer {
+                excess: Some(sip_gateway::Excess::Calls),
+                ..offer(Side::Public, user)
+            })),
         );
         bound(&mut hub, at(0));
         hub.on_journalled(at(1), CALL);
@@ -195,6 +246,26 @@ fn at_the_limit_a_dispatch_call_goes_on_and_another_is_refused_with_a_record() {
             hub.on_timeout(at(3));
             assert_eq!(ended(&drain(&mut hub)).call, CALL);
         }
+    }
+}
+
+#[test]
+fn each_limit_has_its_refusal() {
+    use sip_gateway::Excess;
+    for (excess, status, retry_after_s) in [
+        (Excess::Calls, 503, Some(10)),
+        (Excess::PeerCalls, 503, Some(10)),
+        (Excess::PeerRate { retry_after_s: 7 }, 503, Some(7)),
+        (Excess::Alike, 482, None),
+    ] {
+        let mut hub = hub();
+        let offer = Offer { excess: Some(excess), ..offer(Side::District, "98605550123") };
+        hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
+        let refused = drain(&mut hub).into_iter().find_map(|output| match output {
+            Output::Gateway(Sip::Refuse { status, retry_after_s, .. }) => Some((status, retry_after_s)),
+            _ => None,
+        });
+        assert_eq!(refused, Some((status, retry_after_s)));
     }
 }
 
@@ -212,6 +283,8 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
         offer.caller.from = from.to_owned();
         offer
     };
+    let passed_on =
+        |user: &str| Offer { diverted_from: vec![user.to_owned()], ..offer(Side::Public, DISPATCH) };
     let to_by_name = Offer { to_user: DISPATCH.to_owned(), ..offer(Side::Public, "7427399") };
     let diverted = Offer { diverted_from: vec![DISPATCH.to_owned()], ..offer(Side::District, "7427320") };
     for (offer, dispatch) in [
@@ -227,13 +300,64 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
         (to_by_name, false),
         // A union line is above a dispatch line, whichever comes first.
         (diverted, false),
+        // What a public peer says beside the Request-URI grants nothing, and bars no dispatch line.
+        (Offer { diverted_from: vec![DISPATCH.to_owned()], ..offer(Side::Public, "7427399") }, false),
+        (passed_on("7427310"), true),
+        (passed_on("7427320"), true),
     ] {
         assert_eq!(super::is_dispatch(&offer, &rules), dispatch, "{offer:?}");
         let mut hub = Hub::new("gw1".to_owned(), Arc::clone(&rules));
-        hub.on_gateway(at(0), Event::Offered(Box::new(Offer { over_limit: true, ..offer })));
+        hub.on_gateway(
+            at(0),
+            Event::Offered(Box::new(Offer { excess: Some(sip_gateway::Excess::Calls), ..offer })),
+        );
         let refused = |output: &Output| matches!(output, Output::Gateway(Sip::Refuse { .. }));
         assert_eq!(drain(&mut hub).iter().any(refused), !dispatch);
     }
+}
+
+#[test]
+fn a_call_to_the_outside_with_a_number_that_is_not_the_districts_is_marked() {
+    let own: Vec<consent::NumberBlock> = vec!["+1860743*".parse().unwrap(), "+18605550177".parse().unwrap()];
+    for (side, asserted, from, foreign) in [
+        (Side::District, None, "7427310", false),
+        (Side::District, Some("7427310"), "100", false),
+        (Side::District, None, "8607430001", false),
+        (Side::District, None, "18605550177", false),
+        (Side::District, None, "anonymous", false),
+        (Side::District, None, "8605550178", true),
+        (Side::District, Some("7427310"), "8605550178", true),
+        (Side::District, Some("8605550178"), "7427310", true),
+        (Side::Public, None, "8605550178", false),
+    ] {
+        let mut hub = hub().with_own_numbers(own.as_slice().into());
+        let mut offer = offer(side, if side == Side::District { "98605550123" } else { "7427310" });
+        offer.caller =
+            Identity { asserted: asserted.map(str::to_owned), from: from.to_owned(), privacy: false };
+        hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
+        assert_eq!(started(&drain(&mut hub)).foreign_caller_id, foreign, "{from}");
+        assert_eq!(hub.foreign_caller_ids(), u64::from(foreign));
+    }
+    let mut hub = hub();
+    let emergency = Offer { emergency: true, ..offer(Side::District, "911") };
+    hub.on_gateway(at(0), Event::Offered(Box::new(emergency)));
+    assert!(!started(&drain(&mut hub)).foreign_caller_id);
+}
+
+#[test]
+fn what_was_verified_of_the_callers_number_is_in_the_record() {
+    let mut hub = hub();
+    let verdict = sip_gateway::Verdict {
+        validation: sip_gateway::Validation::Failed,
+        attestation: Some(sip_gateway::Attestation::Gateway),
+    };
+    hub.on_gateway(
+        at(0),
+        Event::Offered(Box::new(Offer { verdict: Some(verdict), ..offer(Side::Public, DISPATCH) })),
+    );
+    let known = started(&drain(&mut hub)).identity_verdict;
+    let expected = IdentityVerdict { verstat: Verstat::Failed, attestation: Some(Attestation::C) };
+    assert_eq!(known, Some(expected));
 }
 
 #[test]
@@ -455,7 +579,9 @@ fn a_call_transferred_to_an_emergency_number_is_not_spoken_into_nor_stored() {
     connect(&mut hub, offer(Side::Public, "7427310"));
     let target = Target { user: "911".to_owned(), side: None, from: Side::District, emergency: true };
     hub.on_gateway(at(9), Event::Diverted { call: CALL, leg: Leg::B, target });
+    assert_eq!(decided(&drain(&mut hub)), [], "who is called is not there yet");
     hub.on_gateway(at(10), Event::Changed { call: CALL, leg: Leg::B, change: replaced("911", false) });
+    assert!(hub.has_emergency_call());
     let outputs = drain(&mut hub);
     assert_eq!(decided(&outputs), [consent::Reason::Emergency]);
     assert!(!outputs.iter().any(|output| matches!(output, Output::Media(Media::Play { .. }))));

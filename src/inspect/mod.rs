@@ -34,7 +34,13 @@ use self::stream::Streams;
 use crate::config::Config;
 
 /// What a message of a capture may be like: as large as a datagram.
-const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 65_535, max_headers: 256, max_streams: 1 };
+const LIMITS: Limits = Limits {
+    max_calls: 1,
+    max_message_bytes: 65_535,
+    max_headers: 256,
+    max_streams: 1,
+    requests_per_s: None,
+};
 
 /// What a capture shows.
 #[derive(Debug, Serialize)]

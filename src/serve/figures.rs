@@ -37,6 +37,7 @@ pub(super) struct SignallingHealth {
     /// Recordings being made.
     pub(super) recordings: usize,
     pub(super) dispatch_failures: u64,
+    pub(super) foreign_caller_ids: u64,
     pub(super) sip: sip_gateway::Counters,
     pub(super) sockets: ShellCounters,
     pub(super) media: PlaneMetrics,
@@ -114,13 +115,23 @@ impl Reading {
         out.gauge("ready", "1 while new calls are taken", u64::from(self.is_ready()))?;
         let degraded = self.degradations().map(|part| (part.what, u64::from(part.present)));
         out.gauges("degraded", "1 while this part fails; calls go on", "part", &degraded)?;
-        let SignallingHealth { draining: _, calls, recordings, dispatch_failures, sip, sockets, media } =
-            self.signalling;
+        let SignallingHealth {
+            draining: _,
+            calls,
+            recordings,
+            dispatch_failures,
+            foreign_caller_ids,
+            sip,
+            sockets,
+            media,
+        } = self.signalling;
         out.gauge("calls_active", "Calls whose record is open", calls as u64)?;
         out.gauge("recordings_active", "Recordings being made", recordings as u64)?;
         let help =
             "Recordings, or one of their two copies, that failed on dispatch lines; alert on more than 0";
         out.counter("dispatch_recording_failures", help, dispatch_failures)?;
+        let help = "Calls to the outside that showed a number which is none of the district's";
+        out.counter("foreign_caller_ids", help, foreign_caller_ids)?;
         let help = "Sealed recordings that the store has refused and that wait in the spool";
         out.gauge("recordings_unstored", help, u64::try_from(self.unstored).unwrap_or_default())?;
         out.gauge("journal_undelivered", "Entries that wait for the database", self.undelivered())?;
@@ -196,6 +207,7 @@ fn messages(out: &mut Figures<'_>, counters: &sip_gateway::Counters) -> fmt::Res
         refused_credentials,
         answered_challenges,
         calls_offered,
+        emergency_calls,
         calls_answered,
         // Below.
         transactions: _,
@@ -228,6 +240,8 @@ fn messages(out: &mut Figures<'_>, counters: &sip_gateway::Counters) -> fmt::Res
     let help = "Challenges of peers that the gateway answered";
     out.counter("sip_challenges_answered", help, answered_challenges)?;
     out.counter("sip_calls_offered", "Initial INVITEs taken", calls_offered)?;
+    let help = "Calls to 911, 933 and other emergency services, by transfers and redirections too";
+    out.counter("sip_emergency_calls", help, emergency_calls)?;
     out.counter("sip_calls_answered", "Calls answered", calls_answered)
 }
 

@@ -67,7 +67,7 @@ impl Found {
 
 fn label(peer: &Peer) -> String {
     let transport = peer.place.transport.map_or("", |transport| transport.word());
-    format!("{} {};{transport}", peer.name, peer.host)
+    format!("{} {};{transport}", peer.name, peer.place.host_port())
 }
 
 /// What is no line of this form, or of no peer at a name, is left out.
@@ -112,22 +112,20 @@ mod tests {
     use super::*;
 
     fn peer(name: &str, host: Host, transport: Option<Transport>) -> Peer {
-        let text = match &host {
-            Host::Address(ip) => ip.to_string(),
-            Host::Name(name) => name.clone(),
-        };
         Peer {
             name: name.to_owned(),
             side: Side::Public,
             place: Place { host, port: None, transport },
-            host: text,
             allow: vec![],
             ping_s: None,
             parties_signalled: false,
+            preference_trusted: false,
             may_refer: false,
+            trusts_identity: false,
             redirects: sip_gateway::Redirects::Refuse,
             certificate: None,
             account: None,
+            allowance: sip_gateway::Allowance::default(),
         }
     }
 

@@ -93,7 +93,8 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let mut seed = [0; 32];
     storage::fill_random(&mut seed).map_err(Failure::unavailable)?;
     let rules = Arc::new(config.rules.clone());
-    let hub = Hub::new(config.node.clone(), Arc::clone(&rules));
+    let hub = Hub::new(config.node.clone(), Arc::clone(&rules))
+        .with_own_numbers(config.own_numbers.as_slice().into());
     let is_dispatch = move |offer: &_| hub::is_dispatch(offer, &rules);
     let mut core = Core::new(Arc::new(gateway.clone()), seed, is_dispatch);
     let found = Found::open(&config.data_dir, &gateway.peers);

@@ -16,7 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use sip_gateway::PeerId;
+use sip_gateway::{PeerId, Refusal};
 use storage::{Entry, Outcome, Stamped};
 use tokio::net::TcpListener;
 
@@ -35,6 +35,7 @@ pub(super) struct Ops {
     recordings_stored: Counter,
     pub(super) store_failures: Counter,
     peer_up: Family<PeerLabels, Gauge>,
+    refused: Family<RefusalLabels, Counter>,
     /// By [`PeerId`].
     peers: Vec<PeerLabels>,
     pub(super) media_refused: Counter,
@@ -61,6 +62,12 @@ struct DecisionLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PeerLabels {
     peer: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    peer: String,
+    reason: &'static str,
 }
 
 /// A word of the contract, as a label.
@@ -95,6 +102,7 @@ impl Ops {
             recordings_stored: Counter::default(),
             store_failures: Counter::default(),
             peer_up: Family::default(),
+            refused: Family::default(),
             peers: peers.into_iter().map(|peer| PeerLabels { peer }).collect(),
             media_refused: Counter::default(),
             ladders_shed: Counter::default(),
@@ -119,6 +127,11 @@ impl Ops {
             "peer_up",
             "Whether a peer has been found and has shown nothing bad since it last answered",
             ops.peer_up.clone(),
+        );
+        registry.register(
+            "sip_refused",
+            "What the gateway refused at its limits, by the peer that sent it",
+            ops.refused.clone(),
         );
         registry.register(
             "ladders_shed",
@@ -154,6 +167,15 @@ impl Ops {
     pub(super) fn peer_is_up(&self, peer: PeerId, up: bool) {
         if let Some(labels) = self.peers.get(peer.0) {
             self.peer_up.get_or_create(labels).set(up.into());
+        }
+    }
+
+    /// Sets how much has been refused to each peer.
+    pub(super) fn refused(&self, totals: impl Iterator<Item = (PeerId, Refusal, u64)>) {
+        for (peer, why, total) in totals {
+            let Some(PeerLabels { peer }) = self.peers.get(peer.0).cloned() else { continue };
+            let counter = self.refused.get_or_create(&RefusalLabels { peer, reason: why.word() });
+            counter.inc_by(total.saturating_sub(counter.get()));
         }
     }
 
@@ -281,6 +303,7 @@ mod tests {
         ops.count_decision(GateState::Shut, Reason::NeverLine);
         ops.certificate_expires(1);
         ops.peer_is_registered(PeerId(0), true);
+        ops.refused([(PeerId(0), Refusal::Rate, 1)].into_iter());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &ops.registry).unwrap();
         let is_part = |c: char| c.is_ascii_lowercase() || c == '_';

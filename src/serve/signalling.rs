@@ -132,7 +132,7 @@ impl Default for UnderWay {
 
 impl Signalling {
     /// Calls `ready` once calls can be taken. Runs until `stop` resolves; then takes no new calls, lets those
-    /// in progress go on for `drain`, and ends what is left.
+    /// in progress go on for `drain`, and ends what is left; emergency calls go on until their ends hang up.
     pub(super) async fn run(
         mut self,
         mut inputs: Inputs,
@@ -143,7 +143,7 @@ impl Signalling {
         tokio::pin!(stop);
         let mut ready = Some((ready, tokio::time::Instant::now() + FINDING));
         let mut draining: Option<tokio::time::Instant> = None;
-        let mut farewell: Option<tokio::time::Instant> = None;
+        let mut leaving: Option<tokio::time::Instant> = None;
         let mut ended_all = false;
         let mut told = tokio::time::interval(HEALTH_EVERY);
         loop {
@@ -155,13 +155,19 @@ impl Signalling {
             {
                 ready();
             }
+            let farewell = leaving.filter(|until| self.core.is_unregistering() && !is_time(*until));
             if let Some(until) = draining {
-                farewell = farewell.filter(|until| self.takes_leave(*until));
-                if self.hub.calls() == 0 && self.under_way.storing == 0 && farewell.is_none() {
+                let no_calls = self.hub.calls() == 0;
+                let ended = ended_all && !self.hub.has_emergency_call();
+                if leaving.is_none() && (no_calls || ended) {
+                    leaving = Some(self.leave());
+                    continue;
+                }
+                if no_calls && self.under_way.storing == 0 && farewell.is_none() {
                     return self.concluded();
                 }
-                if tokio::time::Instant::now() >= until {
-                    if ended_all {
+                if is_time(until) {
+                    if ended {
                         return self.concluded();
                     }
                     ended_all = true;
@@ -176,12 +182,12 @@ impl Signalling {
                 () = &mut stop, if draining.is_none() => {
                     let now = self.clock.now();
                     self.core.on_command(now, sip_gateway::Command::Drain);
-                    let now = tokio::time::Instant::now();
-                    (draining, farewell) = (Some(now + drain), Some(now + FAREWELL));
+                    draining = Some(tokio::time::Instant::now() + drain);
                     self.tell(true);
                 }
                 _ = told.tick() => self.tell(draining.is_some()),
                 Some(input) = inputs.network.recv() => {
+                    self.core.set_overloaded(inputs.network.len() > inputs.network.max_capacity() / 2);
                     self.on_input(input);
                     for _ in 1..INPUTS_AT_ONCE {
                         let Ok(input) = inputs.network.try_recv() else { break };
@@ -207,9 +213,11 @@ impl Signalling {
         self
     }
 
-    /// Whether a registrar may still answer that the gateway is gone.
-    fn takes_leave(&self, until: tokio::time::Instant) -> bool {
-        self.core.is_unregistering() && tokio::time::Instant::now() < until
+    /// Tells the registrars that the gateway is gone: not before the end of the last call, because a carrier may
+    /// serve registered trunks only, and emergency calls are taken to the end. Until when they may answer.
+    fn leave(&mut self) -> tokio::time::Instant {
+        self.core.on_command(self.clock.now(), sip_gateway::Command::Leave);
+        tokio::time::Instant::now() + FAREWELL
     }
 
     fn wake(&self) -> Option<tokio::time::Instant> {
@@ -264,11 +272,13 @@ impl Signalling {
         for (peer, registered) in self.core.registrations(self.clock.now().mono) {
             self.ops.peer_is_registered(peer, registered);
         }
+        self.ops.refused(self.core.refusals());
         self.health.send_replace(SignallingHealth {
             draining,
             calls: self.hub.calls(),
             recordings: self.hub.recordings(),
             dispatch_failures: self.hub.dispatch_failures(),
+            foreign_caller_ids: self.hub.foreign_caller_ids(),
             sip: self.core.counters(),
             sockets: self.sockets.counters(),
             media: self.plane.metrics(),

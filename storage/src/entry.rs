@@ -66,6 +66,15 @@ pub enum Entry {
         /// The other.
         with: CallId,
     },
+    /// The far end of a leg said that it records the call, or does no more (RFC 7866).
+    RecordedElsewhere {
+        /// Which call.
+        call: CallId,
+        /// At whose far end.
+        leg: Leg,
+        /// What it does.
+        state: ElsewhereState,
+    },
     /// A row of the consent ledger.
     Signalled {
         /// Which call.
@@ -137,6 +146,16 @@ pub enum Entry {
     },
 }
 
+/// What somebody else's recording of a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "RFC 7866's words")]
+pub enum ElsewhereState {
+    Off,
+    Paused,
+    On,
+}
+
 /// The start of a call's record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallStarted {
@@ -160,6 +179,12 @@ pub struct CallStarted {
     pub privacy: bool,
     /// Whether it is an emergency call.
     pub emergency: bool,
+    /// What a verification service found of the caller's number, if a trusted peer said so.
+    #[serde(default)]
+    pub identity_verdict: Option<IdentityVerdict>,
+    /// Whether an outbound call showed a number that is none of the district's.
+    #[serde(default)]
+    pub foreign_caller_id: bool,
     /// Call-ID of the caller's leg.
     pub sip_call_id: String,
     /// An earlier call it belongs to.
@@ -186,6 +211,36 @@ pub struct CallEnded {
     pub basis: Option<Basis>,
     /// Media of leg A and leg B.
     pub media: [LegMediaRecord; 2],
+}
+
+/// What a verification service found of a caller's number (RFC 8224).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct IdentityVerdict {
+    /// Whether the number was proved.
+    pub verstat: Verstat,
+    /// How far the network that signed vouches for it, if that was said.
+    pub attestation: Option<Attestation>,
+}
+
+/// Whether a number was proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "they say what they are")]
+pub enum Verstat {
+    Passed,
+    Failed,
+    NotDone,
+}
+
+/// How far a network vouches for a number (RFC 8588 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Attestation {
+    /// It knows the caller, and that the number is his.
+    A,
+    /// It knows the caller only.
+    B,
+    /// It knows only where the call came in.
+    C,
 }
 
 /// Why the gateway ended a call by itself.
@@ -317,6 +372,7 @@ impl Entry {
             | Self::PartyJoined { call, .. }
             | Self::PartyLeft { call, .. }
             | Self::CallsLinked { call, .. }
+            | Self::RecordedElsewhere { call, .. }
             | Self::Signalled { call, .. }
             | Self::Decided { call, .. }
             | Self::PreambleWiped { call, .. }

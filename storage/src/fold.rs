@@ -14,7 +14,7 @@ use consent::{
 };
 
 use crate::entry::RecordingRow;
-use crate::{CallEnded, CallStarted, Entry, Outcome, Stamped};
+use crate::{CallEnded, CallStarted, ElsewhereState, Entry, Outcome, Stamped};
 
 /// The calls of a journal, or the open ones among them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,6 +39,8 @@ pub struct CallRecord {
     pub ended: Option<(Wall, CallEnded)>,
     /// Who was on the line, in order of joining.
     pub parties: Vec<Party>,
+    /// What the far ends said of recordings of their own, in order.
+    pub recorded_elsewhere: Vec<(Leg, ElsewhereState, Wall)>,
     /// Decisions, in order.
     pub decisions: Vec<Decision>,
     /// Its recordings.
@@ -177,6 +179,7 @@ impl CallRecord {
             answered_at: None,
             ended: None,
             parties: vec![caller],
+            recorded_elsewhere: Vec::new(),
             decisions: Vec::new(),
             recordings: BTreeMap::new(),
             last_at: at,
@@ -204,6 +207,7 @@ impl CallRecord {
                 }
             }
             Entry::CallsLinked { with, .. } => self.link(*with),
+            Entry::RecordedElsewhere { leg, state, .. } => self.recorded_elsewhere.push((*leg, *state, at)),
             Entry::Signalled { signal, .. } => self.heard(signal),
             Entry::Decided { decision, .. } => self.decided(decision),
             Entry::RecordingStarted { recording, basis, .. } => {

@@ -19,15 +19,16 @@ mod samples;
 
 pub use delivery::{Delivery, DeliveryHealth};
 pub use entry::{
-    CallEnded, CallStarted, EndCause, Entry, LadderPart, LegMediaRecord, Outcome, RecordingRow, Rung, Stamped,
+    Attestation, CallEnded, CallStarted, ElsewhereState, EndCause, Entry, IdentityVerdict, LadderPart,
+    LegMediaRecord, Outcome, RecordingRow, Rung, Stamped, Verstat,
 };
 pub use journal::{Journal, JournalError, JournalHealth, Receipt};
 pub use keys::{KeyError, MasterKey, Recordings, WRAPPED_KEY_BYTES, fill_random, fresh_dek};
 pub use objects::{ObjectError, Objects, sha256_of_file};
 pub use sqlite::{
     AuditFilter, AuditRow, BUSY_TIMEOUT, CallFilter, CallRow, ConsentRow, DecisionRow, Delivered,
-    EvidenceRow, Explanation, GateInterval, LadderRow, LegMediaRow, MINIMUM_SQLITE, MediaRow, PartyDecided,
-    PartyRow, PreambleWiped, RecordingDetails, RecordingFilter, RecordingListed, RecordingState, Role, Store,
-    StoreError,
+    ElsewhereRow, EvidenceRow, Explanation, GateInterval, LadderRow, LegMediaRow, MINIMUM_SQLITE, MediaRow,
+    PartyDecided, PartyRow, PreambleWiped, RecordingDetails, RecordingFilter, RecordingListed,
+    RecordingState, Role, Store, StoreError,
 };
 pub use utc::Utc;

@@ -9,7 +9,8 @@ use consent::{
 };
 
 use crate::{
-    CallEnded, CallStarted, Entry, LadderPart, LegMediaRecord, Outcome, RecordingRow, Rung, Stamped,
+    CallEnded, CallStarted, ElsewhereState, Entry, LadderPart, LegMediaRecord, Outcome, RecordingRow, Rung,
+    Stamped,
 };
 
 /// 2026-11-22T18:00:00.123456Z.
@@ -43,6 +44,8 @@ pub(crate) fn started(n: u128, class: LineClass) -> Entry {
         to: Some("+18607427331".into()),
         privacy: false,
         emergency: false,
+        identity_verdict: None,
+        foreign_caller_id: false,
         sip_call_id: format!("a{n}@caller"),
         linked_calls: vec![call(900)],
     }))
@@ -177,6 +180,7 @@ pub(crate) fn consent_call(n: u128) -> Vec<Stamped> {
             Entry::PartyJoined { call: id, leg: Leg::B, ordinal: 0, identity: Some("+18607427310".into()) },
         ),
         decided(1_002, GateState::Shut, Reason::Asking, Asked, Asked),
+        at(2_500, Entry::RecordedElsewhere { call: id, leg: Leg::B, state: ElsewhereState::On }),
         signalled(3_000, Leg::A, SignalMeaning::Accept, SignalSource::TelephoneEvent, true),
         signalled(4_000, Leg::B, SignalMeaning::Accept, SignalSource::Info, true),
         decided(4_000, GateState::Open, Reason::AllAgreed, Given, Given),

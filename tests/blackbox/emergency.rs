@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::dispatch_line::talk;
 use crate::faults::lock_database;
-use crate::gateway::{CITIZEN, Site};
+use crate::gateway::{CITIZEN, CONSENT, Site};
 use crate::phone::Invite;
 use crate::sound::{self, LADDER_A_HZ, LADDER_B_HZ, LADDER_S};
 
@@ -83,4 +84,34 @@ fn every_form_of_an_emergency_number_reaches_the_carrier() {
         incoming.ended();
     }
     assert!(site.closed_calls(3).iter().all(|call| call["emergency"] == true));
+}
+
+#[test]
+fn an_emergency_call_outlasts_a_gateway_that_stops_and_may_be_called_back_meanwhile() {
+    let site = Site::with(|_, text| text.replace("drain_s = 30", "drain_s = 1"));
+    let gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let (outgoing, incoming) = talk(&pbx, &carrier, "911", CONSENT);
+    gateway.counted("earmark_sip_emergency_calls_total", 1);
+    std::thread::scope(|scope| {
+        let end = scope.spawn(|| gateway.terminate());
+        // The time for draining, that for the last calls, and a little.
+        std::thread::sleep(Duration::from_millis(5_500));
+        assert!(!outgoing.is_ended() && !incoming.is_ended(), "the call goes on");
+        let back = carrier.invite(&Invite::new(CONSENT, CITIZEN).header("Priority", "psap-callback"));
+        let rung = pbx.incoming();
+        rung.answer();
+        back.answered();
+        back.bye();
+        rung.ended();
+        outgoing.bye();
+        incoming.ended();
+        assert_eq!(end.join().ok().flatten(), Some(0));
+    });
+    assert!(site.log().contains("an emergency service is called"));
+    for call in site.closed_calls(2) {
+        let told = (&call["emergency"], &call["outcome"], &call["recording_outcome"]);
+        assert_eq!((told.0, told.1, told.2), (&true.into(), &"answered".into(), &"emergency".into()));
+        assert_ne!(call["ended_by"], "gateway");
+    }
 }

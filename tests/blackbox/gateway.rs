@@ -27,6 +27,20 @@ pub(crate) const CITIZEN: &str = "+18605550123";
 /// How long records may lag behind calls.
 const RECORDS_LAG: Duration = Duration::from_secs(15);
 
+/// 64*T1 after the last call (RFC 3261 §17.1.1.2), a call's own lingering, and the second between two tellings of
+/// figures.
+const ALL_OVER: Duration = Duration::from_secs(32 + 5 + 1 + 10);
+
+/// Figures that are at 0 once everything of all calls has run out.
+const LEFT: [&str; 6] = [
+    "earmark_calls_active",
+    "earmark_sip_transactions",
+    "earmark_sip_dialogs",
+    "earmark_sip_timers",
+    "earmark_sip_calls_lingering",
+    "earmark_media_calls",
+];
+
 static SITES: AtomicU8 = AtomicU8::new(1);
 
 /// A folder with a configuration, and four loopback addresses: the gateway, the PBX, the carrier, a stranger.
@@ -358,10 +372,39 @@ impl Gateway<'_> {
             .code()
     }
 
+    /// Waits until nothing of any call is left, where none is under way.
+    pub(crate) fn runs_out(&self) {
+        eventually("an end of all transactions", ALL_OVER, || {
+            (self.figure("earmark_sip_transactions") == 0).then_some(())
+        });
+        assert_eq!(LEFT.map(|name| (name, self.figure(name))), LEFT.map(|name| (name, 0)));
+    }
+
+    /// The memory that the daemon has in use (VmRSS of proc(5)).
+    pub(crate) fn resident_kb(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(&path).expect("a live process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// How many files and sockets the daemon has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a live process").count()
+    }
+
     /// Asserts that the daemon still runs.
     pub(crate) fn lives(&mut self) {
         let ended = self.child.try_wait().expect("a child");
         assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.site.log());
+    }
+
+    /// What it has in memory (RSS).
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a live process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident size");
+        let kib: u64 = line.trim_end_matches("kB").trim().parse().expect("a size");
+        kib << 10
     }
 
     /// A figure of `/metrics`, named with its labels if it has any.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use crate::dispatch_line::talk;
-use crate::gateway::{CITIZEN, DISPATCH, Gateway, Site, number};
+use crate::gateway::{CITIZEN, DISPATCH, Gateway, NEVER, Site, number};
 use crate::media;
 use crate::phone::{Call, Invite};
 use crate::sound::{self, LADDER_A_HZ, LADDER_B_HZ, LADDER_S};
@@ -381,6 +381,33 @@ fn garbage_at_the_media_ports_of_a_call_is_counted_and_changes_nothing() {
     gateway.counted("earmark_media_oversized_packets_total", 8);
     was_undisturbed(&site, &mut gateway, (&outgoing, &incoming));
     gateway.counted("earmark_rtp_refused_total", refused);
+}
+
+#[test]
+fn a_stolen_telephone_calls_nobody_abroad_and_not_at_will() {
+    let keys = "refuse_destinations = [\"international\"]\nmax_calls = 1\nallow = [";
+    let site = Site::with(|_, text| text.replace("allow = [", keys));
+    let gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    assert_eq!(pbx.call("011442071838750", NEVER).final_status(), 403);
+    assert!(carrier.is_idle());
+    let outgoing = pbx.call(CITIZEN, NEVER);
+    let incoming = carrier.incoming();
+    incoming.answer();
+    outgoing.answered();
+    assert_eq!(pbx.call(CITIZEN, NEVER).final_status(), 503);
+    let emergency = pbx.call("911", NEVER);
+    carrier.incoming().reject(486, "Busy Here");
+    assert_eq!(emergency.final_status(), 486);
+    outgoing.bye();
+    incoming.ended();
+    let mut statuses: Vec<u64> =
+        site.closed_calls(4).iter().filter_map(|call| call["final_status"].as_u64()).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 403, 486, 503], "each has its record");
+    for (reason, count) in [("destination", 1), ("calls", 1), ("flood", 0)] {
+        gateway.counted(&format!("earmark_sip_refused_total{{peer=\"pbx\",reason=\"{reason}\"}}"), count);
+    }
 }
 
 #[test]

@@ -10,7 +10,10 @@
     reason = "tests"
 )]
 
+mod awareness;
+mod barrage;
 mod consent_line;
+mod crafted;
 mod demonstration;
 mod dispatch_line;
 mod dns;
@@ -19,14 +22,19 @@ mod failover;
 mod faults;
 mod gateway;
 mod hostile;
+mod identity;
+mod impairment;
 mod ladder;
 mod media;
 mod message;
 mod mistakes;
 mod operations;
+mod patient;
 mod phone;
 mod sessions;
+mod soak;
 mod sound;
+mod spoilt;
 mod stock_clients;
 mod tls;
 mod transfer;

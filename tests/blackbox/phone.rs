@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,12 @@ pub(crate) struct Invite {
     body: fn(&str) -> (String, Vec<u8>),
 }
 
+/// Sees every message before the telephone does: `None` lets it in, else these are the answers.
+pub(crate) type Door = Box<dyn Fn(&[u8]) -> Option<Vec<Vec<u8>>> + Send + Sync>;
+
 struct Shared {
     wire: Wire,
+    door: OnceLock<Door>,
     address: SocketAddr,
     gateway: SocketAddr,
     state: Mutex<State>,
@@ -53,6 +57,8 @@ struct State {
     dialogs: BTreeMap<String, Dialog>,
     arrived: VecDeque<(String, Threads)>,
     serial: u32,
+    /// What its dialogs say of recording from the start.
+    wish: Option<&'static str>,
 }
 
 struct Dialog {
@@ -81,7 +87,15 @@ struct Dialog {
     withheld: Option<Message>,
     version: u32,
     media: Arc<Media>,
+    /// Whether it understands `a=record` (RFC 7866), and its `a=recordpref`.
+    wish: Option<&'static str>,
+    /// Every `a=record` that it was sent.
+    told: Vec<String>,
 }
+
+/// What a telephone says that understands indications of recording (RFC 7866 §6.3).
+const AWARE: [(&str, &str); 2] =
+    [("Supported", "record-aware"), ("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE")];
 
 struct Elsewhere {
     local: String,
@@ -123,6 +137,7 @@ impl Phone {
     fn on(wire: Wire, address: SocketAddr, gateway: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
             wire,
+            door: OnceLock::new(),
             address,
             gateway,
             state: Mutex::default(),
@@ -134,6 +149,11 @@ impl Phone {
             move || shared.listen()
         });
         Self { shared, thread: Some(thread) }
+    }
+
+    /// From its next call on it understands indications of recording, and wants this (RFC 7866 §7.1.3).
+    pub(crate) fn becomes_aware(&self, wish: &'static str) {
+        self.shared.state().wish = Some(wish);
     }
 
     /// Calls `to` as `from`.
@@ -160,6 +180,11 @@ impl Phone {
     /// Whether no call is waiting to be taken.
     pub(crate) fn is_idle(&self) -> bool {
         self.shared.state().arrived.is_empty()
+    }
+
+    /// From now on every message goes by `door` first.
+    pub(crate) fn set_door(&self, door: Door) {
+        assert!(self.shared.door.set(door).is_ok(), "a telephone has one door");
     }
 
     /// Sends a datagram as it is.
@@ -220,14 +245,28 @@ impl Call {
         dialog.request(method, dialog.cseq + 1, &self.shared.via(&branch))
     }
 
+    /// The same, and its number is used up.
+    pub(crate) fn take_request(&self, method: &str) -> Message {
+        let request = self.next_request(method);
+        if let Some(dialog) = self.shared.state().dialogs.get_mut(&self.id) {
+            dialog.cseq += 1;
+        }
+        request
+    }
+
     /// Callee: 180.
     pub(crate) fn ring(&self) {
-        self.shared.reply(&self.id, 180, "Ringing", false);
+        self.shared.reply(&self.id, 180, "Ringing", &[], false);
     }
 
     /// Callee: 200, and media flows.
     pub(crate) fn answer(&self) {
-        self.shared.reply(&self.id, 200, "OK", true);
+        self.answer_with(&[]);
+    }
+
+    /// The same, with further header fields.
+    pub(crate) fn answer_with(&self, fields: &[(&str, &str)]) {
+        self.shared.reply(&self.id, 200, "OK", fields, true);
     }
 
     /// Callee: 200 to the same INVITE from another telephone, to which a proxy had sent it as well.
@@ -267,7 +306,7 @@ impl Call {
 
     /// Callee: a final refusal.
     pub(crate) fn reject(&self, status: u16, reason: &str) {
-        self.shared.reply(&self.id, status, reason, false);
+        self.shared.reply(&self.id, status, reason, &[], false);
     }
 
     /// Caller: the final status of the INVITE.
@@ -328,6 +367,26 @@ impl Call {
         assert_eq!(self.request("INVITE", Some("sendrecv")).status(), Some(200), "resume is answered");
     }
 
+    /// Says by UPDATE what it wants of recording.
+    pub(crate) fn wants(&self, wish: &'static str) {
+        if let Some(dialog) = self.shared.state().dialogs.get_mut(&self.id) {
+            dialog.wish = Some(wish);
+        }
+        assert_eq!(self.request("UPDATE", Some("sendrecv")).status(), Some(200), "UPDATE is answered");
+    }
+
+    /// Waits until the last word on recording was this.
+    pub(crate) fn told_of_recording(&self, state: &str) {
+        self.shared.wait(&format!("a=record:{state}"), PATIENCE, |dialogs| {
+            (dialogs.dialogs[&self.id].told.last().map(String::as_str) == Some(state)).then_some(())
+        });
+    }
+
+    /// Every word on recording so far.
+    pub(crate) fn words_on_recording(&self) -> Vec<String> {
+        self.shared.state().dialogs[&self.id].told.clone()
+    }
+
     /// Callee: 302 to this address.
     pub(crate) fn redirect(&self, to: &str) {
         self.shared.redirect(&self.id, to);
@@ -384,7 +443,7 @@ impl Call {
             if let Some(direction) = direction {
                 dialog.version += 1;
                 message = message.with("Content-Type", "application/sdp");
-                message.body = describe(dialog.media.address(), dialog.version, direction).into_bytes();
+                message.body = dialog.describe(direction);
             }
             (dialog.cseq, message)
         };
@@ -422,6 +481,22 @@ impl Call {
 }
 
 impl Dialog {
+    fn describe(&self, direction: &str) -> Vec<u8> {
+        let wish = self.wish.map(|wish| format!("a=recordpref:{wish}\r\n")).unwrap_or_default();
+        (describe(self.media.address(), self.version, direction) + &wish).into_bytes()
+    }
+
+    /// Takes in what a description says of recording.
+    fn hear(&mut self, message: &Message) {
+        let body = String::from_utf8_lossy(&message.body).into_owned();
+        self.told.extend(body.lines().filter_map(|line| line.strip_prefix("a=record:")).map(str::to_owned));
+    }
+
+    fn introduce(&self, message: Message) -> Message {
+        let says = if self.wish.is_some() { &AWARE[..] } else { &[] };
+        says.iter().fold(message, |message, (name, value)| message.with(name, *value))
+    }
+
     fn request(&self, method: &str, cseq: u32, via: &str) -> Message {
         let mut message =
             Message { start: format!("{method} {} SIP/2.0", self.target), ..Message::default() };
@@ -487,7 +562,8 @@ impl Shared {
         let mut state = self.state();
         let branch = state.branch();
         let id = format!("{}-{}@{}", state.serial, std::process::id(), self.address.ip());
-        let (content_type, body) = (invite.body)(&describe(media.address(), 1, "sendrecv"));
+        let wish = state.wish.map(|wish| format!("a=recordpref:{wish}\r\n")).unwrap_or_default();
+        let (content_type, body) = (invite.body)(&(describe(media.address(), 1, "sendrecv") + &wish));
         let target = format!("sip:{}@{}", invite.to, self.gateway);
         let local = format!("<sip:{}@{}>;tag=t{}", invite.from, self.address, state.serial);
         let contact = self.contact(&invite.from);
@@ -502,6 +578,9 @@ impl Shared {
             .with("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, INFO, UPDATE")
             .with("Content-Type", content_type);
         message.headers.extend(invite.headers.iter().cloned());
+        if state.wish.is_some() {
+            message = message.with("Supported", "record-aware");
+        }
         let dialog = Dialog {
             outgoing: true,
             local,
@@ -520,20 +599,25 @@ impl Shared {
             withheld: None,
             version: 1,
             media: Arc::clone(media),
+            wish: state.wish,
+            told: Vec::new(),
         };
         state.dialogs.insert(id.clone(), dialog);
         (id, message)
     }
 
     /// Answers the INVITE of an incoming call.
-    fn reply(&self, id: &str, status: u16, reason: &str, with_media: bool) {
+    fn reply(&self, id: &str, status: u16, reason: &str, fields: &[(&str, &str)], with_media: bool) {
         let mut state = self.state();
         let dialog = state.dialogs.get_mut(id).expect("a dialog");
         let mut reply = response_to(&dialog.invite, status, reason, &dialog.local)
             .with("Contact", dialog.contact.clone());
+        for (name, value) in fields {
+            reply = reply.with(name, *value);
+        }
         if with_media {
-            reply = reply.with("Content-Type", "application/sdp");
-            reply.body = describe(dialog.media.address(), dialog.version, "sendrecv").into_bytes();
+            reply = dialog.introduce(reply.with("Content-Type", "application/sdp"));
+            reply.body = dialog.describe("sendrecv");
             if let Some(offer) = dialog.invite.description() {
                 dialog.media.connect(offer.rtp, offer.events);
             }
@@ -565,6 +649,10 @@ impl Shared {
     fn listen(&self) {
         while !self.closing.load(Ordering::Relaxed) {
             let Some(received) = self.wire.receive(self.gateway) else { continue };
+            if let Some(answers) = self.door.get().and_then(|door| door(&received)) {
+                answers.iter().for_each(|answer| self.wire.send(answer, self.gateway));
+                continue;
+            }
             let Some(message) = Message::parse(&received) else {
                 panic!("not SIP: {}", String::from_utf8_lossy(&received));
             };
@@ -582,6 +670,7 @@ impl Shared {
     fn on_response(&self, state: &mut State, message: Message) {
         let branch = state.branch();
         let Some(dialog) = state.dialogs.get_mut(message.call_id()) else { return };
+        dialog.hear(&message);
         let status = message.status().unwrap_or(0);
         let (number, method) = message.cseq();
         if method == "INVITE" {
@@ -633,6 +722,7 @@ impl Shared {
             }
             return;
         }
+        dialog.hear(&message);
         let again = message.header("CSeq") == dialog.invite.header("CSeq") && !dialog.outgoing;
         match message.method() {
             "INVITE" if again => {
@@ -688,6 +778,8 @@ impl Shared {
             withheld: None,
             version: 1,
             media,
+            wish: state.wish,
+            told: Vec::new(),
         };
         self.send(&response_to(&invite, 100, "Trying", invite.header("To").unwrap_or_default()));
         let id = invite.call_id().to_owned();
@@ -715,7 +807,7 @@ impl Dialog {
         }
         self.version += 1;
         reply = reply.with("Contact", self.contact.clone()).with("Content-Type", "application/sdp");
-        reply.body = describe(self.media.address(), self.version, direction).into_bytes();
+        reply.body = self.describe(direction);
         reply
     }
 }

@@ -1,14 +1,12 @@
-//! Holds, glare and forked answers (RFC 3261 §13.2.2.4, §14) through the built program: who is a party, and what
-//! the gate does.
+//! Holds, glare, sessions that expire and forked answers (RFC 3261 §13.2.2.4, §14) through the built program: who is
+//! a party, and what the gate does.
 
 use std::time::Duration;
-
-use serde_json::Value;
 
 use crate::consent_line::both_agree;
 use crate::gateway::{CITIZEN, CONSENT, DISPATCH, Site, text};
 use crate::phone::{Call, Phone};
-use crate::transfer::{assert_gate, parties};
+use crate::transfer::{assert_gate, intervals, parties};
 
 /// A gate that is shut while one of two who have agreed holds the other.
 const HELD_ONCE: [(&str, &str); 5] =
@@ -24,16 +22,6 @@ fn agreed(site: &Site) -> (Phone, Phone, Call, Call) {
     both_agree(&outgoing, &office);
     std::thread::sleep(Duration::from_secs(3));
     (carrier, pbx, outgoing, office)
-}
-
-/// The stretches of time during which the gate was open, all of them over.
-fn intervals(site: &Site, call: &Value) -> usize {
-    let explained = site.json(&["explain", text(&call["id"])]);
-    let intervals = explained["intervals"].as_array().expect("intervals");
-    for interval in intervals {
-        assert!(text(&interval["opened_at"]) < text(&interval["shut_at"]), "{interval}");
-    }
-    intervals.len()
 }
 
 #[test]
@@ -82,6 +70,29 @@ fn glare() {
     // The refused hold is in no interval of the gate, which stays shut until the last of the two is over.
     assert_gate(&site, &call, &HELD_ONCE);
     assert_eq!(intervals(&site, &call), 2);
+}
+
+/// The shortest session there is, of 90 s, refreshed by nobody: RFC 4028 §10.
+#[test]
+fn session_expiry() {
+    let site = Site::new();
+    let _gateway = site.start();
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let outgoing = carrier.call(DISPATCH, CITIZEN);
+    let officer = pbx.incoming();
+    officer.answer_with(&[("Session-Expires", "90;refresher=uas")]);
+    outgoing.answered();
+    std::thread::sleep(Duration::from_secs(55));
+    assert!(!officer.is_ended() && !outgoing.is_ended());
+    officer.ended();
+    outgoing.ended();
+
+    let call = site.closed_call();
+    assert_eq!((text(&call["ended_by"]), text(&call["end_cause"])), ("gateway", "session-expired"));
+    assert_eq!(parties(&call), [("caller", CITIZEN), ("callee", DISPATCH)]);
+    assert_gate(&site, &call, &[("open", "dispatch-line"), ("shut", "ended")]);
+    assert_eq!(intervals(&site, &call), 1);
+    assert!(crate::gateway::number(&site.sealed_recording(&call)["duration_s"]) > 55.0);
 }
 
 #[test]

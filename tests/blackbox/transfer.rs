@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::consent_line::both_agree;
-use crate::gateway::{CITIZEN, CONSENT, DISPATCH, NEVER, Site, text};
+use crate::gateway::{CITIZEN, CONSENT, DISPATCH, NEVER, Site, eventually, text};
 
 /// An extension of the PBX that is on no list.
 const EXTENSION: &str = "+18607427355";
@@ -23,6 +23,16 @@ pub(crate) fn assert_gate(site: &Site, call: &Value, expected: &[(&str, &str)]) 
     let told = gate(site, call);
     let told: Vec<(&str, &str)> = told.iter().map(|(gate, why)| (gate.as_str(), why.as_str())).collect();
     assert_eq!(told, expected);
+}
+
+/// The stretches of time during which the gate was open, all of them over.
+pub(crate) fn intervals(site: &Site, call: &Value) -> usize {
+    let explained = site.json(&["explain", text(&call["id"])]);
+    let intervals = explained["intervals"].as_array().expect("intervals");
+    for interval in intervals {
+        assert!(text(&interval["opened_at"]) <= text(&interval["shut_at"]), "{interval}");
+    }
+    intervals.len()
 }
 
 /// Who was on the line, in order of joining; whether they left before the last one came is checked too.
@@ -83,6 +93,7 @@ fn blind_transfer() {
             ("shut", "declined"),
         ],
     );
+    assert_eq!(intervals(&site, &call), 1);
 }
 
 fn both_agree_or_not(outgoing: &crate::phone::Call, newcomer: &crate::phone::Call) {
@@ -132,10 +143,67 @@ fn attended_transfer() {
     assert_eq!(parties(given), [("caller", "+18605550177"), ("callee", NEVER)]);
     assert_gate(&site, joined, &[("open", "dispatch-line"), ("shut", "left-line")]);
     assert_gate(&site, given, &[("shut", "never-line")]);
+    assert_eq!([intervals(&site, joined), intervals(&site, given)], [1, 0]);
+}
+
+/// The other party of a dispatch call is now the union's: taped at all times, and its number told nowhere.
+#[test]
+fn a_union_number_that_comes_to_a_dispatch_call_is_told_nowhere() {
+    let union = "[[numbers]]\nnumber = \"+18605550199\"\nclass = \"union\"\n";
+    let site = Site::with(|_, text| format!("{text}\n{union}"));
+    let gateway = site.start_logging("trace");
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let outgoing = pbx.call(DISPATCH, EXTENSION);
+    let officer = pbx.incoming();
+    officer.answer();
+    outgoing.answered();
+    outgoing.refer(&format!("<sip:98605550199@{}>", site.gateway()));
+    let delegate = carrier.incoming();
+    assert!(delegate.invite().start.contains("8605550199"));
+    delegate.answer();
+    outgoing.told("SIP/2.0 200");
+    outgoing.bye();
+    std::thread::sleep(Duration::from_secs(1));
+    delegate.bye();
+    officer.ended();
+
+    let call = site.closed_call();
+    let identities: Vec<&Value> =
+        call["parties"].as_array().expect("parties").iter().map(|party| &party["identity"]).collect();
+    assert_eq!(identities, [&Value::from(EXTENSION), &Value::from(DISPATCH), &Value::Null]);
+    assert_eq!(call["recording_outcome"], "recorded");
+    assert_gate(&site, &call, &[("open", "dispatch-line"), ("shut", "ended")]);
+    site.sealed_recording(&call);
+    let id = text(&call["id"]);
+    for command in [
+        &["calls", "list"][..],
+        &["calls", "show", id],
+        &["calls", "show", id, "--ladder"],
+        &["explain", id],
+        &["recordings", "list"],
+    ] {
+        for more in [&[][..], &["--json"]] {
+            let printed = eventually("a ladder is told last", Duration::from_secs(15), || {
+                let printed = site.run(command.iter().chain(more)).stdout;
+                (!printed.is_empty()).then_some(printed)
+            });
+            assert!(!tells(&printed), "{command:?}: {}", String::from_utf8_lossy(&printed));
+        }
+    }
+    assert_eq!(gateway.terminate(), Some(0));
+    assert!(!tells(site.log().as_bytes()));
+    for file in site.data_files() {
+        assert!(!tells(&std::fs::read(&file).expect("a file")), "{}", file.display());
+    }
+}
+
+/// Whether the union's number is in it, in whatever form.
+fn tells(octets: &[u8]) -> bool {
+    octets.windows(7).any(|window| window == b"5550199")
 }
 
 #[test]
-fn redirection_to_another_line() {
+fn redirection_302() {
     let site = Site::new();
     let _gateway = site.start();
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
@@ -152,6 +220,7 @@ fn redirection_to_another_line() {
     let call = site.closed_call();
     assert_eq!(parties(&call), [("caller", CITIZEN), ("callee", EXTENSION)]);
     assert_gate(&site, &call, &[("open", "dispatch-line"), ("shut", "left-line")]);
+    assert_eq!(intervals(&site, &call), 1);
     assert!(site.recordings().iter().all(|recording| crate::gateway::number(&recording["duration_s"]) < 0.5));
 }
 
@@ -196,4 +265,5 @@ fn replaces() {
         assert_eq!(other["outcome"], "answered");
     }
     assert_gate(&site, call, &[("open", "dispatch-line"), ("shut", "left-line")]);
+    assert_eq!(intervals(&site, call), 1);
 }

@@ -15,7 +15,7 @@ use crate::tree;
 
 const PAGE: &str = "docs/CONFORMANCE.md";
 const MARK: &str = "<!-- From here on written by `cargo xtask conformance`. -->\n";
-const TORTURE: &str = "sip-gateway/tests/torture.rs";
+const TORTURE: &str = "sip-gateway/tests/calls/torture.rs";
 /// Crates whose tests show what is done on the wire.
 const SHOWN: &[&str] = &["sip-gateway", "recorder", "tests/blackbox"];
 
@@ -135,33 +135,40 @@ fn next_section(text: &str) -> Option<&str> {
 /// The torture messages: section, message, what becomes of it.
 fn torture(source: &str) -> Result<String, Failure> {
     let mut text = String::new();
-    let mut section = String::new();
     for line in source.lines().map(str::trim) {
         if let Some(rfc) = line.strip_prefix("const RFC").and_then(|rest| rest.split(':').next()) {
-            section.clear();
             text += &format!(
-                "\n### RFC {rfc}, message by message\n\n| § | message | the wire layer | then |\n|---|---|---|---|\n"
+                "\n### RFC {rfc}, message by message\n\n| § | message | the wire layer | the user agent | |\n|---|---|---|---|---|\n"
             );
-        } else if let Some(named) = line.strip_prefix("// §") {
-            section = named.to_owned();
-        } else if let Some((name, rest)) = line.strip_prefix("(\"").and_then(|rest| rest.split_once("\", "))
+        } else if let Some((section, rest)) =
+            line.strip_prefix("(\"").and_then(|rest| rest.split_once("\", \""))
+            && let Some((name, rest)) = rest.split_once("\", ")
             && let Some((outcome, remark)) = rest.split_once("),")
-            && ["Accepts", "Refuses", "Drops"].iter().any(|word| outcome.starts_with(word))
+            && let Some((wire, then)) = words(outcome)
         {
             let remark = remark.trim().trim_start_matches("// ");
-            text += &format!("| {section} | {name} | {} | {remark} |\n", words(outcome));
+            text += &format!("| {section} | {name} | {wire} | {then} | {remark} |\n");
         }
     }
     if text.is_empty() { Err(Failure::check(format!("{TORTURE}: no table"))) } else { Ok(text) }
 }
 
-/// `Refuses(400, Fault::RequestUri)` in words.
-fn words(outcome: &str) -> String {
-    match outcome.split_once('(') {
-        Some(("Refuses", rest)) => format!("refuses with {}", rest.get(..3).unwrap_or(rest)),
-        Some(_) => "drops: a response is never answered".to_owned(),
-        None => "accepts".to_owned(),
-    }
+/// `Refuses(400, Fault::RequestUri`, `Drops(…` or `Accepts(Answers(405)` in words.
+fn words(outcome: &str) -> Option<(String, String)> {
+    let (layer, rest) = outcome.split_once('(')?;
+    let wire = match layer {
+        "Refuses" => format!("refuses with {}", rest.get(..3)?),
+        "Drops" => "drops: a response is never answered".to_owned(),
+        "Accepts" => "accepts".to_owned(),
+        _ => return None,
+    };
+    let then = match rest.split_once('(') {
+        Some(("Answers", status)) => format!("answers {}", status.get(..3)?),
+        None if rest.starts_with("Calls") => "lets the call go on".to_owned(),
+        None if rest.starts_with("Discards") => "discards it: it belongs to nothing".to_owned(),
+        _ => String::new(),
+    };
+    Some((wire, then))
 }
 
 #[cfg(test)]
@@ -190,10 +197,11 @@ mod tests {
 
     #[test]
     fn the_torture_table_is_read() {
-        let source = "const RFC4475: [(&str, Wire); 2] = [\n    // §3.1.1 valid\n    (\"wsinv\", Accepts), // 405\n\
-            \x20   (\"x\", Refuses(400, Fault::A)),\n];\n";
+        let source = "const RFC4475: [Row; 3] = [\n    (\"3.1.1.1\", \"wsinv\", Accepts(Answers(405))), // here\n\
+            \x20   (\"3.1.1.3\", \"y\", Accepts(Calls)),\n    (\"3.2\", \"x\", Refuses(400, Fault::A)),\n];\n";
         let text = torture(source).unwrap_or_default();
-        assert!(text.contains("| 3.1.1 valid | wsinv | accepts | 405 |\n"), "{text}");
-        assert!(text.contains("| 3.1.1 valid | x | refuses with 400 |  |\n"), "{text}");
+        assert!(text.contains("| 3.1.1.1 | wsinv | accepts | answers 405 | here |\n"), "{text}");
+        assert!(text.contains("| 3.1.1.3 | y | accepts | lets the call go on |  |\n"), "{text}");
+        assert!(text.contains("| 3.2 | x | refuses with 400 |  |  |\n"), "{text}");
     }
 }

@@ -8,6 +8,7 @@ mod bench;
 mod conformance;
 mod conventions;
 mod debian;
+mod fuzz;
 mod lint;
 mod mutants;
 mod policy;
@@ -32,7 +33,10 @@ usage: cargo xtask COMMAND
   simulate [--seeds N] [--seed K]
                              the simulation: N seeds (2000) from 0, or the one seed K
   mutants                    each planted defect of tests/simulation/mutants must be found by the simulation
+  fuzz [TARGET] [--seconds N]
+                             the targets of fuzz/, or one of them, 600 seconds each (with cargo-fuzz)
   bench [--runs N]           CPU per signalled call and per relayed packet, with and without recording
+  soak [--calls N]           N calls in a row (100000): memory, descriptors and ports stay as they are
   conformance                write docs/CONFORMANCE.md anew from the tests
   bench signalling [--runs N]
                              a signalled call beside Kamailio's: CPU, delays, overload
@@ -54,6 +58,8 @@ fn main() -> ExitCode {
         "conventions" => no_arguments(rest).and_then(|()| conventions::check()),
         "simulate" => suite::simulate(rest),
         "mutants" => no_arguments(rest).and_then(|()| mutants::check()),
+        "soak" => suite::soak(rest),
+        "fuzz" => fuzz::fuzz(rest),
         "bench" => bench::bench(rest),
         "conformance" => no_arguments(rest).and_then(|()| conformance::write()),
         "sqlx" => no_arguments(rest).and_then(|()| queries::describe()),

@@ -7,6 +7,8 @@ use crate::{debian, mutants, tree};
 
 /// Seeds of the simulation in every run of the tests.
 const TEST_SEEDS: &str = "300";
+/// Calls of `cargo xtask soak` when no number is given: a quarter of an hour.
+const SOAK_CALLS: &str = "100000";
 /// Seeds of `cargo xtask simulate` when none are named.
 const USUAL_SEEDS: &str = "2000";
 
@@ -51,6 +53,23 @@ pub(crate) fn test() -> Result<(), Failure> {
         steps.step("planted defects", mutants::check);
     }
     steps.finish()
+}
+
+/// The black-box test of many calls in a row, with `--calls N` of them.
+///
+/// # Errors
+/// Wrong usage or something missing (2); the build failed, or something grew or was left (1).
+pub(crate) fn soak(arguments: &[String]) -> Result<(), Failure> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let calls = match words.as_slice() {
+        [] => SOAK_CALLS,
+        ["--calls", count] if count.parse::<u32>().is_ok_and(|count| count >= 2) => count,
+        _ => return Err(Failure::usage("usage: cargo xtask soak [--calls N]")),
+    };
+    debian::install_to_test()?;
+    let wanted = ["soak::", "--", "--ignored", "--nocapture"];
+    let arguments = [&["test", "--release", "--locked", "--test", "blackbox"], &wanted[..]].concat();
+    steps::run(steps::cargo(&arguments).env("EARMARK_SOAK_CALLS", calls))
 }
 
 /// The simulation: `--seeds N` from 0, or `--seed K` alone.
@@ -107,6 +126,7 @@ mod tests {
 
     #[test]
     fn wrong_usage_says_so() {
+        assert_eq!(soak(&words("--calls 1")).map_err(|failure| failure.exit_code), Err(2));
         assert_eq!(seeds(&words("--seeds many")).map_err(|failure| failure.exit_code), Err(2));
         assert_eq!(seeds(&words("--fast")).map_err(|failure| failure.exit_code), Err(2));
     }

@@ -1,4 +1,4 @@
-//! One asking: the same question to both legs at the same time, each with its own clock.
+//! One asking: the same question at the same time to each leg that has not agreed, each with its own clock.
 //!
 //! Bounded: each leg hears the question at most `attempts` times, each time for at most
 //! [`QUESTION_LIMIT_MS`], and is given `answer_timeout_ms` after each.
@@ -49,8 +49,13 @@ pub(super) struct Agreement {
 }
 
 impl Asking {
-    pub(super) const fn new(epoch: Epoch, now: Mono) -> Self {
-        Self { epoch, legs: [Question::Playing { since: now, attempt: 1 }; 2], asked_since: [None; 2] }
+    /// `agreed`: which legs have agreed before, and are not asked.
+    pub(super) fn new(epoch: Epoch, now: Mono, agreed: [bool; 2]) -> Self {
+        let legs = agreed.map(|agreed| match agreed {
+            true => Question::Agreed,
+            false => Question::Playing { since: now, attempt: 1 },
+        });
+        Self { epoch, legs, asked_since: [None; 2] }
     }
 
     /// The question began to play on a leg. The attempt; `None` if none was to, or to another epoch's parties.
@@ -67,7 +72,12 @@ impl Asking {
     /// Whether a key that `leg` pressed at `at` in `epoch` can be an answer: not one pressed before the leg's
     /// question began, or by whoever was there in another epoch, however late it is reported.
     pub(super) fn admits(&self, leg: Leg, epoch: Epoch, at: Mono) -> bool {
-        epoch == self.epoch && self.asked_since[leg.index()].is_some_and(|since| at >= since)
+        self.is_of(epoch) && self.asked_since[leg.index()].is_some_and(|since| at >= since)
+    }
+
+    /// Whether it is asked of the parties of that epoch.
+    pub(super) fn is_of(&self, epoch: Epoch) -> bool {
+        epoch == self.epoch
     }
 
     /// Takes a yes. `None` if the leg has said it before.

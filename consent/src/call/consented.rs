@@ -8,6 +8,9 @@ use super::{
 };
 use crate::{Ask, Basis, Direction, Epoch, Evidence, GateState, Leg, Now, PartyConsent, PermitId, Reason};
 
+/// The evidence of `a=recordpref:off` or `pause`.
+const REFUSES: &str = "its telephone asked that nothing be recorded";
+
 /// How an event's epoch follows on what is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
@@ -24,15 +27,14 @@ impl Call {
         if std::mem::replace(&mut self.answered, true) {
             return self.on_unexplained(now, epoch, out);
         }
-        self.epoch = self.epoch.max(epoch);
+        self.arrive(epoch);
         if !matches!(self.state, State::Idle) {
             return;
         }
         match self.ask() {
             Ask::EveryCall => self.begin(now, out),
-            Ask::OnRequest => self.decide(now, GateState::Shut, Reason::NotRequested, out),
-            Ask::SignalledOnly => {
-                self.state = State::Shut;
+            Ask::OnRequest | Ask::SignalledOnly if self.all_prefer() => self.begin(now, out),
+            Ask::OnRequest | Ask::SignalledOnly => {
                 self.decide(now, GateState::Shut, Reason::NotRequested, out);
             }
         }
@@ -40,9 +42,8 @@ impl Call {
 
     pub(super) fn on_party_changed(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
         self.arrive(epoch);
-        let party = &mut self.parties[leg.index()];
-        party.ordinal = party.ordinal.saturating_add(1);
-        party.consent = PartyConsent::NotAsked;
+        self.forget_preferences();
+        self.parties[leg.index()].forget();
         if let State::OffLine { off } = &mut self.state {
             off[leg.index()] = false;
         }
@@ -60,9 +61,6 @@ impl Call {
         out: &mut Vec<Action>,
     ) {
         self.arrive(epoch);
-        let party = &mut self.parties[leg.index()];
-        party.ordinal = party.ordinal.saturating_add(1);
-        party.consent = PartyConsent::NotAsked;
         // Nobody speaks into an emergency call.
         let told: &[Leg] = if reason == Reason::Emergency { &[] } else { &Leg::BOTH };
         self.note(now, Some(leg), words::ground(reason));
@@ -85,7 +83,8 @@ impl Call {
 
     pub(super) fn on_doubt(&mut self, now: Now, leg: Leg, epoch: Epoch, out: &mut Vec<Action>) {
         self.arrive(epoch);
-        self.parties[leg.index()].consent = PartyConsent::NotAsked;
+        self.forget_preferences();
+        self.parties[leg.index()].forget();
         self.note(now, Some(leg), "it became uncertain who is on the line");
         self.interrupt(now, Reason::Doubt, out);
     }
@@ -172,33 +171,42 @@ impl Call {
         }
     }
 
-    fn on_withdrawal(&mut self, now: Now, leg: Leg, source: SignalSource, out: &mut Vec<Action>) {
+    pub(super) fn on_withdrawal(&mut self, now: Now, leg: Leg, source: SignalSource, out: &mut Vec<Action>) {
         let ineffective =
             matches!(self.state, State::Final | State::Shut | State::Dispatch { .. } | State::OffLine { .. });
-        self.hear(now, leg, SignalMeaning::Withdraw, source, !ineffective, out);
+        let given = self.parties[leg.index()].consent == PartyConsent::Given;
+        let by_preference = source == SignalSource::RecordPreference;
+        // A telephone that never agreed has nothing to take back.
+        let declines = by_preference && !given;
+        let meaning = if declines { SignalMeaning::Decline } else { SignalMeaning::Withdraw };
+        self.hear(now, leg, meaning, source, !ineffective, out);
         if ineffective {
             return;
         }
-        self.note(now, Some(leg), "the party dialled the withdrawal code");
-        if matches!(self.state, State::Buffering { .. } | State::Asking(_)) {
-            let consent = &mut self.parties[leg.index()].consent;
-            *consent = match consent {
-                PartyConsent::Given => PartyConsent::Withdrawn,
-                _ => PartyConsent::Declined,
-            };
+        let what = if by_preference { REFUSES } else { "the party dialled the withdrawal code" };
+        self.note(now, Some(leg), what);
+        let asked = matches!(self.state, State::Buffering { .. } | State::Asking(_));
+        self.parties[leg.index()].consent =
+            if declines || (asked && !given) { PartyConsent::Declined } else { PartyConsent::Withdrawn };
+        if asked {
             return self.refuse(now, Reason::Declined, &Leg::BOTH, out);
         }
-        self.parties[leg.index()].consent = PartyConsent::Withdrawn;
-        let notice = if self.record.basis.is_some() { Notice::Stopped } else { Notice::NotRecording };
+        let was_recorded = self.record.basis.is_some();
         if let State::Open { permit, .. } | State::Suspended { permit, .. } = self.state {
             out.push(Action::Revoke { permit, reason: Reason::Withdrawn });
         }
         self.state = State::Shut;
-        self.record.outcome = RecordingOutcome::Withdrawn;
-        if self.answered {
-            tell(notice, &Leg::BOTH, out);
+        let reason = if declines { Reason::Declined } else { Reason::Withdrawn };
+        if declines {
+            self.settle(words::outcome(reason));
+        } else {
+            self.record.outcome = RecordingOutcome::Withdrawn;
         }
-        self.decide(now, GateState::Shut, Reason::Withdrawn, out);
+        // A party that dials the code awaits a word; of what a telephone says nobody knows.
+        if self.answered && (was_recorded || !by_preference) {
+            tell(if was_recorded { Notice::Stopped } else { Notice::NotRecording }, &Leg::BOTH, out);
+        }
+        self.decide(now, GateState::Shut, reason, out);
     }
 
     /// Only the district's own party may ask for a recording: a caller's keys never start anything.
@@ -239,7 +247,9 @@ impl Call {
         };
         let State::Asking(asking) = &mut self.state else { return };
         let current = asking.admits(leg, epoch, now.mono);
-        if current && meaning == SignalMeaning::Decline {
+        // Whose telephone agreed in its place was not asked, and has heard the others be.
+        let preferred = asking.is_of(epoch) && self.parties[leg.index()].preferred_at.is_some();
+        if (current || preferred) && meaning == SignalMeaning::Decline {
             self.hear(now, leg, meaning, source, true, out);
             self.parties[leg.index()].consent = PartyConsent::Declined;
             self.note(now, Some(leg), "the party said no");
@@ -266,12 +276,18 @@ impl Call {
         if !matches!(self.state, State::Buffering { .. }) || epoch != self.epoch {
             return;
         }
-        self.state = State::Asking(Asking::new(epoch, now.mono));
-        for leg in Leg::BOTH {
+        let agreed = Leg::BOTH.map(|leg| self.parties[leg.index()].preferred_at.is_some());
+        Leg::BOTH.into_iter().for_each(|leg| self.note_preference(leg));
+        self.state = State::Asking(Asking::new(epoch, now.mono, agreed));
+        let asked: Vec<Leg> = Leg::BOTH.into_iter().filter(|leg| !agreed[leg.index()]).collect();
+        if asked.is_empty() {
+            return self.open(now, None, out);
+        }
+        for &leg in &asked {
             self.parties[leg.index()].consent = PartyConsent::Asked;
             out.push(Action::SwallowDigits { leg, swallow: true });
         }
-        tell(Notice::Question, &Leg::BOTH, out);
+        tell(Notice::Question, &asked, out);
     }
 
     pub(super) fn on_preamble_unavailable(&mut self, now: Now, out: &mut Vec<Action>) {
@@ -336,7 +352,7 @@ impl Call {
     }
 
     /// Starts to ask, if it can be asked at all now.
-    fn begin(&mut self, now: Now, out: &mut Vec<Action>) {
+    pub(super) fn begin(&mut self, now: Now, out: &mut Vec<Action>) {
         if self.signalled != [true, true] {
             self.state = State::Shut;
             self.settle(words::outcome(Reason::PartiesHidden));
@@ -353,9 +369,21 @@ impl Call {
             }
             return;
         }
+        let agreed = self.all_prefer();
+        if self.ask() == Ask::SignalledOnly && !agreed {
+            self.state = State::Idle;
+            if self.record.broken {
+                tell(Notice::Stopped, &Leg::BOTH, out);
+            }
+            return;
+        }
         self.askings += 1;
-        self.forget_consents();
+        self.parties.iter_mut().for_each(Party::begin);
         self.record.asking = std::mem::take(&mut self.record.occasion);
+        if agreed {
+            Leg::BOTH.into_iter().for_each(|leg| self.note_preference(leg));
+            return self.open(now, None, out);
+        }
         self.state = State::Buffering { deadline: now.mono.plus_ms(PREAMBLE_WAIT_MS) };
         out.push(Action::StartPreamble(self.epoch));
         if !self.record.decided {
@@ -429,7 +457,7 @@ impl Call {
 
     /// Every party of the epoch in force has agreed: opens the gate for this epoch and no other.
     /// `continues` is the last permit and the first of the recording that goes on.
-    fn open(&mut self, now: Now, continues: Option<(PermitId, PermitId)>, out: &mut Vec<Action>) {
+    pub(super) fn open(&mut self, now: Now, continues: Option<(PermitId, PermitId)>, out: &mut Vec<Action>) {
         let Some(permit) = self.permit(Basis::AllPartyConsent, self.epoch) else { return };
         let first = continues.map_or(permit.id(), |(_, first)| first);
         self.state = State::Open { permit: permit.id(), first };
@@ -445,7 +473,7 @@ impl Call {
     }
 
     /// Adds a row to the ledger; rows without effect up to a bound.
-    fn hear(
+    pub(super) fn hear(
         &mut self,
         now: Now,
         leg: Leg,
@@ -463,7 +491,7 @@ impl Call {
             }
             self.record.idle_signals += 1;
         }
-        let ordinal = self.parties[leg.index()].ordinal;
+        let ordinal = self.parties[leg.index()].state(leg).ordinal;
         out.push(Action::Heard(Signal { at: now.wall, leg, ordinal, meaning, source, effective }));
     }
 
@@ -489,8 +517,13 @@ impl Call {
     }
 
     fn forget_consents(&mut self) {
-        for party in &mut self.parties {
-            party.consent = PartyConsent::NotAsked;
+        self.parties.iter_mut().for_each(Party::forget);
+    }
+
+    /// Somebody else may be on the line: what the telephones asked for was not with this company.
+    fn forget_preferences(&mut self) {
+        for party in self.parties.iter_mut().filter(|party| party.preferred_at.is_some()) {
+            party.forget();
         }
     }
 

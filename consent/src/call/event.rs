@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Decision, Epoch, Leg, Permit, PermitId, Reason, Wall};
+use crate::{Decision, Epoch, Leg, Permit, PermitId, Preference, Reason, Wall};
 
 /// What happened on the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +74,15 @@ pub enum Event {
         source: SignalSource,
         /// The epoch in force at its arrival; the relay raises it before reporting the last digit of a
         /// withdrawal code.
+        epoch: Epoch,
+    },
+    /// A party's telephone said whether it wants to be recorded (`a=recordpref`, RFC 7866 §7.1.3).
+    Preferred {
+        /// Whose telephone.
+        leg: Leg,
+        /// What it said.
+        preference: Preference,
+        /// The epoch in force at its arrival; one begun for it where it wants no recording.
         epoch: Epoch,
     },
     /// The preamble's memory is locked; every frame of `epoch` goes into it from the question's first sample on.

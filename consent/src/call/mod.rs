@@ -20,20 +20,22 @@
 //! # The consent line
 //!
 //! *Begin* means: if a party is on hold, `Paused`; if a peer hides its parties, shut with `parties-hidden`;
-//! else `StartPreamble` with the epoch in force, then `Buffering`. *Interrupt* means: the parties concerned
+//! else, where every party's telephone has asked for a recording, `Open` without a question; else, on a
+//! `signalled-only` line, `Idle`, with "stopped" to both if anything was stored; else `StartPreamble` with the
+//! epoch in force, then `Buffering`. *Interrupt* means: the parties concerned
 //! have agreed to nothing, shut with the reason, begin again (at most 5 times in a call, then `Shut` and
 //! `not-permitted`). *Refuse* means: wipe, stop the questions, let digits pass, say "not recorded" to both,
 //! shut with the reason, `Shut`.
 //!
 //! | state | input | output | next |
 //! |---|---|---|---|
-//! | `Idle` | answered, `every-call` | begin; shut, `asking` (the first time) | `Buffering` |
-//! | `Idle` | answered, `on-request` | shut, `not-requested` | `Idle` |
-//! | `Idle` | answered, `signalled-only` | shut, `not-requested` | `Shut` |
+//! | `Idle` | answered, `every-call`; every telephone has asked for a recording | begin; shut, `asking` (the first time) | `Buffering` |
+//! | `Idle` | answered, `on-request`, `signalled-only` | shut, `not-requested` | `Idle` |
 //! | `Idle` | request code of the district party, after the answer | begin | `Buffering` |
 //! | `Idle`, `Paused` | withdrawal code | "not recorded" to both, shut, `withdrawn` | `Shut` |
 //! | `Paused` | nobody holds any more | begin | `Buffering` |
-//! | `Buffering` | preamble started, its epoch | swallow digits, question to both | `Asking` |
+//! | `Buffering` | preamble started, its epoch | swallow digits, question to all who have not agreed | `Asking` |
+//! | any | what a telephone says of recording | as [`preference`] says | |
 //! | `Buffering`, `Asking` | preamble unavailable; none within 2 s | refuse, `no-preamble-memory` | `Shut` |
 //! | `Asking` | question began to play, in its epoch | keys of that leg are answers from then on | `Asking` |
 //! | `Asking` | accept, pressed since the leg's question began, in its epoch | agreed; its question stops | `Asking` |
@@ -76,15 +78,15 @@
 //!   wanted. "Cut short" is what a failure does. The evidence says how far into the question it was.
 //! - Silence is a refusal (`refused`), and so is hanging up instead of answering; hanging up while a
 //!   question still plays is `prompt-incomplete`.
-//! - Whoever agreed may still decline until all have agreed.
+//! - Whoever agreed, or whose telephone did, may still decline until all have agreed.
 //! - A refusal, silence or failure ends the asking for the rest of the call: nobody is pestered.
 //! - A key that goes on with a code (`*81`) is part of that code and no answer.
 //! - A resume that follows no hold, or comes out of order, is doubt.
 //! - A dispatch call that leaves its line is `partly-recorded`: the call went on without the recording. One
 //!   that was back before anybody answered lost nothing but ringing, and is `recorded`.
 //!
-//! Left out: signals by `a=recordpref` and written consents (a line that is `signalled-only` never records
-//! yet), asking a newcomer alone, the recording tone ([`Settings::tone`](crate::Settings) is only carried).
+//! Left out: written consents, asking a newcomer alone, the recording tone
+//! ([`Settings::tone`](crate::Settings) is only carried).
 
 use std::sync::Arc;
 
@@ -99,6 +101,7 @@ mod consented;
 mod event;
 mod newcomer;
 mod party;
+mod preference;
 mod words;
 
 use asking::Asking;
@@ -106,7 +109,8 @@ use party::Party;
 
 pub use code::CodeMatcher;
 pub use event::{Action, Event, Notice, RecordingOutcome, Signal, SignalMeaning, SignalSource};
-pub use newcomer::{Arrival, Newcomer};
+pub use newcomer::{Arrival, Joined, Newcomer};
+pub use preference::Preference;
 
 /// How often the parties may be asked again after an interruption, so that a flapping leg cannot keep a
 /// call in prompts.
@@ -134,7 +138,8 @@ pub struct Call {
     rules: Arc<RuleSet>,
     line: Option<Line>,
     line_leg: Leg,
-    withholds_numbers: bool,
+    /// A union line or number is or was on it: who is not at the line's leg is not shown.
+    with_union: bool,
     direction: Direction,
     /// Whether the peers of leg A and leg B signal their parties.
     signalled: [bool; 2],
@@ -217,7 +222,7 @@ impl Call {
         let number = rules.number_class_of(facts);
         let mut call = Self {
             id,
-            withholds_numbers: class == Some(LineClass::Union) || number == Some(NumberClass::Union),
+            with_union: class == Some(LineClass::Union) || number == Some(NumberClass::Union),
             direction: facts.direction,
             signalled: [facts.parties_signalled, true],
             parties: Leg::BOTH.map(|_| Party::new(rules.settings())),
@@ -261,12 +266,6 @@ impl Call {
         self.line.as_ref().map_or(LineClass::Never, |line| line.class)
     }
 
-    /// Whether the other party's number must not be shown: a union line or a union number.
-    #[must_use]
-    pub const fn withholds_numbers(&self) -> bool {
-        self.withholds_numbers
-    }
-
     /// Tells whether the peer behind a leg signals its parties. The last word before an asking counts (a
     /// failover or a transfer may change it); an open recording is not touched.
     pub const fn set_parties_signalled(&mut self, leg: Leg, signalled: bool) {
@@ -289,6 +288,9 @@ impl Call {
             Event::LeftLine { epoch } => self.on_left_line(now, epoch, out),
             Event::OnLine { leg, epoch } => self.on_line_again(now, leg, epoch, out),
             Event::Digit { leg, digit, source, epoch } => self.on_digit(now, leg, digit, source, epoch, out),
+            Event::Preferred { leg, preference, epoch } => {
+                self.on_preference(now, leg, preference, epoch, out);
+            }
             Event::PreambleStarted { epoch } => self.on_preamble_started(now, epoch, out),
             Event::PreambleUnavailable => self.on_preamble_unavailable(now, out),
             Event::CannotAsk { leg } => self.on_cannot_ask(now, leg, out),
@@ -336,7 +338,6 @@ impl Call {
     }
 
     fn on_barred(&mut self, now: Now, leg: Leg, epoch: Epoch, reason: Reason, out: &mut Vec<Action>) {
-        self.withholds_numbers |= reason == Reason::Union;
         if matches!(self.state, State::Dispatch { .. } | State::OffLine { .. }) {
             self.leave_line(now, leg, epoch, reason, out);
         } else {

@@ -10,6 +10,9 @@
 //! | anybody else, where nothing but that place kept a dispatch call off its line | back on the line |
 //! | anybody else | a change: a consent line's call asks again |
 //!
+//! Whether its number may be shown is another question, which [`Call::withholds`] answers: a dispatch line is
+//! recorded with a union number, and the number withheld all the same.
+//!
 //! A PBX often shows its main number in place of an extension, so every name that a newcomer goes by counts:
 //! any of them bars, and any of them, from the district's side, is enough to be a dispatch line.
 
@@ -44,6 +47,15 @@ pub enum Arrival {
     Doubt,
 }
 
+/// A party as the record is to have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Counts the parties of its leg: 0 is the first.
+    pub ordinal: u32,
+    /// Whether its number must not be shown.
+    pub withheld: bool,
+}
+
 impl Arrival {
     /// Begins the epoch of it, off the line where nothing may be stored any more.
     #[must_use]
@@ -59,6 +71,32 @@ impl Arrival {
 }
 
 impl Call {
+    /// Somebody is at a leg from now on, the first or in another's place. To be told before the event of it:
+    /// what the machine says of the party goes by the number given here.
+    pub fn join(&mut self, leg: Leg, names: &[&str]) -> Joined {
+        self.with_union |= self.is_union(names);
+        Joined { ordinal: self.parties[leg.index()].join(), withheld: self.withholds(leg, names) }
+    }
+
+    /// Which of a leg's parties is there; `None` before the first has come.
+    #[must_use]
+    pub const fn present(&self, leg: Leg) -> Option<u32> {
+        self.parties[leg.index()].present()
+    }
+
+    /// Whether the number of somebody who goes by these names, at this leg, must not be shown: a union line's
+    /// or a union number, unless it is the call's own line; of a call that one is or was on, whoever is not at
+    /// the line's leg.
+    #[must_use]
+    pub fn withholds(&self, leg: Leg, names: &[&str]) -> bool {
+        self.is_union(names) || (self.with_union && leg != self.line_leg)
+    }
+
+    fn is_union(&self, names: &[&str]) -> bool {
+        let is_own = |name: &str| self.line.is_some() && self.rules.line(name) == self.line.as_ref();
+        names.iter().any(|name| self.rules.number_class(name) == Some(NumberClass::Union) && !is_own(name))
+    }
+
     /// What it means that this newcomer is at a leg from now on.
     #[must_use]
     pub fn arrival(&self, leg: Leg, newcomer: &Newcomer<'_>) -> Arrival {

@@ -1,6 +1,6 @@
 //! One leg's far end: who is there by count, what it agreed to, whether it holds, which codes it is dialling.
 
-use crate::{CodeMatcher, Epoch, Leg, Mono, PartyConsent, PartyState, Settings, SignalSource};
+use crate::{CodeMatcher, Epoch, Leg, Mono, PartyConsent, PartyState, Settings, SignalSource, Wall};
 
 /// How many ways there are for a key to arrive; each has its own matchers, because some telephones send
 /// every key twice, as a telephone event and in an INFO.
@@ -8,8 +8,11 @@ const SOURCES: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Party {
-    pub(super) ordinal: u32,
+    /// Which of the leg's parties this is; `None` before the first has come.
+    ordinal: Option<u32>,
     pub(super) consent: PartyConsent,
+    /// Since when its telephone has asked for a recording of those who are on the line now.
+    pub(super) preferred_at: Option<Wall>,
     hold: Hold,
     dialling: [Dialling; SOURCES],
 }
@@ -47,15 +50,39 @@ impl Party {
             withdraw: CodeMatcher::new(&settings.withdraw),
         };
         Self {
-            ordinal: 0,
+            ordinal: None,
             consent: PartyConsent::NotAsked,
+            preferred_at: None,
             hold: Hold::default(),
             dialling: std::array::from_fn(|_| dialling.clone()),
         }
     }
 
+    /// Somebody comes, who has agreed to nothing.
+    pub(super) fn join(&mut self) -> u32 {
+        let ordinal = self.ordinal.map_or(0, |last| last.saturating_add(1));
+        self.ordinal = Some(ordinal);
+        self.forget();
+        ordinal
+    }
+
+    pub(super) const fn present(&self) -> Option<u32> {
+        self.ordinal
+    }
+
     pub(super) fn state(&self, leg: Leg) -> PartyState {
-        PartyState { leg, ordinal: self.ordinal, consent: self.consent }
+        PartyState { leg, ordinal: self.ordinal.unwrap_or(0), consent: self.consent }
+    }
+
+    /// Nothing that it agreed to holds any more.
+    pub(super) const fn forget(&mut self) {
+        self.consent = PartyConsent::NotAsked;
+        self.preferred_at = None;
+    }
+
+    /// What it has agreed to before it is asked.
+    pub(super) const fn begin(&mut self) {
+        self.consent = if self.preferred_at.is_some() { PartyConsent::Given } else { PartyConsent::NotAsked };
     }
 
     pub(super) const fn holds(&self) -> bool {

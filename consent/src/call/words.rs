@@ -40,7 +40,7 @@ pub(super) const fn clause(reason: Reason, class: LineClass) -> &'static str {
 pub(super) const fn ground(reason: Reason) -> &'static str {
     match reason {
         Reason::DispatchLine => "a number of the call is that of a dispatch line",
-        Reason::Emergency => "an emergency number was dialled",
+        Reason::Emergency => "an emergency service was called, or calls back",
         Reason::Union => "a line or number of class union is on the call",
         Reason::Privileged => "a number of class privileged is on the call",
         Reason::Student => "a number of class student is on the call",

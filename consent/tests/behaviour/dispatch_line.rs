@@ -1,8 +1,8 @@
 //! The lines that are recorded always, and the calls that are recorded never.
 
 use consent::{
-    Arrival, Basis, Direction, EpochCounter, Event, GateState, Leg, LineClass, Newcomer, Notice, PermitId,
-    Reason, RecordingOutcome, Side, SignalMeaning,
+    Arrival, Basis, Direction, EpochCounter, Event, GateState, Joined, Leg, LineClass, Newcomer, Notice,
+    PermitId, Reason, RecordingOutcome, Side, SignalMeaning,
 };
 
 use crate::stage::{
@@ -141,7 +141,7 @@ fn union_beats_dispatch_where_both_are_lines_of_the_call() {
     let mut stage = Stage::new(&facts(Direction::Internal, &[DISPATCH], &[UNION_LINE]));
     do_everything(&mut stage);
     assert_eq!(stage.did, only_shut(Reason::Union));
-    assert!(stage.call.withholds_numbers());
+    assert!(stage.call.withholds(stage.call.line_leg().other(), &[STRANGER]));
     assert_eq!(stage.call.recording_outcome(), RecordingOutcome::UnionLine);
 }
 
@@ -150,7 +150,7 @@ fn a_dispatch_call_with_a_classified_number_is_stored() {
     for (other, withheld) in [(UNION_NUMBER, true), (ATTORNEY, false), (STUDENT, false)] {
         let stage = Stage::new(&facts(Direction::Inbound, &[DISPATCH], &[other]));
         assert_eq!(stage.did, opened_at_once());
-        assert_eq!(stage.call.withholds_numbers(), withheld);
+        assert_eq!(stage.call.withholds(Leg::A, &[other]), withheld);
     }
 }
 
@@ -167,7 +167,7 @@ fn f22_a_union_line_or_number_is_not_recorded_whatever_anybody_presses() {
         let mut stage = Stage::new(&facts);
         do_everything(&mut stage);
         assert_eq!(stage.did, only_shut(Reason::Union));
-        assert!(stage.call.withholds_numbers());
+        assert!(stage.call.withholds(stage.call.line_leg().other(), &[STRANGER]));
         assert_eq!(stage.call.recording_outcome(), RecordingOutcome::UnionLine);
         assert_eq!(stage.call.basis(), None);
         assert!(stage.last().clause.contains("cl. 9"));
@@ -274,6 +274,28 @@ fn a_call_that_comes_back_to_a_dispatch_line_is_stored_again() {
         assert_eq!(stage.call.recording_outcome(), outcome);
         assert_eq!(stage.end(), [Did::Close(1), Did::Decided(SHUT, Reason::Ended)]);
     }
+}
+
+#[test]
+fn a_union_partys_number_is_withheld_wherever_it_comes_and_the_lines_own_never() {
+    let mut stage = Stage::new(&inbound(DISPATCH));
+    stage.answer();
+    let (line, other) = (stage.call.line_leg(), stage.call.line_leg().other());
+    for names in [&[UNION_NUMBER][..], &[STRANGER, UNION_NUMBER], &[UNION_LINE]] {
+        assert!(stage.call.withholds(other, names) && stage.call.withholds(line, names), "{names:?}");
+    }
+    assert!(!stage.call.withholds(other, &[STRANGER, ATTORNEY, DISPATCH]), "none has come yet");
+    assert_eq!(stage.call.join(other, &[STRANGER, UNION_NUMBER]), Joined { ordinal: 1, withheld: true });
+    assert_eq!(
+        stage.call.join(other, &[STRANGER]),
+        Joined { ordinal: 2, withheld: true },
+        "perhaps the same"
+    );
+    assert_eq!(stage.call.join(line, &[OFFICE]), Joined { ordinal: 1, withheld: false });
+
+    let mut union = Stage::new(&inbound(UNION_LINE));
+    assert_eq!(union.call.join(union.call.line_leg(), &[UNION_LINE]), Joined { ordinal: 0, withheld: false });
+    assert!(union.call.withholds(union.call.line_leg().other(), &[STRANGER]));
 }
 
 /// A PBX that shows its main number for the union line that a transfer has called.

@@ -11,11 +11,14 @@ use std::sync::{Arc, LazyLock};
 
 use consent::{
     Action, Basis, Call, CallFacts, CallId, Direction, Epoch, EpochCounter, Event, GateState, Leg, Mono,
-    Notice, Now, Permit, PermitId, Reason, RecordingOutcome, RuleSet, SignalSource, Wall,
+    Notice, Now, Permit, PermitId, Preference, Reason, RecordingOutcome, RuleSet, SignalSource, Wall,
 };
 use proptest::prelude::*;
 
-use crate::stage::{DISPATCH, OFFICE, ON_REQUEST, STRANGER, UNION_NUMBER, facts, inbound, rules};
+use crate::stage::{DISPATCH, OFFICE, ON_REQUEST, SIGNALLED, STRANGER, UNION_NUMBER, facts, inbound, rules};
+
+const TRUSTED: Preference = Preference::Recording { trusted: true };
+const UNTRUSTED: Preference = Preference::Recording { trusted: false };
 
 static RULES: LazyLock<Arc<RuleSet>> = LazyLock::new(rules);
 
@@ -43,6 +46,8 @@ enum Step {
     /// The whole withdrawal code; as telephone events the relay raises the epoch, as INFO nobody does.
     Withdraw(Leg, SignalSource),
     Request(Leg),
+    /// A telephone says what it wants, and whether it is trusted with a yes.
+    Prefers(Leg, Preference),
     /// The recorder's next word, or the n next ones, arrive.
     Deliver(usize),
     NoMemory,
@@ -164,6 +169,7 @@ impl World {
             }
             Step::Press(leg, digit) => self.press(leg, digit),
             Step::Withdraw(leg, source) => self.withdraw(leg, source),
+            Step::Prefers(leg, preference) => self.prefer(leg, preference),
             Step::Request(leg) => "*81".chars().for_each(|digit| self.queue_key(leg, digit)),
             Step::Deliver(count) => (0..count).for_each(|_| self.deliver()),
             Step::NoMemory => self.report(Event::PreambleUnavailable),
@@ -237,6 +243,20 @@ impl World {
             self.agreed.insert(asked);
         }
         self.queue_key(leg, digit);
+    }
+
+    /// A telephone's yes counts for its party and those who are there, if it is trusted; a no of any counts at once.
+    fn prefer(&mut self, leg: Leg, preference: Preference) {
+        let epoch = match preference {
+            Preference::NoRecording => self.raise(),
+            Preference::Recording { .. } | Preference::None => self.epoch(),
+        };
+        if preference == TRUSTED {
+            let company = self.company();
+            self.agreed.insert((company[leg.index()], company));
+        }
+        self.over |= preference == Preference::NoRecording && !self.ended;
+        self.tell(Event::Preferred { leg, preference, epoch });
     }
 
     fn queue_key(&mut self, leg: Leg, digit: char) {
@@ -366,6 +386,10 @@ fn leg() -> impl Strategy<Value = Leg> {
     prop_oneof![Just(Leg::A), Just(Leg::B)]
 }
 
+fn preference() -> impl Strategy<Value = Preference> {
+    prop_oneof![6 => Just(TRUSTED), 2 => Just(UNTRUSTED), 1 => Just(Preference::NoRecording), 1 => Just(Preference::None)]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => Just(Step::Answer),
@@ -382,6 +406,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (leg(), prop_oneof![Just(SignalSource::TelephoneEvent), Just(SignalSource::Info)])
             .prop_map(|(leg, source)| Step::Withdraw(leg, source)),
         2 => leg().prop_map(Step::Request),
+        4 => (leg(), preference()).prop_map(|(leg, preference)| Step::Prefers(leg, preference)),
         14 => (1..4_usize).prop_map(Step::Deliver),
         1 => Just(Step::NoMemory),
         4 => leg().prop_map(|leg| Step::QuestionEnds(leg, true)),
@@ -398,10 +423,9 @@ proptest! {
     #[test]
     fn i1_holds_on_consent_lines(
         steps in prop::collection::vec(step(), 1..60),
-        on_request in any::<bool>(),
+        line in prop_oneof![Just(OFFICE), Just(ON_REQUEST), Just(SIGNALLED)],
         outbound in any::<bool>(),
     ) {
-        let line = if on_request { ON_REQUEST } else { OFFICE };
         let facts = if outbound { facts(Direction::Outbound, &[STRANGER], &[line]) } else { inbound(line) };
         let mut world = World::new(&facts, Basis::AllPartyConsent);
         steps.into_iter().for_each(|step| world.step(step));
@@ -432,7 +456,7 @@ proptest! {
 
     #[test]
     fn any_event_in_any_epoch_is_survived(
-        events in prop::collection::vec((0..13_u8, leg(), any::<char>(), 0..6_u32, any::<u64>()), 0..60),
+        events in prop::collection::vec((0..16_u8, leg(), any::<char>(), 0..6_u32, any::<u64>()), 0..60),
     ) {
         let mut world = World::new(&inbound(OFFICE), Basis::AllPartyConsent);
         for (kind, leg, digit, epoch, us) in events {
@@ -460,6 +484,9 @@ fn raw_event(kind: u8, leg: Leg, digit: char, epoch: Epoch) -> Event {
         12 => Event::Barred { leg, epoch, reason: Reason::NeverLine },
         10 => Event::RecorderFailed { permit: PermitId(epoch.0) },
         11 => Event::Playing { leg, notice, epoch },
+        13 => Event::Preferred { leg, preference: TRUSTED, epoch },
+        14 => Event::Preferred { leg, preference: Preference::NoRecording, epoch },
+        15 => Event::Preferred { leg, preference: Preference::None, epoch },
         _ => Event::CannotAsk { leg },
     }
 }
@@ -473,7 +500,7 @@ fn beginning(recorded: bool) -> Vec<Step> {
 
 /// What the exhaustive exploration chooses from. The relay's word arrives at once or, after
 /// `SourceChanges`, when something delivers it.
-const ALPHABET: [Step; 16] = [
+const ALPHABET: [Step; 20] = [
     Step::Press(Leg::A, '1'),
     Step::Press(Leg::B, '1'),
     Step::Press(Leg::B, '2'),
@@ -487,6 +514,11 @@ const ALPHABET: [Step; 16] = [
     Step::Withdraw(Leg::A, SignalSource::TelephoneEvent),
     Step::Withdraw(Leg::B, SignalSource::Info),
     Step::Wait(60_000),
+    // From here on only where telephones speak of it.
+    Step::Prefers(Leg::A, TRUSTED),
+    Step::Prefers(Leg::B, TRUSTED),
+    Step::Prefers(Leg::A, UNTRUSTED),
+    Step::Prefers(Leg::B, Preference::NoRecording),
     // From here on only where the call is recorded already.
     Step::Hold(Leg::B),
     Step::Resume(Leg::B),
@@ -499,9 +531,12 @@ fn i1_holds_in_every_order_of_steps() {
     let asking = beginning(false);
     let recording = beginning(true);
     let held = [&recording[..], &[Step::Hold(Leg::A)]].concat();
+    let wanted = [&[Step::Prefers(Leg::A, TRUSTED)], &asking[..]].concat();
     let mut opened = 0;
     let mut outcomes = Vec::new();
-    for (beginning, letters, depth) in [(&asking, 13, 5), (&recording, 16, 4), (&held, 16, 4)] {
+    for (beginning, letters, depth) in
+        [(&asking, 13, 5), (&wanted, 17, 4), (&recording, 20, 4), (&held, 20, 4)]
+    {
         for order in 0..usize::pow(letters, depth) {
             let mut world = World::new(&inbound(OFFICE), Basis::AllPartyConsent);
             beginning.iter().for_each(|&step| world.step(step));

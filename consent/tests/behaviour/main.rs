@@ -5,5 +5,6 @@ mod consent_line;
 mod dispatch_line;
 mod invariant;
 mod numbers;
+mod preference;
 mod rules;
 mod stage;

@@ -1,6 +1,6 @@
 //! Telephone numbers in all their written forms.
 
-use consent::{Dialled, E164, NumberError, Numbering};
+use consent::{Dialled, E164, NumberBlock, NumberError, Numbering};
 use proptest::prelude::*;
 
 use crate::stage::plan;
@@ -169,5 +169,23 @@ proptest! {
             format!("91{national}"), format!("0111{national}"), format!("({area}) {exchange}-{rest}"),
         ];
         prop_assert_eq!(read(&forms[form]), format!("+1{national}"));
+    }
+}
+
+#[test]
+fn a_block_has_one_number_or_all_that_begin_alike() {
+    let number = |text: &str| E164::try_from(text.to_owned()).unwrap();
+    let has = |block: &str, text: &str| block.parse::<NumberBlock>().unwrap().contains(&number(text));
+    assert!(has("+18607427331", "+18607427331") && !has("+18607427331", "+186074273310"));
+    assert!(
+        has("+1860742*", "+18607427331") && has("+1860742*", "+1860742") && !has("+1860742*", "+18607437331")
+    );
+    for (text, error) in [
+        ("8607427331", NumberError::MissingPlus),
+        ("*", NumberError::MissingPlus),
+        ("+1860742x", NumberError::NotDigits),
+        ("+1*", NumberError::Length { digits: 1 }),
+    ] {
+        assert_eq!(text.parse::<NumberBlock>(), Err(error), "{text}");
     }
 }

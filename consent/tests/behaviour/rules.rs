@@ -124,8 +124,21 @@ fn a_line_matches_only_on_the_districts_side_of_the_call() {
     assert_eq!(class(Direction::Outbound, &[DISPATCH], &[STRANGER]), None);
     assert_eq!(class(Direction::Inbound, &[STRANGER], &[DISPATCH]), None);
     assert_eq!(class(Direction::Internal, &["7310"], &[DISPATCH]), Some(LineClass::Dispatch));
-    // What a public peer asserts beyond the Request-URI counts for nothing; what the PBX asserts does.
+    // What a public peer asserts beyond the Request-URI grants nothing, it only bars; what the PBX asserts
+    // does both.
     assert_eq!(class(Direction::Inbound, &[OFFICE, DISPATCH], &[STRANGER]), Some(LineClass::Consent));
+    assert_eq!(class(Direction::Inbound, &[STRANGER, OFFICE, DISPATCH], &[STRANGER]), None);
+    assert_eq!(
+        class(Direction::Inbound, &[OFFICE, STRANGER, UNION_LINE], &[STRANGER]),
+        Some(LineClass::Union)
+    );
+    assert_eq!(class(Direction::Inbound, &[OFFICE, NEVER], &[STRANGER]), Some(LineClass::Never));
+    assert_eq!(class(Direction::Inbound, &[OFFICE], &[NEVER]), Some(LineClass::Consent));
+    // No caller switches the recording of a dispatch line off.
+    assert_eq!(
+        class(Direction::Inbound, &[DISPATCH, UNION_LINE, NEVER], &[STRANGER]),
+        Some(LineClass::Dispatch)
+    );
     assert_eq!(class(Direction::Internal, &[OFFICE, DISPATCH], &[STRANGER]), Some(LineClass::Dispatch));
 }
 

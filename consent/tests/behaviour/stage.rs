@@ -116,7 +116,8 @@ impl Stage {
     pub(crate) fn with(rules: Arc<RuleSet>, facts: &CallFacts) -> Self {
         let now = Now { mono: Mono(5_000_000), wall: Wall(1_790_000_000_000_000) };
         let mut out = Vec::new();
-        let call = Call::new(CallId(7), rules, facts, now, Epoch(0), &mut out);
+        let mut call = Call::new(CallId(7), rules, facts, now, Epoch(0), &mut out);
+        call.join(Leg::A, &[]);
         let mut stage = Self { call, now, epoch: 0, decisions: Vec::new(), did: Vec::new() };
         stage.take(out);
         stage
@@ -154,7 +155,15 @@ impl Stage {
 
     pub(crate) fn answer(&mut self) -> Vec<Did> {
         let epoch = self.raise();
+        self.arrive(Leg::B);
         self.event(Event::Answered { epoch })
+    }
+
+    /// The leg's first party comes, unless it has.
+    pub(crate) fn arrive(&mut self, leg: Leg) {
+        if self.call.present(leg).is_none() {
+            self.call.join(leg, &[]);
+        }
     }
 
     /// The preamble's memory is ready; if that begins the questions, they begin to play.
@@ -174,6 +183,7 @@ impl Stage {
 
     pub(crate) fn change(&mut self, leg: Leg) -> Vec<Did> {
         let epoch = self.raise();
+        self.call.join(leg, &[]);
         self.event(Event::PartyChanged { leg, epoch })
     }
 

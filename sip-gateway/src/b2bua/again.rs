@@ -1,7 +1,9 @@
 //! Requests of a call that were challenged and are sent again, without the other leg noticing (RFC 3261
 //! §22.2, §22.3).
 
-use super::{Attempt, Call, Phase, Relay, Role};
+use consent::Mono;
+
+use super::{Attempt, Call, Relay, Role};
 use crate::core::{Again, DialogPlace, Environment};
 use crate::dialog::sequence_of;
 use crate::transaction::TxId;
@@ -10,17 +12,15 @@ impl Call {
     /// Whether an answer to the challenge of this request of ours would still serve.
     pub(crate) fn wants_again(&self, role: Role, client: TxId) -> bool {
         match role {
-            Role::Attempt(index) => self.attempts.get(index).is_some_and(|attempt| {
-                let waits =
-                    self.phase == Phase::Calling || (self.is_target(index) && self.waits_for_target());
-                attempt.client == client && !attempt.unwanted && waits
-            }),
+            Role::Attempt(index) => {
+                self.hunts(index) && self.attempts.get(index).is_some_and(|attempt| attempt.client == client)
+            }
             Role::Relay(number) => {
                 let waits = self.relays.iter().find(|relay| relay.number == number);
                 waits.is_some_and(|relay| relay.client == client && !relay.unwanted)
             }
             Role::Join | Role::Lent => self.awaits_join(client),
-            Role::Refresh(leg) => self.refreshes(leg, client),
+            Role::Refresh(leg) | Role::Indication(leg) => self.asks_still(leg, client),
             Role::Invite | Role::Replacing => false,
         }
     }
@@ -36,7 +36,7 @@ impl Call {
             }
             Role::Join => self.joins_again(again),
             Role::Lent => self.borrows_again(again),
-            Role::Refresh(leg) => self.refreshes_again(leg, &again),
+            Role::Refresh(leg) | Role::Indication(leg) => self.asks_again(env, leg, again),
             Role::Invite | Role::Replacing => {}
         }
     }
@@ -45,12 +45,12 @@ impl Call {
         let sequence = sequence_of(&again.request.headers).unwrap_or_default();
         let Some(attempt) = self.attempts.get_mut(index) else { return };
         let leg = attempt.leg;
-        attempt.sent_again(again);
+        attempt.sent_again(again, env.now.mono);
         for fork in self.forks.iter_mut().filter(|fork| fork.attempt == Some(index)) {
             let dialog = &mut fork.dialogs[leg.index()];
             dialog.local_seq = dialog.local_seq.max(sequence);
         }
-        self.await_sign(env);
+        self.await_sign(env, index);
     }
 
     /// The next sequence number of ours in a dialog.
@@ -60,9 +60,10 @@ impl Call {
 }
 
 impl Attempt {
-    fn sent_again(&mut self, again: Again) {
+    fn sent_again(&mut self, again: Again, now: Mono) {
         (self.client, self.branch, self.path) = (again.client, again.branch, again.path);
         self.invite = again.request;
+        self.sent_at = now;
         self.heard = false;
     }
 }

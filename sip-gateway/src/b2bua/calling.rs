@@ -1,14 +1,16 @@
 //! Our INVITE and what comes back (RFC 3261 §13.2.2, §16.7, §16.8; RFC 6026 §7.2).
 
+use std::sync::Arc;
+
 use consent::Leg;
 
 use super::offering::own_ip;
 use super::redirect::{self, policy};
 use super::reliable::{Heard, Held};
-use super::session;
+use super::session::{self, Described};
 use super::{
-    Acceptance, Acked, Answer, Attempt, Call, CallTimer, Event, MAX_ACKED, MAX_FORKS, Owner, Phase,
-    TIMER_C_MS, forward,
+    Acceptance, Acked, Answer, Call, CallTimer, Event, MAX_ACKED, MAX_FORKS, Owner, Phase, TIMER_C_MS,
+    forward,
 };
 use crate::core::{DialogPlace, Environment, Origin, Way, sign_of};
 use crate::dialog::{sequence_of, tag_of};
@@ -16,12 +18,12 @@ use crate::digest::credentials_of;
 use crate::standing::Sign;
 use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS, TxId};
 use crate::wire::{Headers, MediaType, Method, NameAddr, Request, Response, name};
-use crate::{Change, EndedBy, LegMedia, Redirects};
+use crate::{Change, EndedBy, Redirects};
 
 /// What became of a body on its way to the other leg.
 pub(super) enum Passed {
-    /// It goes on like this, and this description was in it.
-    On(bytes::Bytes, Option<LegMedia>),
+    /// It goes on like this, and this description was in it, of which nothing is kept yet.
+    On(bytes::Bytes, Option<Described>),
     /// It holds a description that cannot be read.
     Unreadable,
 }
@@ -35,11 +37,14 @@ impl Call {
         response: Response,
     ) {
         let Some(attempt) = self.attempts.get_mut(index) else { return };
-        attempt.heard = true;
+        let first = !std::mem::replace(&mut attempt.heard, true);
         attempt.path.follow(origin);
         env.judge(Way::of(&attempt.path), sign_of(&response));
         if self.invites_for_longer(env, index, &response) {
             return;
+        }
+        if response.status < 200 && self.hunts(index) {
+            self.on_sign(env, index, response.status, first);
         }
         if self.is_target(index) {
             return self.on_target_response(env, index, response);
@@ -58,13 +63,9 @@ impl Call {
         if self.phase != Phase::Calling {
             return;
         }
-        self.disarm(env, CallTimer::Silence);
         self.arm(env, CallTimer::Ringing, TIMER_C_MS);
         if response.status == 100 {
             return;
-        }
-        if let Some(attempt) = self.attempts.get_mut(index) {
-            attempt.ringing = true;
         }
         // Whoever has been answered hears nothing more of the others.
         if self.held_answer.is_some() {
@@ -183,16 +184,17 @@ impl Call {
         }
         self.stop_repeating(env);
         self.phase = Phase::Answered;
+        env.admission.answered(&mut self.admitted);
         self.answered = Some(fork);
-        let diverted = self.diversions.current.as_ref();
-        self.never_expires = diverted.is_some_and(|target| env.is_emergency(&target.uri));
         self.settle_forks(env, fork);
         env.counters().calls_answered += 1;
         tracing::debug!(call = %self.id, "answered");
+        self.heed_callee(env, &response.headers);
         env.emit(Event::Answered { call: self.id });
         let (Some(attempt), Some(passed)) = (self.attempts.get(index), self.forks.get(fork)) else { return };
         let tag = passed.id(Leg::A).local_tag.clone();
-        let reply = self.reply(env, &self.invite, &self.back, &tag, &response);
+        let by = self.end_in(fork, Leg::B);
+        let reply = self.reply(env, &self.invite, &self.back, &tag, &response, by);
         let mut acceptance = Acceptance {
             from: Leg::A,
             sequence: sequence_of(&self.invite.headers).unwrap_or_default(),
@@ -239,6 +241,7 @@ impl Call {
             return;
         }
         self.heard_from[place.leg.index()] = origin.source.ip();
+        self.learn(env, place.leg, &ack.headers, origin.source.ip());
         let sequence = sequence_of(&ack.headers);
         let expected = self
             .acceptance
@@ -248,11 +251,13 @@ impl Call {
         self.disarm(env, CallTimer::GiveUpAnswer);
         if !acceptance.settled {
             self.arrive(env, place.leg);
+            self.heed(env, place.leg, &ack.headers, &ack.body);
             self.pass_ack(env, &acceptance, Some(ack));
         }
         if let Some((leg, reason)) = self.bye_after_ack.take() {
             self.send_bye(env, leg, reason.as_deref());
         }
+        Leg::BOTH.into_iter().for_each(|leg| self.inform(env, leg));
     }
 
     /// Acknowledges the other leg's 2xx, with what the ACK that came carries.
@@ -263,11 +268,14 @@ impl Call {
         let (mut sent, path) = (dialog.ack(acceptance.other_sequence), dialog.path);
         sent.headers.push(name::MAX_FORWARDS, ack.map_or(70, super::offering::hops_left).to_string());
         if let Some(ack) = ack {
-            forward::copy_end_to_end(&ack.headers, &mut sent.headers, self.is_emergency());
+            if let Some(from) = self.end_in(fork, acceptance.from) {
+                let border = self.border(env, from, &ack.headers, &path);
+                forward::copy_end_to_end(&ack.headers, &mut sent.headers, &border);
+            }
             match self.pass_body(env, fork, acceptance.from, &ack.headers, &ack.body) {
                 Passed::On(body, found) => {
                     if let Some(found) = found.filter(|_| self.session.offerer() == Some(to)) {
-                        let told = self.session.describe(acceptance.from, found, false);
+                        let told = self.session.pass(acceptance.from, found, false);
                         self.tell(env, told);
                     }
                     sent.body = body;
@@ -345,27 +353,26 @@ impl Call {
         env.request(path, bye, Owner::Nobody);
     }
 
-    fn on_failure(&mut self, env: &mut Environment, index: usize, response: &Response) {
+    pub(super) fn on_failure(&mut self, env: &mut Environment, index: usize, response: &Response) {
         let Some(attempt) = self.attempts.get_mut(index) else { return };
         attempt.finished = true;
-        let (unwanted, ringing) = (attempt.unwanted, attempt.ringing);
+        let (ringing, from) = (attempt.ringing, attempt.path.peer);
         self.linger(env);
-        if unwanted || self.phase != Phase::Calling {
-            return;
-        }
-        let failover = self.is_emergency() || (matches!(response.status, 408 | 503) && !ringing);
-        let from = self.attempts.get(index).map_or(self.peer, |attempt| attempt.path.peer);
-        if self.redirects(env, from, response) {
+        if !self.hunts(index)
+            || self.redirects(env, from, response)
+            || self.offer_instead(env, index, response.status)
+        {
             return;
         }
         if (300..400).contains(&response.status)
+            && self.phase == Phase::Calling
             && !self.is_emergency()
             && policy(env, from) == Redirects::Pass
         {
             let passed = redirect::passed(response, &env.host(self.back.listener));
             return self.fail_with(env, EndedBy::Callee, &passed);
         }
-        self.end_attempt(env, response, failover);
+        self.lose_attempt(env, response, matches!(response.status, 408 | 503) && !ringing);
     }
 
     /// Timer B, or the transport failed.
@@ -379,59 +386,17 @@ impl Call {
             Report::TimedOut => env.judge(Way::of(&attempt.path), Sign::Silent),
             Report::Unreachable => env.judge(Way::of(&attempt.path), Sign::Unreachable),
         }
-        if self.is_target(index) {
-            return self.on_target_failed(env, index, report);
-        }
         self.linger(env);
-        if unwanted || self.phase != Phase::Calling {
-            return;
+        if self.hunts(index) {
+            self.lose_attempt(env, &Response::new(report.status()), !ringing);
         }
-        self.end_attempt(env, &Response::new(report.status()), self.is_emergency() || !ringing);
-    }
-
-    fn end_attempt(&mut self, env: &mut Environment, failure: &Response, failover: bool) {
-        self.disarm(env, CallTimer::Ringing);
-        self.disarm(env, CallTimer::Silence);
-        if failover {
-            self.last_failure = Some(failure.clone());
-            return self.try_next_way(env);
-        }
-        if self.try_next_diversion(env, failure) {
-            return;
-        }
-        self.fail(env, EndedBy::Callee, failure);
     }
 
     /// Timer C: the callee rings, but has not been heard for long (§16.8).
     pub(super) fn on_ringing_too_long(&mut self, env: &mut Environment) {
-        if self.phase == Phase::Calling {
-            self.cancel_attempts(env, None, None);
-            self.end_attempt(env, &Response::new(408), self.is_emergency());
-        }
-    }
-
-    /// Where the INVITE went nothing answers: the next way is tried, if there is one.
-    pub(super) fn on_silence(&mut self, env: &mut Environment) {
-        let Some(attempt) = self.attempts.last().filter(|attempt| !attempt.heard) else { return };
-        env.judge(Way::of(&attempt.path), Sign::Silent);
-        self.try_another_way(env);
-    }
-
-    /// A way is known to be dead: whoever waits for it waits no longer.
-    pub(crate) fn on_unreachable(&mut self, env: &mut Environment, way: Way) {
-        let waits = |attempt: &&Attempt| !attempt.heard && Way::of(&attempt.path) == way;
-        if self.attempts.last().filter(waits).is_some() {
-            self.try_another_way(env);
-        }
-    }
-
-    fn try_another_way(&mut self, env: &mut Environment) {
-        if self.waits_for_target() {
-            return self.try_another_target(env);
-        }
-        if self.phase == Phase::Calling && !self.ways_left.is_empty() {
-            self.cancel_attempts(env, None, None);
-            self.try_next_way(env);
+        if self.is_hunting() {
+            self.give_up_hunt(env, None);
+            self.lose_attempt(env, &Response::new(408), false);
         }
     }
 
@@ -512,8 +477,12 @@ impl Call {
         let path = self.way_to(from.other()).unwrap_or(self.back);
         match session::find(headers, body) {
             Ok(Some(found)) => {
-                let body = self.session_in(fork).rewrite(from, &found, body, own_ip(env, &path));
-                Passed::On(body, Some(found.media(self.heard_from[from.index()])))
+                let source = self.heard_from[from.index()];
+                self.learn_media(env, from, &found.media(source));
+                let hidden = Arc::clone(&self.hosts[from.index()]);
+                let sent = self.session_in(fork).rewrite(from, &found, body, (own_ip(env, &path), &*hidden));
+                let on = found.replaced(body, &sent);
+                Passed::On(on, Some(found.passed_as(body, sent, source)))
             }
             Ok(None) => Passed::On(body.clone(), None),
             Err(_) if self.is_emergency() => Passed::On(body.clone(), None),
@@ -554,7 +523,7 @@ impl Call {
         if !self.far_ends[leg.index()].observe(headers, from) {
             return;
         }
-        let trusted = self.far_peer(leg).is_some_and(|peer| !Self::is_public(env, peer));
+        let trusted = self.far_peer(leg).is_some_and(|peer| env.trusts_identity(peer));
         let identity = self.far_ends[leg.index()].identity(headers, trusted);
         env.emit(Event::Changed { call: self.id, leg, change: Change::NewParty { identity } });
     }
@@ -563,7 +532,7 @@ impl Call {
 /// The fields that describe a body.
 const DESCRIBING: [&str; 3] = [name::CONTENT_TYPE, name::CONTENT_ENCODING, "Content-Disposition"];
 
-fn leave_out_body(response: &mut Response) {
+pub(super) fn leave_out_body(response: &mut Response) {
     response.body = bytes::Bytes::new();
     for field in DESCRIBING {
         response.headers.remove(field);

@@ -1,11 +1,14 @@
 //! How a call ends (RFC 3261 §9.2, §13.3.1.4, §15; RFC 3326).
 
+use std::sync::Arc;
+
 use consent::Leg;
 
+use super::border::Border;
 use super::{Call, CallTimer, EndedBy, LINGER_MS, Phase};
 use crate::core::Environment;
 use crate::transaction::{T4_MS, TxId};
-use crate::wire::{Method, Request, Response, name};
+use crate::wire::{Headers, Method, Request, Response, name};
 use crate::{End, Event};
 
 use super::forward::map_failure;
@@ -14,18 +17,30 @@ use super::{Owner, Role};
 impl Call {
     /// The caller's CANCEL, which has been answered 200. It means something only before a final answer.
     pub(crate) fn on_cancel(&mut self, env: &mut Environment, role: Role, server: TxId, cancel: &Request) {
-        let reason = cancel.headers.first(name::REASON).map(str::to_owned);
         match role {
             Role::Invite if matches!(self.phase, Phase::Waiting | Phase::Calling) => {
                 let terminated = Response::new(487);
                 let end =
                     End { by: Some(EndedBy::Caller), final_status: Some(487), cancelled: true, cause: None };
+                let reason = self.reason_of(Leg::A, &cancel.headers);
                 self.finish(env, end, Some(&terminated), reason.as_deref());
             }
-            Role::Relay(number) => self.cancel_relay(env, number, server, reason.as_deref()),
+            Role::Relay(number) => self.cancel_relay(env, number, server, &cancel.headers),
             Role::Replacing => self.cancel_replacing(env, server),
-            Role::Invite | Role::Attempt(_) | Role::Join | Role::Lent | Role::Refresh(_) => {}
+            Role::Invite
+            | Role::Attempt(_)
+            | Role::Join
+            | Role::Lent
+            | Role::Refresh(_)
+            | Role::Indication(_) => {}
         }
+    }
+
+    /// Why a leg ends something, as the other may know it.
+    pub(super) fn reason_of(&self, leg: Leg, headers: &Headers) -> Option<String> {
+        let reason = headers.first(name::REASON)?;
+        let border = Border { hosts: Arc::clone(&self.hosts[leg.index()]), ..Border::none() };
+        border.reason(reason).map(std::borrow::Cow::into_owned)
     }
 
     /// The hub ends the call.
@@ -65,18 +80,18 @@ impl Call {
     ) {
         let tag = self.tag.clone();
         let path = self.back;
-        let done = self.reply(env, bye, &path, &tag, &Response::new(200));
+        let done = self.reply(env, bye, &path, &tag, &Response::new(200), None);
         let early = self.answered.is_none();
         if early && leg == Leg::B {
             // A callee may not end an early dialog so (§15).
-            let refusal = self.reply(env, bye, &path, &tag, &Response::new(481));
+            let refusal = self.reply(env, bye, &path, &tag, &Response::new(481), None);
             return env.respond(server, &refusal);
         }
         env.respond(server, &done);
         if !early && self.answered != Some(fork) {
             return;
         }
-        let reason = bye.headers.first(name::REASON).map(str::to_owned);
+        let reason = self.reason_of(leg, &bye.headers);
         let by = EndedBy::of(leg);
         if early {
             let terminated = Response::new(487);
@@ -125,6 +140,7 @@ impl Call {
         let answered = self.phase == Phase::Answered;
         self.phase = Phase::Ended;
         env.live_calls = env.live_calls.saturating_sub(1);
+        env.admission.end(&mut self.admitted);
         for timer in [CallTimer::Decision, CallTimer::Ringing, CallTimer::Silence] {
             self.disarm(env, timer);
         }
@@ -134,6 +150,7 @@ impl Call {
         env.emit(Event::Ended { call: self.id, end });
         self.stop_repeating(env);
         self.stop_sessions(env);
+        self.stop_indications(env);
         self.end_relays(env, &Response::new(487), |_| true);
         if let Some(held) = self.held_answer.take() {
             self.decline_answer(env, held.attempt, Some(held.fork), &held.response);
@@ -153,7 +170,8 @@ impl Call {
     fn fail_invite(&mut self, env: &mut Environment, failure: &Response) {
         let unsent = self.is_unsent();
         let tag = if unsent { env.tag_for(&self.invite.headers) } else { self.tag.clone() };
-        let reply = self.reply(env, &self.invite, &self.back, &tag, failure);
+        let by = self.far_peer(Leg::B).map(|peer| (Leg::B, peer));
+        let reply = self.reply(env, &self.invite, &self.back, &tag, failure, by);
         if unsent && !self.is_emergency() {
             env.refuse(self.server, &reply);
         } else {

@@ -3,19 +3,20 @@
 //! | field | passes |
 //! |---|---|
 //! | Via, From, To, Call-ID, CSeq, Contact, Route, Record-Route, Max-Forwards, Content-Length | never: each leg has its own |
-//! | Supported, Require | the options of [`PASSED_OPTIONS`]; `100rel` and `timer` are each leg's own |
+//! | Supported, Require | the options of [`PASSED_OPTIONS`]; `100rel`, `timer` and `record-aware` are each leg's own |
 //! | Allow | the methods that pass through us |
 //! | credentials and challenges, Session-Expires, Min-SE, RSeq, RAck, Replaces, Join, Target-Dialog, Path, Service-Route, Security-*, Timestamp, In-Reply-To | never: they bind to one leg |
 //! | `X-Earmark-*`, `X-Consent*` | never: nobody else may speak in our name |
-//! | everything else | byte for byte |
+//! | everything else | as [`border`](super::border) says; what is not UTF-8 is taken as Latin-1 and goes on as UTF-8 (RFC 3261 §25.1 has no other text), and a control character, which a field can hold only as a quoted pair, becomes a space |
 //!
-//! In an emergency call everything passes but the first row and credentials and challenges, RAck's CSeq
+//! In an emergency call everything passes, byte for byte but for control characters, but the first row and credentials and challenges, RAck's CSeq
 //! number excepted; with it 100rel and session timers run end to end.
 //!
 //! A response's 3xx becomes 480, a 401 or 407 becomes 502, and a 422 becomes 500, each with the status in
 //! Reason: a redirection would lead the caller past the gateway and show it the other side, credentials are
 //! never asked of one side for the other, and how long a session lasts is each leg's own affair.
 
+use super::border::Border;
 use crate::wire::{Field, Headers, Response, name};
 
 /// The methods that we answer or pass on.
@@ -23,19 +24,13 @@ pub(crate) const ALLOW: &str =
     "INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, PRACK, MESSAGE, NOTIFY, REFER";
 
 /// Extensions that need nothing of what is between the two ends but their header fields.
-pub(crate) const PASSED_OPTIONS: [&str; 7] = [
-    "answermode",
-    "geolocation-http",
-    "geolocation-sip",
-    "histinfo",
-    "record-aware",
-    "resource-priority",
-    "uui",
-];
+pub(crate) const PASSED_OPTIONS: [&str; 6] =
+    ["answermode", "geolocation-http", "geolocation-sip", "histinfo", "resource-priority", "uui"];
 
 /// The options of both, and those that each leg has with us.
 pub(crate) fn supported() -> String {
-    format!("{}, {}, {}", PASSED_OPTIONS.join(", "), super::reliable::OPTION, super::session_timer::OPTION)
+    let own = [super::reliable::OPTION, super::session_timer::OPTION, super::awareness::OPTION];
+    format!("{}, {}", PASSED_OPTIONS.join(", "), own.join(", "))
 }
 
 /// Methods that end at the gateway, so that neither side is told that the other knows them.
@@ -89,20 +84,20 @@ pub(crate) fn passes_option(option: &str) -> bool {
 }
 
 /// Copies what passes from one leg's message into the other's.
-pub(crate) fn copy_end_to_end(from: &Headers, to: &mut Headers, emergency: bool) {
+pub(crate) fn copy_end_to_end(from: &Headers, to: &mut Headers, border: &Border) {
     for field in from.iter() {
         if is_one_of(field.name, &OURS) || is_one_of(field.name, &SECRET) {
             continue;
         }
-        if emergency {
+        if border.emergency {
             to.push_field(field);
         } else {
-            copy_field(field, to);
+            copy_field(field, to, border);
         }
     }
 }
 
-fn copy_field(field: Field<'_>, to: &mut Headers) {
+fn copy_field(field: Field<'_>, to: &mut Headers, border: &Border) {
     let forged = ["X-Earmark-", "X-Consent"]
         .iter()
         .any(|prefix| field.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)));
@@ -112,7 +107,7 @@ fn copy_field(field: Field<'_>, to: &mut Headers) {
     let keep: fn(&str) -> bool = match field.name {
         name::SUPPORTED | name::REQUIRE => passes_option,
         name::ALLOW => |method| !is_one_of(method, &HELD_BACK),
-        _ => return to.push_field(field),
+        _ => return border.cross(field, to),
     };
     let kept: Vec<&str> = field.value.split(',').map(str::trim).filter(|token| keep(token)).collect();
     if !kept.is_empty() {

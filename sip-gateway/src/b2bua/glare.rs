@@ -44,8 +44,8 @@ impl Call {
         let pending = match request.method {
             Method::UPDATE if self.relays.iter().any(updating) => Some(place.leg),
             Method::INVITE => self.invite_pending(),
-            Method::UPDATE if has_description(request) => {
-                self.exchange_of_ours().or(self.session_of(place.fork).offerer())
+            Method::UPDATE if has_description(&request.headers, &request.body) => {
+                self.exchange_of_ours().or(self.indicating()).or(self.session_of(place.fork).offerer())
             }
             _ => None,
         };
@@ -66,6 +66,11 @@ impl Call {
 
     /// Whose INVITE, or offer in an UPDATE, is not through yet.
     pub(super) fn invite_pending(&self) -> Option<Leg> {
+        self.indicating().or_else(|| self.exchange_pending())
+    }
+
+    /// The same, but for what tells a leg of recording.
+    pub(super) fn exchange_pending(&self) -> Option<Leg> {
         if self.answered.is_none() {
             return Some(Leg::A);
         }

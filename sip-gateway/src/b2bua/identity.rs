@@ -1,7 +1,10 @@
-//! Who is at a leg's far end, as it says itself (RFC 3261 §20.20, RFC 3325, RFC 4916, RFC 4579).
+//! Who is at a leg's far end, as it says itself (RFC 3261 §20.20, RFC 3325, RFC 4916, RFC 4579), and what was
+//! verified of it (RFC 8224). Left out: verifying here, which needs certificates from the whole world.
 
-use crate::wire::{Headers, NameAddr, Params, name};
-use crate::{Identity, wire};
+use super::border::ATTESTED;
+use super::privacy::Privacy;
+use crate::wire::{Headers, NameAddr, Params, Uri, name};
+use crate::{Attestation, Identity, Validation, Verdict};
 
 /// Reads an identity: P-Asserted-Identity (or Remote-Party-ID, where that is all there is) and the user of
 /// From or To.
@@ -9,7 +12,7 @@ pub(crate) fn identity(headers: &Headers, field: &str, trusted: bool) -> Identit
     Identity {
         asserted: if trusted { asserted(headers) } else { None },
         from: headers.first(field).map_or_else(String::new, user_of),
-        privacy: headers.has_token(name::PRIVACY, "id"),
+        privacy: Privacy::of(headers).withholds_sender(),
     }
 }
 
@@ -25,6 +28,52 @@ pub(crate) fn diverted_from(headers: &Headers) -> Vec<String> {
 /// User part of an address, percent-decoded.
 pub(crate) fn user_of(address: &str) -> String {
     NameAddr::parse(address).map_or_else(|_| String::new(), |address| address.user().into_owned())
+}
+
+/// What a verification service has found: `verstat` of P-Asserted-Identity, else of From (3GPP TS 24.229
+/// §7.2A.20), some with the attestation behind it (`TN-Validation-Passed-A`), some in a field of its own.
+pub(crate) fn verdict(headers: &Headers) -> Option<Verdict> {
+    let mut addresses = headers.list(name::P_ASSERTED_IDENTITY).chain(headers.first(name::FROM));
+    let verstat = addresses.find_map(verstat)?;
+    let (validation, rest) =
+        [("TN-Validation-Passed", Validation::Passed), ("TN-Validation-Failed", Validation::Failed)]
+            .into_iter()
+            .find_map(|(word, validation)| Some((validation, strip_word(&verstat, word)?)))
+            .or_else(|| Some((Validation::NotDone, strip_word(&verstat, "No-TN-Validation")?)))?;
+    let said = || ATTESTED.iter().find_map(|field| attestation(headers.first(field)?));
+    Some(Verdict { validation, attestation: rest.strip_prefix('-').and_then(attestation).or_else(said) })
+}
+
+/// The parameter `verstat` of an address: of its number (RFC 3966 §3) or of its URI.
+fn verstat(address: &str) -> Option<String> {
+    let address = NameAddr::parse(address).ok()?;
+    let of = |params: &str| {
+        params.split(';').filter_map(|param| param.split_once('=')).find_map(|(name, value)| {
+            name.trim().eq_ignore_ascii_case("verstat").then(|| value.trim().trim_matches('"').to_owned())
+        })
+    };
+    match address.parsed_uri().ok()? {
+        Uri::Sip(uri) => uri.user.and_then(of).or_else(|| of(uri.params.as_str())),
+        Uri::Tel(uri) => of(uri.params.as_str()),
+        Uri::Other { .. } => None,
+    }
+}
+
+fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    let (start, rest) = (text.get(..word.len())?, text.get(word.len()..)?);
+    let whole = rest.is_empty() || rest.starts_with('-');
+    (start.eq_ignore_ascii_case(word) && whole).then_some(rest)
+}
+
+/// The first word of `A`, `"B"`, `C-Diverted`, or of `attestation-level="A"`.
+fn attestation(text: &str) -> Option<Attestation> {
+    let value = text.rsplit_once('=').map_or(text, |(_, value)| value).trim().trim_matches('"');
+    match value.split('-').next()? {
+        "A" | "a" => Some(Attestation::Full),
+        "B" | "b" => Some(Attestation::Partial),
+        "C" | "c" => Some(Attestation::Gateway),
+        _ => None,
+    }
 }
 
 fn asserted(headers: &Headers) -> Option<String> {
@@ -54,7 +103,7 @@ impl FarEnd {
         Identity {
             asserted: self.asserted.clone().filter(|_| trusted),
             from: self.address.clone(),
-            privacy: headers.has_token(name::PRIVACY, "id"),
+            privacy: Privacy::of(headers).withholds_sender(),
         }
     }
 
@@ -64,21 +113,26 @@ impl FarEnd {
     pub(crate) fn observe(&mut self, headers: &Headers, from: Option<&str>) -> bool {
         let mut changed = headers.contains(name::REPLACES) || headers.contains(name::REFERRED_BY);
         if let Some(asserted) = asserted(headers) {
-            changed |= *self.asserted.as_ref().unwrap_or(&self.address) != asserted;
+            changed |= !is_same(self.asserted.as_ref().unwrap_or(&self.address), &asserted);
             self.asserted = Some(asserted);
         }
         if let Some(user) = from.map(user_of) {
-            changed |= user != self.address;
+            changed |= !is_same(&user, &self.address);
             self.address = user;
         }
         let (contact, focus) = contact(headers);
-        if contact.is_some() {
-            changed |= contact != self.contact || (focus && !self.focus);
-            self.contact = contact;
+        if let Some(user) = contact {
+            let known = self.contact.replace(user.clone());
+            changed |= !known.is_some_and(|known| is_same(&known, &user)) || (focus && !self.focus);
             self.focus = focus;
         }
         changed
     }
+}
+
+/// Whether two users are one: telephones write one number with and without its `+`.
+fn is_same(user: &str, other: &str) -> bool {
+    user.strip_prefix('+').unwrap_or(user) == other.strip_prefix('+').unwrap_or(other)
 }
 
 /// The user of Contact (empty if it has none) and whether it is a conference's focus.
@@ -87,7 +141,7 @@ fn contact(headers: &Headers) -> (Option<String>, bool) {
         return (None, false);
     };
     let focus = |params: Params<'_>| params.contains("isfocus");
-    let in_uri = matches!(contact.parsed_uri(), Ok(wire::Uri::Sip(uri)) if focus(uri.params));
+    let in_uri = matches!(contact.parsed_uri(), Ok(Uri::Sip(uri)) if focus(uri.params));
     (Some(contact.user().into_owned()), focus(contact.params) || in_uri)
 }
 
@@ -121,6 +175,15 @@ mod tests {
         let mut silent = FarEnd::new(&headers(&[]), "<sip:7331@pbx>");
         assert!(!silent.observe(&headers(&[("P-Asserted-Identity", "<sip:7331@pbx>")]), None));
         assert!(silent.observe(&headers(&[("P-Asserted-Identity", "<sip:7399@pbx>")]), None));
+    }
+
+    #[test]
+    fn a_number_without_its_plus_is_nobody_new() {
+        let mut far =
+            FarEnd::new(&headers(&[("Contact", "<sip:18607427310@pbx>")]), "<sip:+18607427310@pbx>");
+        let same = [("Contact", "<sip:+18607427310@pbx>"), ("P-Asserted-Identity", "<sip:18607427310@pbx>")];
+        assert!(!far.observe(&headers(&same), Some("<sip:18607427310@pbx>;tag=1")));
+        assert!(far.observe(&headers(&[("P-Asserted-Identity", "<tel:+18607427311>")]), None));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | anything else of somebody whom a transfer has not joined yet | as [`transfer`](super::transfer) says |
 //! | OPTIONS | 200 |
 //! | REFER | as [`transfer`](super::transfer) says |
-//! | anything but BYE and ACK while the other far end has gone, or is another call's, in a transfer | 491 |
+//! | anything but BYE, ACK and a refresh while the other far end has gone, or is another call's, in a transfer | 491 |
 //! | SUBSCRIBE, PUBLISH, REGISTER | 405 |
 //! | PRACK | as [`reliable`] says |
 //! | Max-Forwards 0 | 483 |
@@ -30,12 +30,14 @@ use super::forward::{self, ALLOW, map_failure, passes_option};
 use super::glare::retry_later;
 use super::offering::hops_left;
 use super::transfer::is_answered_option;
-use super::{Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, reliable, session_timer, sips};
+use super::{
+    Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, awareness, reliable, session_timer, sips,
+};
 use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::sequence_of;
 use crate::digest::credentials_of;
 use crate::transaction::{Report, T1_MS, TxId};
-use crate::wire::{Method, Request, Response, max_forwards, name};
+use crate::wire::{Headers, Method, Request, Response, max_forwards, name};
 
 impl Call {
     /// A request within one of our dialogs, in its new transaction.
@@ -61,6 +63,7 @@ impl Call {
         let present = self.is_present(place.fork);
         if present {
             self.heard_from[place.leg.index()] = origin.source.ip();
+            self.learn(env, place.leg, &request.headers, origin.source.ip());
         }
         if (present && self.over[place.leg.index()]) || self.phase == Phase::Ended {
             let bye = request.method == Method::BYE;
@@ -70,6 +73,9 @@ impl Call {
             let status = if bye || self.takes_late_prack(place, &request) { 200 } else { 481 };
             return self.answer(env, server, &request, Response::new(status));
         }
+        if present {
+            self.heed(env, place.leg, &request.headers, &request.body);
+        }
         if request.method == Method::BYE {
             return self.on_bye(env, place.leg, place.fork, server, &request);
         }
@@ -77,12 +83,13 @@ impl Call {
             return self.on_refer(env, place, server, &request);
         }
         if let Some(refusal) = self.judge(env, place, &request) {
+            self.hear_refresh(env, place, &request, &refusal);
             return self.answer(env, server, &request, refusal);
         }
         if request.method == Method::INFO && self.took_digit(env, place.leg, &request) {
             return self.answer(env, server, &request, Response::new(200));
         }
-        if request.method == Method::PRACK && !self.is_emergency() {
+        if request.method == Method::PRACK && self.takes_pracks(place.fork) {
             return self.on_prack(env, place, server, request);
         }
         if !self.absorbs(env, place, server, &request) {
@@ -117,7 +124,7 @@ impl Call {
                 refusal.headers.push(name::ALLOW, ALLOW);
                 Some(refusal)
             }
-            _ if self.lacks_far_end() => Some(Response::new(491)),
+            _ if self.lacks_far_end() && !self.only_refreshes(place, request) => Some(Response::new(491)),
             _ => self.judge_passing(env, place, request),
         }
     }
@@ -193,15 +200,21 @@ impl Call {
         {
             sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
         }
-        forward::copy_end_to_end(&request.headers, &mut sent.headers, emergency);
+        if let Some(from) = self.end_in(place.fork, place.leg) {
+            let border = self.border(env, from, &request.headers, &path);
+            forward::copy_end_to_end(&request.headers, &mut sent.headers, &border);
+            sent.body = border.body(&request.headers, &body);
+        }
         map_rack(&mut sent, invite_sequence);
         if let Some(rack) = rack {
             sent.headers.set(name::RACK, rack);
         }
         if !emergency {
+            if matches!(sent.method, Method::INVITE | Method::UPDATE) {
+                awareness::offer(&mut sent.headers);
+            }
             self.keep_timer(env, to, &mut sent);
         }
-        sent.body = body;
         env.authorize(&path, &mut sent);
         let branch = env.stamp_via(&path, &mut sent);
         self.relays_begun = self.relays_begun.wrapping_add(1);
@@ -299,7 +312,10 @@ impl Call {
         if carries_description(&relay.request.method) {
             match self.pass_body(env, relay.fork, answerer, &response.headers, &response.body) {
                 Passed::On(body, found) => {
-                    if let Some(found) = found {
+                    // Only an INVITE is answered with an offer (RFC 6337 §2.2).
+                    let says = relay.request.method == Method::INVITE
+                        || self.session_of(relay.fork).offerer() == Some(relay.from);
+                    if let Some(found) = found.filter(|_| says) {
                         self.describe_in(env, relay.fork, answerer, found, false);
                     }
                     response.body = body;
@@ -350,7 +366,8 @@ impl Call {
 
     /// What a request offered was refused, or not answered.
     fn drop_offer(&mut self, env: &mut Environment, relay: &Relay) {
-        let offered = carries_description(&relay.request.method) && has_description(&relay.request);
+        let offered = carries_description(&relay.request.method)
+            && has_description(&relay.request.headers, &relay.request.body);
         if offered && self.session_of(relay.fork).offerer() == Some(relay.from) {
             let told = self.session_in(relay.fork).refuse();
             self.tell(env, told);
@@ -375,13 +392,16 @@ impl Call {
         env: &mut Environment,
         number: u32,
         server: TxId,
-        reason: Option<&str>,
+        cancelled: &Headers,
     ) {
         let wanted = |relay: &&mut Relay| relay.number == number && relay.server == server;
         let Some(relay) = self.relays.iter_mut().find(wanted) else { return };
         if std::mem::replace(&mut relay.unwanted, true) || !relay.heard {
             return;
         }
+        let from = relay.from;
+        let reason = self.reason_of(from, cancelled);
+        let Some(relay) = self.relays.iter().find(|relay| relay.number == number) else { return };
         let mut cancel = cancel_of(&relay.sent);
         if let Some(reason) = reason {
             cancel.headers.push(name::REASON, reason);
@@ -425,7 +445,7 @@ impl Call {
     }
 
     pub(super) fn answer(&self, env: &mut Environment, server: TxId, request: &Request, response: Response) {
-        let mut reply = self.reply(env, request, &self.back, &self.tag, &response);
+        let mut reply = self.reply(env, request, &self.back, &self.tag, &response, None);
         if response.status == 422 {
             reply.headers.copy(&response.headers, name::MIN_SE);
         }
@@ -434,7 +454,8 @@ impl Call {
 
     fn reply_inside(&self, env: &Environment, relay: &Relay, response: &Response) -> Response {
         let path = self.forks.get(relay.fork).map(|fork| fork.dialogs[relay.from.index()].path);
-        self.reply(env, &relay.request, &path.unwrap_or(self.back), &self.tag, response)
+        let by = self.end_in(relay.fork, relay.from.other());
+        self.reply(env, &relay.request, &path.unwrap_or(self.back), &self.tag, response, by)
     }
 
     /// CSeq number of the INVITE that made a dialog, on this leg.
@@ -461,8 +482,8 @@ fn carries_description(method: &Method) -> bool {
     matches!(*method, Method::INVITE | Method::UPDATE | Method::PRACK)
 }
 
-pub(super) fn has_description(request: &Request) -> bool {
-    matches!(super::session::find(&request.headers, &request.body), Ok(Some(_)) | Err(_))
+pub(super) fn has_description(headers: &Headers, body: &Bytes) -> bool {
+    matches!(super::session::find(headers, body), Ok(Some(_)) | Err(_))
 }
 
 /// RAck names the INVITE's CSeq (RFC 3262 §7.2), which is another one on the other leg.

@@ -10,10 +10,8 @@
 //! | Waiting | no command in time | emergency: as Proceed on the static path; else 500 | Calling or ended |
 //! | Waiting, Calling | CANCEL of A | 200, 487 to A; CANCEL to B once it has answered at all (§9.1) | ended |
 //! | Calling | 18x of B | Media, Progress, then on to A under a To tag of its own per fork | Calling |
-//! | Calling | 503, 408, transport failure before any 18x | INVITE on the next way | Calling |
-//! | Calling | nothing from B within [`SILENCE_MS`], another way left | the same; CANCEL to B if it is heard (§9.1) | Calling |
+//! | Calling | a failure, or nothing from B | as [`hunt`] says: INVITE on the next way, or the failure to A | Calling or ended |
 //! | Calling, Answered | a challenge to a request of ours that our account answers | the request again (`again`) | the same |
-//! | Calling | other failure of B (emergency: any) | on to A (emergency: the next way first) | ended |
 //! | Calling | 2xx of B | Media, Answered, then 200 to A, repeated until its ACK | Answered |
 //! | Answered | ACK of A | ACK to B | Answered |
 //! | Answered | no ACK for 64*T1 | ACK and BYE to B, BYE to A | ended |
@@ -27,14 +25,20 @@
 //! of the end is on its way; what is left of the call runs out within [`LINGER_MS`].
 
 mod again;
+mod asking;
+mod awareness;
+mod border;
 mod calling;
+mod destination;
 mod digits;
 mod ending;
 mod forward;
 mod glare;
+mod hunt;
 mod identity;
 mod inside;
 mod offering;
+mod privacy;
 mod redirect;
 mod reliable;
 mod session;
@@ -42,25 +46,33 @@ mod session_timer;
 mod sips;
 mod transfer;
 
-pub(crate) use offering::escaped;
+pub(crate) use offering::{called_user, escaped};
 
+pub(crate) use border::Border;
+#[cfg(any(test, fuzzing))]
+pub(crate) use forward::copy_end_to_end;
 pub(crate) use forward::{ALLOW, passes_option, supported};
+#[cfg(any(test, fuzzing))]
+pub(crate) use offering::{Place, address_at, uri_at};
+pub(crate) use privacy::refusal as refuse_privacy;
 pub(crate) use session_timer::refusal as refuse_session;
 pub(crate) use transfer::{Loan, NotLent, NotReplaced, is_answered_option, judge_replaces};
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use consent::{CallId, Leg, Side};
+use consent::{CallId, Leg, Mono};
 
-use crate::core::{Deadline, Environment, Origin, Path, TimerKey, Way};
+use crate::core::{Admitted, Deadline, Environment, Origin, Path, TimerKey, Way};
 use crate::dialog::{Dialog, DialogId, add_tag};
+use crate::topology::Hosts;
 use crate::transaction::{Class, Report, T1_64_MS, T4_MS, TxId};
 use crate::wire::{Headers, Request, Response, name};
-use crate::{Change, EndedBy, Event, LegMedia, PeerId, Route};
+use crate::{Change, EndedBy, Event, LegMedia, PeerId};
 use identity::FarEnd;
-use session::{Session, Told};
+use session::{Ours, Session, Told};
 
 /// How long the hub may take to decide. It answers within milliseconds; this only bounds a hung one.
 const DECISION_MS: u64 = 10_000;
@@ -68,16 +80,12 @@ const DECISION_MS: u64 = 10_000;
 /// The same for an emergency call, which then takes the static path without it.
 const EMERGENCY_DECISION_MS: u64 = 250;
 
+const fn decision_ms(emergency: bool) -> u64 {
+    if emergency { EMERGENCY_DECISION_MS } else { DECISION_MS }
+}
+
 /// Timer C (RFC 3261 §16.6 step 11): how long a callee may ring since its last sign of life.
 const TIMER_C_MS: u64 = 200_000;
-
-/// How long an address may say nothing at all before the next one is tried. A server answers 100 within
-/// 200 ms (RFC 3261 §17.2.1); three transmissions (0, 0.5 and 1.5 s) have gone out by then, and two dead
-/// addresses cost a caller under 5 s.
-const SILENCE_MS: u64 = 2_000;
-
-/// The same for an emergency call: two dead trunks cost it under 4 s.
-const EMERGENCY_SILENCE_MS: u64 = 1_500;
 
 /// How long an ended call is kept for what may still come: a cancelled INVITE's final response (§9.1), a
 /// forked 2xx, the repeats of a 2xx.
@@ -123,6 +131,8 @@ pub(crate) enum Role {
     Lent,
     /// Our refresh of a leg's session.
     Refresh(Leg),
+    /// What we tell a leg of recording.
+    Indication(Leg),
     /// An INVITE that replaces a far end.
     Replacing,
 }
@@ -134,7 +144,7 @@ pub(crate) enum CallTimer {
     Decision,
     /// Timer C.
     Ringing,
-    /// A first sign of life from where the INVITE went.
+    /// A first sign of life from where an INVITE went.
     Silence,
     /// The next repetition of a 2xx.
     RepeatAnswer,
@@ -144,8 +154,12 @@ pub(crate) enum CallTimer {
     Provisional(usize),
     /// Our next refresh of a leg's session.
     Refresh(Leg),
+    /// The end of our patience with a re-INVITE that draws provisional responses, then with its CANCEL.
+    Patience(Leg),
     /// The end of a leg's session, which nobody has refreshed.
     Expiry(Leg),
+    /// Our next try to tell a leg of recording.
+    Indication(Leg),
     /// The next thing that a transfer waits for.
     Transfer,
     /// The BYE of whom a transfer has replaced.
@@ -172,6 +186,9 @@ struct Attempt {
     client: TxId,
     branch: String,
     invite: Request,
+    sent_at: Mono,
+    /// The offer in it, if a transfer's INVITE has one.
+    offered: Option<Ours>,
     /// Whether any response came, and one above 100.
     heard: bool,
     ringing: bool,
@@ -249,6 +266,9 @@ struct Relay {
 pub(crate) struct Call {
     id: CallId,
     class: Class,
+    admitted: Admitted,
+    /// Where it has passed through us ([`Environment::passes`]).
+    passes: String,
     phase: Phase,
     /// A's INVITE, where its responses go, and the To tag of those that belong to no fork.
     invite: Request,
@@ -258,16 +278,17 @@ pub(crate) struct Call {
     tag: String,
     /// Where each leg's latest message came from; of B, whom we call, until there is one.
     heard_from: [IpAddr; 2],
+    /// Where each leg's side is, as far as it has shown.
+    hosts: [Arc<Hosts>; 2],
     session: Session,
     /// The media of each leg that the hub knows of.
     told: [Option<LegMedia>; 2],
     timings: [session_timer::Timing; 2],
-    /// Whether a transfer or redirection has led to an emergency service: no timer ends the call any more.
-    never_expires: bool,
-    route: Option<Route>,
-    ways_left: Vec<Way>,
-    /// The first of the attempts to reach whom those lead to.
-    first_attempt: usize,
+    awareness: awareness::Awareness,
+    /// Whether an emergency service was called, be it dialled, or named by a transfer or a redirection: no timer
+    /// ends the call and nobody takes its far ends away. A call-back is none.
+    calls_for_help: bool,
+    hunt: hunt::Hunt,
     attempts: Vec<Attempt>,
     forks: Vec<Fork>,
     answered: Option<usize>,
@@ -278,7 +299,6 @@ pub(crate) struct Call {
     relays_begun: u32,
     far_ends: [FarEnd; 2],
     swallow: [bool; 2],
-    diversions: redirect::Diversions,
     transfer: Option<Box<transfer::Transfer>>,
     transfers_begun: usize,
     leaving: Option<transfer::Leaving>,
@@ -290,7 +310,6 @@ pub(crate) struct Call {
     over: [bool; 2],
     /// The leg that gets its BYE once it has sent its ACK, and the Reason.
     bye_after_ack: Option<(Leg, Option<String>)>,
-    last_failure: Option<Response>,
     /// Client transactions of re-INVITEs that the call did not outlive.
     orphans: Vec<TxId>,
     timers: Vec<(CallTimer, TimerKey)>,
@@ -316,6 +335,11 @@ impl Call {
     /// Whether it is an emergency call.
     pub(crate) const fn is_emergency(&self) -> bool {
         matches!(self.class, Class::Emergency)
+    }
+
+    /// Whether it is one, or has become one by a transfer.
+    pub(crate) const fn serves_emergency(&self) -> bool {
+        self.is_emergency() || self.calls_for_help
     }
 
     /// Whether no INVITE of ours went on.
@@ -360,6 +384,10 @@ impl Call {
     ) {
         if let Some(leg) = self.answerer(role, client) {
             self.heard_from[leg.index()] = origin.source.ip();
+            self.learn(env, leg, &response.headers, origin.source.ip());
+        }
+        if (200..300).contains(&response.status) {
+            self.heed_response(env, role, client, &response);
         }
         match role {
             Role::Attempt(index) => self.on_attempt_response(env, index, origin, response),
@@ -367,6 +395,7 @@ impl Call {
             Role::Join => self.on_join_response(env, client, &response),
             Role::Lent => self.on_lent_response(env, client, response),
             Role::Refresh(leg) => self.on_refresh_response(env, leg, client, &response),
+            Role::Indication(leg) => self.on_indication_response(env, leg, client, &response),
             Role::Invite | Role::Replacing => {}
         }
     }
@@ -379,6 +408,7 @@ impl Call {
             Role::Join => self.on_join_failed(env, id, report),
             Role::Lent => self.on_lent_response(env, id, Response::new(report.status())),
             Role::Refresh(leg) => self.on_refresh_failed(env, leg, id, report),
+            Role::Indication(leg) => self.on_indication_failed(env, leg, id, report),
             // A never acknowledged our failure, or its transport is gone: its leg is over already.
             Role::Invite | Role::Replacing => {}
         }
@@ -395,7 +425,9 @@ impl Call {
             CallTimer::GiveUpAnswer => self.on_no_ack(env),
             CallTimer::Provisional(fork) => self.repeat_provisional(env, fork),
             CallTimer::Refresh(leg) => self.refresh(env, leg),
-            CallTimer::Expiry(leg) => self.expire(env, leg),
+            CallTimer::Patience(leg) => self.on_patience_over(env, leg),
+            CallTimer::Expiry(leg) => self.on_expiry(env, leg),
+            CallTimer::Indication(leg) => self.inform(env, leg),
             CallTimer::Transfer => self.on_transfer_timer(env),
             CallTimer::Farewell => self.on_farewell(env),
             CallTimer::Undoing => self.on_undoing_timer(env),
@@ -439,8 +471,15 @@ impl Call {
 
     /// Takes in a description of a leg in one of the dialogs. Of several early ones this is the one that is
     /// heard from here on.
-    fn describe_in(&mut self, env: &mut Environment, fork: usize, from: Leg, media: LegMedia, early: bool) {
-        let mut told = self.session_in(fork).describe(from, media, early);
+    fn describe_in(
+        &mut self,
+        env: &mut Environment,
+        fork: usize,
+        from: Leg,
+        described: session::Described,
+        early: bool,
+    ) {
+        let mut told = self.session_in(fork).pass(from, described, early);
         if self.answered.is_none() {
             told.extend(self.session_of(fork).retold());
         }
@@ -486,16 +525,20 @@ impl Call {
         Some(fork)
     }
 
-    /// The leg that answers a request of ours; nobody's where it is not a party yet.
+    /// The leg that answers a request of ours; nobody's where it is not a party yet, or has answered before: a
+    /// 2xx that comes again is not what it says now (RFC 6026 §7.2).
     fn answerer(&self, role: Role, client: TxId) -> Option<Leg> {
         match role {
-            Role::Attempt(_) => self.answered.is_none().then_some(Leg::B),
+            Role::Attempt(index) => {
+                let wanted = self.attempts.get(index).is_some_and(|attempt| !attempt.unwanted);
+                (wanted && self.answered.is_none()).then_some(Leg::B)
+            }
             Role::Relay(number) => {
                 let relay = self.relays.iter().find(|relay| relay.number == number);
                 relay.filter(|relay| self.is_present(relay.fork)).map(|relay| relay.from.other())
             }
             Role::Join => self.remaining(client),
-            Role::Refresh(leg) => Some(leg),
+            Role::Refresh(leg) | Role::Indication(leg) => self.asks(leg, client).then_some(leg),
             Role::Invite | Role::Lent | Role::Replacing => None,
         }
     }
@@ -516,7 +559,8 @@ impl Call {
         self.forks.get_mut(fork).map(|fork| &mut fork.dialogs[leg.index()])
     }
 
-    /// A response of ours to a request of a leg, made of the other leg's response.
+    /// A response of ours to a request of a leg, made of the response of whoever is named, on the other leg, or
+    /// else of our own.
     fn reply(
         &self,
         env: &Environment,
@@ -524,29 +568,41 @@ impl Call {
         path: &Path,
         tag: &str,
         response: &Response,
+        by: Option<(Leg, PeerId)>,
     ) -> Response {
+        let border = match by {
+            Some(by) => self.border(env, by, &response.headers, path),
+            None => Border::none(),
+        };
         let mut reply = Response::to(&request.headers, response.status);
-        reply.reason.clone_from(&response.reason);
+        reply.reason = border.phrase(response.status, &response.reason);
         add_tag(&mut reply.headers, tag);
         let method = request.method.as_str();
         if matches!(method, "INVITE" | "UPDATE") && response.status < 300 {
             reply.headers.copy(&request.headers, name::RECORD_ROUTE);
             reply.headers.push(name::CONTACT, env.contact(path, sips::is_asked_by(request)));
         }
-        forward::copy_end_to_end(&response.headers, &mut reply.headers, self.is_emergency());
+        forward::copy_end_to_end(&response.headers, &mut reply.headers, &border);
         if (300..400).contains(&response.status) {
             // Only one that is passed on comes this far.
-            reply.headers.copy(&response.headers, name::CONTACT);
+            for contact in response.headers.all(name::CONTACT) {
+                reply.headers.push(name::CONTACT, border.cleared(contact.to_owned()));
+            }
         }
         if method == "INVITE" && response.status < 300 && !self.is_emergency() {
             forward::offer_refer(&mut reply.headers, env.may_refer(path.peer));
+            awareness::offer(&mut reply.headers);
         }
-        reply.body = response.body.clone();
+        // What the far end could have done (RFC 3261 §13.3.1.3) is an address of the other leg's.
+        if response.status >= 300
+            && !self.is_emergency()
+            && inside::has_description(&response.headers, &response.body)
+        {
+            calling::leave_out_body(&mut reply);
+        } else {
+            reply.body = border.body(&response.headers, &response.body);
+        }
         reply
-    }
-
-    fn is_public(env: &Environment, peer: PeerId) -> bool {
-        env.side(peer) == Side::Public
     }
 
     /// The way to a leg's far end, once there is one.
@@ -561,6 +617,11 @@ impl Call {
 
     fn far_peer(&self, leg: Leg) -> Option<PeerId> {
         self.way_to(leg).map(|path| path.peer)
+    }
+
+    /// A leg with the peer at its far end in one of the dialogs.
+    fn end_in(&self, fork: usize, leg: Leg) -> Option<(Leg, PeerId)> {
+        self.forks.get(fork).map(|fork| (leg, fork.dialogs[leg.index()].path.peer))
     }
 }
 

@@ -4,19 +4,23 @@ use std::net::IpAddr;
 
 use consent::Side;
 
-use super::identity::{FarEnd, diverted_from, identity, user_of};
+use super::hunt::Hunt;
+use super::identity::{FarEnd, diverted_from, identity, user_of, verdict};
 use super::session::{self, Session};
-use super::{
-    Attempt, Call, CallTimer, DECISION_MS, EMERGENCY_DECISION_MS, EMERGENCY_SILENCE_MS, Owner, Phase,
-    RelayAddresses, Role, SILENCE_MS, forward, session_timer, sips,
-};
-use crate::core::{Environment, Origin, Path, Way};
+use super::{Call, CallTimer, Owner, Phase, RelayAddresses, Role, decision_ms, forward, session_timer, sips};
+use crate::core::{Environment, Origin, Path};
 use crate::transaction::{Class, TxId};
 use crate::wire::{Method, NameAddr, Request, Response, SipUri, Uri, max_forwards, name};
 use crate::{EndedBy, Event, Offer, PeerId, Route, Transport};
 
 /// RFC 3261 §8.1.1.6.
 const MAX_FORWARDS: u8 = 70;
+
+/// The way to an emergency service that the hub says nothing of.
+pub(super) const STATIC_ROUTE: Route = Route { side: Side::Public, user: None };
+
+/// That of an answering point's call-back.
+const STATIC_ROUTE_BACK: Route = Route { side: Side::District, user: None };
 
 impl Call {
     /// What media an initial INVITE offers; an emergency call may offer what cannot be read.
@@ -46,17 +50,22 @@ impl Call {
         offer: Offer,
     ) -> Self {
         let mut call = Self::new(env, &offer, origin, server, invite, class);
+        let (headers, back) = (std::mem::take(&mut call.invite.headers), call.back);
+        call.learn(env, consent::Leg::A, &headers, origin.source.ip());
+        call.invite.headers = headers;
+        call.learn_peer(env, consent::Leg::A, &back);
         if let Some(media) = offer.media.clone() {
+            call.learn_media(env, consent::Leg::A, &media);
             let told = call.session.describe(consent::Leg::A, media, false);
             call.tell(env, told);
         }
         env.transactions.set_owner(server, Owner::Call(call.id, Role::Invite));
         env.live_calls += 1;
         env.counters().calls_offered += 1;
-        let decision_ms = if offer.emergency { EMERGENCY_DECISION_MS } else { DECISION_MS };
-        call.arm(env, CallTimer::Decision, decision_ms);
-        tracing::debug!(call = %call.id, ?class, over_limit = offer.over_limit, "offered");
+        call.arm(env, CallTimer::Decision, decision_ms(offer.emergency));
+        tracing::debug!(call = %call.id, ?class, excess = ?offer.excess, "offered");
         env.emit(Event::Offered(Box::new(offer)));
+        call.heed_caller(env);
         call
     }
 
@@ -71,22 +80,26 @@ impl Call {
         let from = invite.headers.first(name::FROM).unwrap_or_default();
         let far_end = FarEnd::new(&invite.headers, from);
         let session_ids = [env.generator.session(), env.generator.session()];
+        let admitted = env.admission.begin(&env.config, env.now.mono, class, offer);
+        let passes = env.passes(origin.peer, &called_user(env, origin.peer, &invite), &invite);
         Self {
             id: offer.call,
             class,
+            admitted,
+            passes: passes.unwrap_or_default(),
             phase: Phase::Waiting,
             server,
             peer: origin.peer,
             back: env.path_back(origin),
             tag: env.generator.tag(),
             heard_from: [origin.source.ip(), IpAddr::from([0, 0, 0, 0])],
+            hosts: Default::default(),
             session: Session::new(session_ids),
             told: [None, None],
             timings: Default::default(),
-            never_expires: false,
-            route: None,
-            ways_left: Vec::new(),
-            first_attempt: 0,
+            awareness: super::awareness::Awareness::default(),
+            calls_for_help: matches!(class, Class::Emergency) && env.is_emergency(&invite.uri),
+            hunt: Hunt::default(),
             attempts: Vec::new(),
             forks: Vec::new(),
             answered: None,
@@ -97,7 +110,6 @@ impl Call {
             relays_begun: 0,
             far_ends: [far_end, FarEnd::default()],
             swallow: [false, false],
-            diversions: super::redirect::Diversions::default(),
             transfer: None,
             transfers_begun: 0,
             leaving: None,
@@ -106,7 +118,6 @@ impl Call {
             lent: false,
             over: [false, false],
             bye_after_ack: None,
-            last_failure: None,
             orphans: Vec::new(),
             timers: Vec::new(),
             done: false,
@@ -124,18 +135,19 @@ impl Call {
         let headers = &invite.headers;
         let peer = env.config.peers.get(origin.peer.0);
         let side = peer.map_or(Side::Public, |peer| peer.side);
-        let trusted = side == Side::District;
+        let trusted = env.trusts_identity(origin.peer);
         Offer {
             call: env.generator.call(env.now.wall),
             peer: origin.peer,
             side,
             parties_signalled: peer.is_some_and(|peer| peer.parties_signalled),
             emergency,
-            over_limit: env.live_calls >= env.config.limits.max_calls,
+            excess: None,
             request_user: called_user(env, origin.peer, invite),
             to_user: headers.first(name::TO).map_or_else(String::new, user_of),
-            diverted_from: if trusted { diverted_from(headers) } else { Vec::new() },
+            diverted_from: diverted_from(headers),
             caller: identity(headers, name::FROM, trusted),
+            verdict: if trusted { verdict(headers) } else { None },
             sip_call_id: headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
             media: None,
         }
@@ -147,11 +159,14 @@ impl Call {
             return;
         }
         self.disarm(env, CallTimer::Decision);
+        if let Some(refusal) = self.refused_destination(env, route, &self.invite.uri) {
+            return self.fail(env, EndedBy::Gateway, &refusal);
+        }
         self.phase = Phase::Calling;
         self.session.set_relay(media);
-        self.take_ways(env.ways(route.side, self.is_emergency()));
-        self.route = Some(route.clone());
-        self.try_next_way(env);
+        let emergency = self.is_emergency();
+        let ways = env.ways(route.side, emergency);
+        self.hunt_on(env, route, ways, emergency);
     }
 
     /// The hub has decided otherwise.
@@ -183,90 +198,11 @@ impl Call {
         }
         if self.is_emergency() {
             tracing::warn!(call = %self.id, "emergency call goes on without the hub");
-            return self.proceed(env, &Route { side: Side::Public, user: None }, Vec::new());
+            let dialled = env.is_emergency(&self.invite.uri);
+            let route = if dialled { STATIC_ROUTE } else { STATIC_ROUTE_BACK };
+            return self.proceed(env, &route, Vec::new());
         }
         self.fail(env, EndedBy::Gateway, &Response::new(500));
-    }
-
-    /// Sends the INVITE on the best way that is left; without any the call fails.
-    pub(super) fn try_next_way(&mut self, env: &mut Environment) {
-        let called = self.diversions.current.as_ref().map_or(&self.invite.uri, |target| &target.uri);
-        let secure = !self.is_emergency() && sips::is_sips(called);
-        if let Some((peer, path)) = self.next_path(env, secure) {
-            return self.call_peer(env, peer, path);
-        }
-        let nowhere = || if secure { sips::refusal() } else { Response::new(503) };
-        let failure = self.last_failure.take().unwrap_or_else(nowhere);
-        if !self.try_next_diversion(env, &failure) {
-            self.fail(env, EndedBy::Callee, &failure);
-        }
-    }
-
-    /// The best way that is left: for a `sips:` only by TLS.
-    pub(super) fn next_path(&mut self, env: &mut Environment, secure: bool) -> Option<(PeerId, Path)> {
-        while let Some(way) = env.take_best(&mut self.ways_left) {
-            let path = env.path_to(way).filter(|path| !secure || path.transport == Transport::Tls);
-            if let Some(path) = path {
-                return Some((way.peer, path));
-            }
-        }
-        None
-    }
-
-    /// Starts the time that an INVITE has to draw any response.
-    pub(super) fn await_sign(&mut self, env: &mut Environment) {
-        self.arm(
-            env,
-            CallTimer::Silence,
-            if self.is_emergency() { EMERGENCY_SILENCE_MS } else { SILENCE_MS },
-        );
-    }
-
-    fn call_peer(&mut self, env: &mut Environment, peer: PeerId, mut path: Path) {
-        let mut invite = self.invite_for(env, peer, &path);
-        self.introduce(env, &mut path, &mut invite);
-        let branch = env.stamp_via(&path, &mut invite);
-        let index = self.attempts.len();
-        self.emit_routed(env, consent::Leg::B, peer, &invite);
-        self.heard_from[consent::Leg::B.index()] = path.to.ip();
-        let owner = Owner::Call(self.id, Role::Attempt(index));
-        let client = env.request_with_branch(path, &invite, branch.clone(), owner);
-        self.attempts.push(Attempt {
-            leg: consent::Leg::B,
-            path,
-            client,
-            branch,
-            invite,
-            heard: false,
-            ringing: false,
-            finished: false,
-            unwanted: false,
-            cancelled: false,
-            reason: None,
-            raised: 0,
-        });
-        self.await_sign(env);
-    }
-
-    /// Gives an INVITE that opens a dialog what the peer's registrar and its challenges have asked for, and
-    /// sends it to the first hop of the route if nobody of that peer has been called before.
-    pub(super) fn introduce(&mut self, env: &mut Environment, path: &mut Path, invite: &mut Request) {
-        let since = self.attempts.iter().skip(self.first_attempt);
-        let first = since.into_iter().all(|attempt| attempt.path.peer != path.peer);
-        let way = Way::of(path);
-        if env.take_service_route(path, invite, first) {
-            invite.headers.set(name::CONTACT, env.contact(path, sips::is_sent_to(invite)));
-        }
-        if Way::of(path) != way {
-            self.ways_left.insert(0, way);
-        }
-        env.authorize(path, invite);
-    }
-
-    /// Whom to call is known: these are the ways there.
-    pub(super) fn take_ways(&mut self, ways: Vec<Way>) {
-        self.ways_left = ways;
-        self.first_attempt = self.attempts.len();
     }
 
     /// Says that an INVITE of ours is about to go out; its answer will be on this leg.
@@ -289,24 +225,25 @@ impl Call {
         });
     }
 
-    fn invite_for(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Request {
-        let host = env.config.peers.get(peer.0).map_or_else(String::new, |peer| peer.host.clone());
+    pub(super) fn invite_for(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Request {
+        let host = env.config.host_of(peer);
         let user = self.dialled_user(env);
         let secure = path.transport == Transport::Tls;
         let theirs = Place { host: &host, secure };
-        let diverted = self.diversions.current.as_ref().map(|target| target.uri.clone());
+        let diverted = self.hunt.diversions.current.as_ref().map(|target| target.uri.clone());
+        let border = self.border(env, (consent::Leg::A, self.peer), &self.invite.headers, path);
         let uri = uri_at(diverted.as_deref().unwrap_or(&self.invite.uri), theirs, user.as_deref());
+        let uri = border.cleared_uri(uri);
         let own_host = env.host(path.listener);
-        let ours = Place { host: &own_host, secure };
         let mut invite = Request::new(Method::INVITE, uri);
         let headers = &mut invite.headers;
         headers.push(name::MAX_FORWARDS, hops_left(&self.invite).to_string());
         let from = self.invite.headers.first(name::FROM).unwrap_or_default();
-        headers.push(name::FROM, address_at(from, ours, None, Some(&env.generator.tag())));
+        headers.push(name::FROM, border.from(from, &env.generator.tag()));
         let to = self.invite.headers.first(name::TO).unwrap_or_default();
         let called = called_user(env, self.peer, &self.invite);
         let to_user = user.as_deref().filter(|_| self.is_emergency() || user_of(to) == called);
-        headers.push(name::TO, address_at(to, theirs, to_user, None));
+        headers.push(name::TO, border.cleared(address_at(to, theirs, to_user, None)));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&invite.uri)));
@@ -314,11 +251,12 @@ impl Call {
             // RFC 5806 §5.1: the newest comes first.
             headers.push(name::DIVERSION, format!("<sip:{}@{own_host}>;reason=deflection", escaped(&called)));
         }
-        forward::copy_end_to_end(&self.invite.headers, headers, self.is_emergency());
+        forward::copy_end_to_end(&self.invite.headers, headers, &border);
         forward::offer_refer(headers, !self.is_emergency() && env.may_refer(peer));
         if !self.is_emergency() {
             self.offer_reliability(headers);
             session_timer::ask(env.config.session_timer, headers);
+            super::awareness::offer(headers);
         }
         invite.body = self.offered_body(own_ip(env, path));
         invite
@@ -326,11 +264,11 @@ impl Call {
 
     /// The user part to dial, where it is not the one received.
     fn dialled_user(&self, env: &Environment) -> Option<String> {
-        let routed = self.route.as_ref().and_then(|route| route.user.clone());
-        let diverted = self.diversions.current.as_ref().map(|target| target.uri.as_str());
+        let routed = self.hunt.route.as_ref().and_then(|route| route.user.clone());
+        let diverted = self.hunt.diversions.current.as_ref().map(|target| target.uri.as_str());
         routed.or_else(|| match diverted {
             Some(uri) => env.emergency_number(uri),
-            None if self.is_emergency() => env.emergency_number(&self.invite.uri),
+            None if env.is_emergency(&self.invite.uri) => env.emergency_number(&self.invite.uri),
             None => {
                 let called = called_user(env, self.peer, &self.invite);
                 (called != request_user(&self.invite.uri)).then_some(called)
@@ -341,7 +279,15 @@ impl Call {
     fn offered_body(&mut self, host: IpAddr) -> bytes::Bytes {
         let body = self.invite.body.clone();
         match session::find(&self.invite.headers, &body) {
-            Ok(Some(found)) => self.session.rewrite(consent::Leg::A, &found, &body, host),
+            Ok(Some(found)) => {
+                let hidden = std::sync::Arc::clone(&self.hosts[consent::Leg::A.index()]);
+                let sent = self.session.rewrite(consent::Leg::A, &found, &body, (host, &*hidden));
+                let on = found.replaced(&body, &sent);
+                let source = self.heard_from[consent::Leg::A.index()];
+                // Told with the call.
+                self.session.pass(consent::Leg::A, found.passed_as(&body, sent, source), false);
+                on
+            }
             Ok(None) | Err(_) => body,
         }
     }
@@ -370,7 +316,7 @@ pub(super) fn hops_left(request: &Request) -> u8 {
 
 /// The user part that an INVITE calls: the Request-URI's, or To's where that is only the name under which we
 /// are registered with the peer (a registrar puts our Contact into the Request-URI, RFC 3261 §16.5).
-pub(super) fn called_user(env: &Environment, peer: PeerId, invite: &Request) -> String {
+pub(crate) fn called_user(env: &Environment, peer: PeerId, invite: &Request) -> String {
     let user = request_user(&invite.uri);
     let account = env.config.peers.get(peer.0).and_then(|peer| peer.account.as_ref());
     let ours = account.is_some_and(|known| known.register_s.is_some() && known.username == user);
@@ -388,29 +334,33 @@ pub(super) fn request_user(uri: &str) -> String {
 
 /// Where an address is moved to.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) host: &'a str,
+pub(crate) struct Place<'a> {
+    pub(crate) host: &'a str,
     /// Whether a `sips:` may stay one there.
-    pub(super) secure: bool,
+    pub(crate) secure: bool,
 }
 
 /// The same user and parameters at another host; another user where one is given. A `tel:` becomes the
-/// `sip:` of RFC 3261 §19.1.6.
-pub(super) fn uri_at(uri: &str, place: Place<'_>, user: Option<&str>) -> String {
+/// `sip:` of RFC 3261 §19.1.6. What is not ASCII is percent-encoded, as every URI must have it.
+pub(crate) fn uri_at(uri: &str, place: Place<'_>, user: Option<&str>) -> String {
     let scheme = if place.secure && sips::is_sips(uri) { "sips" } else { "sip" };
     let host = place.host;
     let at = |user: &str, params: &str| format!("{scheme}:{user}@{host}{params}");
-    match (Uri::parse(uri), user) {
+    let moved = match (Uri::parse(uri), user) {
         (Ok(Uri::Sip(uri)), None) => match uri.user {
             Some(user) => at(user, &end_to_end_params(&uri)),
             None => format!("{scheme}:{host}{}", end_to_end_params(&uri)),
         },
         (Ok(Uri::Sip(uri)), Some(user)) => at(&escaped(user), &end_to_end_params(&uri)),
-        (Ok(Uri::Tel(tel)), None) => at(&format!("{}{}", tel.number, tel.params.as_str()), ";user=phone"),
+        (Ok(Uri::Tel(tel)), None) => {
+            let subscriber = format!("{}{}", tel.number, tel.params.as_str());
+            at(&percent_encoded(&subscriber, |byte| byte == b'%' || stands_in_user(byte)), ";user=phone")
+        }
         (Ok(Uri::Tel(_)), Some(user)) => at(&escaped(user), ";user=phone"),
         (_, Some(user)) => at(&escaped(user), ""),
         (_, None) => uri.to_owned(),
-    }
+    };
+    ascii(&moved)
 }
 
 /// URI parameters as received, without those that say how to reach the host that we replace.
@@ -432,7 +382,7 @@ fn end_to_end_params(uri: &SipUri<'_>) -> String {
 
 /// A From or To with its display name and user at another host, and with this tag. An address without a
 /// host, or one that names nobody (RFC 3323 §4.1.1.3), stays.
-pub(super) fn address_at(address: &str, place: Place<'_>, user: Option<&str>, tag: Option<&str>) -> String {
+pub(crate) fn address_at(address: &str, place: Place<'_>, user: Option<&str>, tag: Option<&str>) -> String {
     let Ok(parsed) = NameAddr::parse(address) else { return address.to_owned() };
     let uri = match Uri::parse(parsed.uri) {
         Ok(Uri::Sip(uri)) if uri.host.to_ascii_lowercase().ends_with(".invalid") => parsed.uri.to_owned(),
@@ -440,14 +390,26 @@ pub(super) fn address_at(address: &str, place: Place<'_>, user: Option<&str>, ta
         _ if user.is_some() => uri_at(parsed.uri, place, user),
         _ => parsed.uri.to_owned(),
     };
-    parsed.rebuilt(&uri, tag)
+    parsed.rebuilt(&ascii(&uri), tag)
 }
 
 /// A user part with what may not stand in one percent-encoded (RFC 3261 §25.1).
 pub(crate) fn escaped(user: &str) -> String {
-    let mut out = String::with_capacity(user.len());
-    for byte in user.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte) {
+    percent_encoded(user, stands_in_user)
+}
+
+fn stands_in_user(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte)
+}
+
+fn ascii(uri: &str) -> String {
+    percent_encoded(uri, |byte| byte.is_ascii())
+}
+
+fn percent_encoded(text: &str, stays: impl Fn(u8) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if stays(byte) {
             out.push(char::from(byte));
         } else {
             out.push_str(&format!("%{byte:02X}"));
@@ -468,6 +430,9 @@ mod tests {
             ("sip:gw;lr", None, "sip:pbx;lr"),
             ("sip:1@gw;transport=tcp;maddr=10.9.9.9;cpc=x", None, "sip:1@pbx;cpc=x"),
             ("tel:+1860;ext=5", None, "sip:+1860;ext=5@pbx;user=phone"),
+            ("tel:*67#5;x=a:b%20", None, "sip:*67%235;x=a%3Ab%20@pbx;user=phone"),
+            ("tel:911@elsewhere;x=y?z", None, "sip:911%40elsewhere;x=y?z@pbx;user=phone"),
+            ("sip:mü@gw;p=é", None, "sip:m%C3%BC@pbx;p=%C3%A9"),
             ("sip:9911@gw;user=phone", Some("911"), "sip:911@pbx;user=phone"),
             ("urn:service:sos.fire", Some("911"), "sip:911@pbx"),
             ("sip:x@gw", Some("a#b"), "sip:a%23b@pbx"),

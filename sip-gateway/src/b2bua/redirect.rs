@@ -10,16 +10,19 @@
 //!
 //! Only `sip:` and `tel:` Contacts are followed, the highest `q` first, in the order received where it is
 //! the same, one after the other; those of a nested redirection come before what was left. Whoever is
-//! called so learns from Diversion who was called before. In an emergency call nothing is followed: its
-//! other trunks are.
+//! called so learns from Diversion who was called before. An emergency service named so, by a URN too, makes
+//! the call an emergency call, which waits for the hub no longer than any. In an emergency call nothing is
+//! followed: its other trunks are.
 
 use std::collections::VecDeque;
 
 use consent::{Leg, Side};
 
+use super::offering::STATIC_ROUTE;
 use super::transfer::Target;
-use super::{Call, CallTimer, DECISION_MS, Phase};
+use super::{Call, CallTimer, EndedBy, Phase, decision_ms};
 use crate::core::Environment;
+use crate::transaction::Class;
 use crate::wire::{NameAddr, Response, Uri, name};
 use crate::{Event, PeerId, Redirects, Route};
 
@@ -39,24 +42,24 @@ pub(super) struct Diversions {
     pub(super) current: Option<Target>,
     /// Whether the hub is asked where that is.
     asked: bool,
-    /// Whether a district's peer has redirected it.
-    by_district: bool,
+    /// Who has redirected it.
+    by: Vec<PeerId>,
 }
 
 impl Call {
     /// Follows a 3xx, if it is one and may be followed; `true` if it has.
     pub(super) fn redirects(&mut self, env: &mut Environment, from: PeerId, response: &Response) -> bool {
-        let follows = policy(env, from) == Redirects::Follow && !self.is_emergency();
+        let follows = policy(env, from) == Redirects::Follow && !env.is_emergency(&self.dialled_now());
         if !(300..400).contains(&response.status) || !follows {
             return false;
         }
-        self.diversions.by_district |= env.side(from) == Side::District;
-        if self.diversions.followed < MAX_REDIRECTIONS {
-            self.diversions.followed += 1;
+        self.hunt.diversions.by.push(from);
+        if self.hunt.diversions.followed < MAX_REDIRECTIONS {
+            self.hunt.diversions.followed += 1;
             let known = self.dialled_now();
-            self.diversions.tried.push(known);
+            self.hunt.diversions.tried.push(known);
             for target in contacts(env, response).into_iter().rev() {
-                self.diversions.left.push_front(target);
+                self.hunt.diversions.left.push_front(target);
             }
         }
         self.try_next_diversion(env, &Response::new(480))
@@ -64,12 +67,12 @@ impl Call {
 
     /// Calls the next of those that a 3xx named; `false` if none is left.
     pub(super) fn try_next_diversion(&mut self, env: &mut Environment, failure: &Response) -> bool {
-        while let Some(target) = self.diversions.left.pop_front() {
-            if self.diversions.tried.contains(&target.uri) {
+        while let Some(target) = self.hunt.diversions.left.pop_front() {
+            if self.hunt.diversions.tried.contains(&target.uri) {
                 continue;
             }
-            self.diversions.tried.push(target.uri.clone());
-            self.last_failure = Some(super::forward::map_failure(failure));
+            self.hunt.diversions.tried.push(target.uri.clone());
+            self.hunt.note(super::forward::map_failure(failure));
             self.divert(env, target);
             return true;
         }
@@ -81,41 +84,73 @@ impl Call {
             Some(leg) => (leg, None),
             None => (Leg::B, Some(self.peer)),
         };
+        // Of whom was called before nothing is waited for.
+        self.disarm(env, CallTimer::Silence);
         let timer = if caller.is_some() { CallTimer::Decision } else { CallTimer::Transfer };
-        self.arm(env, timer, DECISION_MS);
+        self.arm(env, timer, decision_ms(target.emergency));
         let from = caller.or_else(|| self.far_peer(leg)).unwrap_or(self.peer);
-        let from = if self.diversions.by_district { Side::District } else { env.side(from) };
+        let by_district = self.redirected_by().any(|peer| env.side(peer) == Side::District);
+        let from = if by_district { Side::District } else { env.side(from) };
         let told = target.told(env, from);
         if caller.is_some() {
-            self.diversions.asked = true;
-            self.diversions.current = Some(target);
+            if target.emergency {
+                self.class = Class::Emergency;
+                self.calls_for_help = true;
+                // What A has not acknowledged ends no emergency call.
+                self.stop_repeating(env);
+            }
+            self.hunt.diversions.asked = true;
+            self.hunt.diversions.current = Some(target);
         }
         env.emit(Event::Diverted { call: self.id, leg, target: told });
     }
 
     /// The hub says where the one named is.
     pub(crate) fn proceed_diverted(&mut self, env: &mut Environment, route: &Route) {
-        if !std::mem::take(&mut self.diversions.asked) || self.phase != Phase::Calling {
+        if !std::mem::take(&mut self.hunt.diversions.asked) || self.phase != Phase::Calling {
             return self.proceed_to_target(env, route);
         }
         self.disarm(env, CallTimer::Decision);
-        let named = self.diversions.current.as_ref().and_then(|target| target.peer);
-        self.take_ways(env.ways_for(route.side, named));
-        self.route = Some(route.clone());
-        self.try_next_way(env);
+        if let Some(target) = self.hunt.diversions.current.clone() {
+            self.hunt_for(env, route, &target);
+        }
     }
 
     /// The hub does not say.
     pub(super) fn on_no_diversion(&mut self, env: &mut Environment) {
-        if std::mem::take(&mut self.diversions.asked) && self.phase == Phase::Calling {
-            self.fail(env, crate::EndedBy::Gateway, &Response::new(500));
+        if !self.hunt.diversions.asked || self.phase != Phase::Calling {
+            return;
         }
+        if self.hunt.diversions.current.as_ref().is_some_and(|target| target.emergency) {
+            return self.proceed_diverted(env, &STATIC_ROUTE);
+        }
+        self.hunt.diversions.asked = false;
+        self.fail(env, EndedBy::Gateway, &Response::new(500));
+    }
+
+    /// Calls whom a 3xx or a REFER names.
+    pub(super) fn hunt_for(&mut self, env: &mut Environment, route: &Route, target: &Target) {
+        if let Some(refusal) = self.refused_destination(env, route, &target.uri) {
+            return self.end_hunt(env, EndedBy::Gateway, &refusal);
+        }
+        let ways = env.ways_for(route.side, target.peer, target.emergency);
+        self.hunt_on(
+            env,
+            route,
+            ways,
+            target.emergency || (self.is_emergency() && self.phase == Phase::Calling),
+        );
+    }
+
+    /// Who has redirected the call, or the INVITE of its transfer.
+    pub(super) fn redirected_by(&self) -> impl Iterator<Item = PeerId> {
+        self.hunt.diversions.by.iter().copied()
     }
 
     /// Who is called at present.
     pub(super) fn dialled_now(&self) -> String {
         let transferred = self.transfer.as_ref().and_then(|transfer| transfer.target.as_ref());
-        let current = transferred.or(self.diversions.current.as_ref());
+        let current = transferred.or(self.hunt.diversions.current.as_ref());
         current.map_or_else(|| self.invite.uri.clone(), |target| target.uri.clone())
     }
 }

@@ -114,9 +114,15 @@ impl Call {
         self.invite.headers.has_token(name::REQUIRE, OPTION)
     }
 
+    /// Whether what A acknowledges in this early dialog is ours. In an emergency call that is so only where it
+    /// was none yet.
+    pub(super) fn takes_pracks(&self, fork: usize) -> bool {
+        !self.is_emergency() || self.forks.get(fork).is_some_and(|fork| fork.reliability.has_said())
+    }
+
     /// Says to B that we know PRACK, where we could use it.
     pub(super) fn offer_reliability(&self, headers: &mut Headers) {
-        if !self.caller_takes_pracks() && !has_description(&self.invite) {
+        if !self.caller_takes_pracks() && !has_description(&self.invite.headers, &self.invite.body) {
             return;
         }
         headers.push(name::SUPPORTED, OPTION);
@@ -163,7 +169,7 @@ impl Call {
         heard: Heard,
     ) {
         let Some(tag) = self.forks.get(fork).map(|fork| fork.id(Leg::A).local_tag.clone()) else { return };
-        let reply = self.reply(env, &self.invite, &self.back, &tag, response);
+        let reply = self.reply(env, &self.invite, &self.back, &tag, response, self.end_in(fork, Leg::B));
         let theirs = match heard {
             Heard::Next(rseq) => Some(rseq),
             Heard::Plain | Heard::OutOfOrder => None,
@@ -244,7 +250,7 @@ impl Call {
                 self.relay(env, place, server, prack, Some(rack));
             }
             None => {
-                let status = if has_description(&prack) { 488 } else { 200 };
+                let status = if has_description(&prack.headers, &prack.body) { 488 } else { 200 };
                 self.answer(env, server, &prack, Response::new(status));
             }
         }

@@ -6,9 +6,11 @@
 //! | L | L | the offer again | pending = L anew |
 //! | L | other, provisional | early answer | both descriptions in force, still pending |
 //! | L | other | answer | both in force, none pending; a resumption is told |
-//! | L | refusal | | none pending; a hold told too early is taken back |
+//! | L | refusal, or no answer | | none pending; all as before; a hold told too early is taken back |
 //!
-//! What takes away is told with the offer, what gives is told with the answer.
+//! What takes away is told with the offer, what gives is told with the answer. After a refusal what was said and
+//! sent before the offer is in force (RFC 3261 §14.1, RFC 6337 §2.3). The refused description keeps its version:
+//! whoever has seen it must not see another with the same number (RFC 3264 §8).
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -16,9 +18,15 @@ use std::ops::Range;
 use bytes::Bytes;
 use consent::Leg;
 
-use crate::sdp::{Description, OurSide, SdpError, locate, rewrite, splice};
+use crate::sdp::{
+    Description, OurSide, RecordLine, RecordPreference, Recording, SdpError, locate, rewrite, splice,
+};
+use crate::topology::Hosts;
 use crate::wire::{Headers, name};
 use crate::{Change, Flow, LegMedia, MediaKind};
+
+/// Attributes whose absence means `sendrecv` (RFC 8866 §6.7).
+const DIRECTIONS: [&[u8]; 3] = [b"a=sendonly", b"a=recvonly", b"a=inactive"];
 
 /// Something to tell the hub before the message goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +39,25 @@ pub(crate) enum Told {
 #[derive(Clone, Debug)]
 pub(crate) struct Ours {
     session_id: u64,
+    /// The one in force, or offered; empty if there was none.
+    sent: Numbered,
+    /// The one with the highest version, refused or not.
+    newest: Numbered,
+}
+
+/// A description of ours with the version that it has.
+#[derive(Clone, Debug)]
+pub(crate) struct Numbered {
     version: u64,
-    sent: Bytes,
+    octets: Bytes,
+}
+
+/// A leg's description on its way to the other leg.
+pub(crate) struct Described {
+    media: LegMedia,
+    said: Bytes,
+    /// As the other leg gets it.
+    sent: Numbered,
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +66,8 @@ struct Pending {
     media: LegMedia,
     /// Whether a hold was told that the answer has yet to confirm.
     hold_told: bool,
+    /// What each leg said, and what was sent to it, before the offer.
+    former: [(Bytes, Numbered); 2],
 }
 
 /// The offers and answers of one call; before its answer, of one early dialog.
@@ -50,9 +77,11 @@ pub(crate) struct Session {
     /// descriptions pass with their own.
     relay: Vec<[SocketAddr; 2]>,
     ours: [Ours; 2],
+    /// What descriptions towards A and B say of recording.
+    record_lines: [RecordLine; 2],
     in_force: [Option<LegMedia>; 2],
     held: [bool; 2],
-    /// What each leg last said, unless it was refused.
+    /// What each leg said that is in force, or offered.
     said: [Bytes; 2],
     pending: Option<Pending>,
     /// Whether an exchange has been completed: only then is there anything to change.
@@ -84,36 +113,84 @@ impl Found {
         self.place == (0..body.len())
     }
 
+    fn text(&self, body: &Bytes) -> Bytes {
+        body.slice(self.place.clone())
+    }
+
+    /// The body with what the other leg gets in the place of this one.
+    pub(crate) fn replaced(&self, body: &Bytes, sent: &Numbered) -> Bytes {
+        splice(body, self.place.clone(), &sent.octets)
+    }
+
+    /// What a leg says in this body, for which the other leg gets `sent`.
+    pub(crate) fn passed_as(&self, body: &Bytes, sent: Numbered, signalled_from: IpAddr) -> Described {
+        Described { media: self.media(signalled_from), said: self.text(body), sent }
+    }
+
     /// What it says of the leg's media, and from where the message came that holds it.
     pub(crate) fn media(&self, signalled_from: IpAddr) -> LegMedia {
         self.description.leg_media(signalled_from)
+    }
+
+    /// See [`Description::recording`].
+    pub(crate) fn recording(&self) -> Option<Recording> {
+        self.description.recording()
+    }
+
+    /// See [`Description::preference`].
+    pub(crate) fn preference(&self) -> Option<RecordPreference> {
+        self.description.preference()
     }
 }
 
 impl Ours {
     pub(crate) const fn new(session_id: u64) -> Self {
-        Self { session_id, version: session_id, sent: Bytes::new() }
+        Self { session_id, sent: Numbered::none(session_id), newest: Numbered::none(session_id) }
     }
 
-    /// The description last sent; empty if there was none.
+    /// The description that is in force, or offered; empty if there was none.
     pub(crate) const fn sent(&self) -> &Bytes {
-        &self.sent
+        &self.sent.octets
     }
 
-    /// An earlier one, to be sent again; as an answer, with as many `m=` lines as the offer.
-    pub(crate) fn again(&mut self, former: &[u8], offer: Option<&Found>) -> Bytes {
-        let Ok(mut description) = Description::parse(former) else { return Bytes::copy_from_slice(former) };
+    /// The one in force, as the answer to this offer.
+    pub(crate) fn answer_again(&mut self, offer: Option<&Found>, record: RecordLine) -> Bytes {
+        self.sent = self.again(&self.sent.clone(), offer, record);
+        self.sent().clone()
+    }
+
+    /// An earlier one, to be sent again, with this in it of recording; as an answer, with as many `m=` lines as
+    /// the offer.
+    fn again(&mut self, former: &Numbered, offer: Option<&Found>, record: RecordLine) -> Numbered {
+        let Ok(description) = Description::parse(&former.octets) else { return former.clone() };
+        let mut description = description.recorded(record);
         if let Some(offer) = offer {
             description.pad(&offer.description);
             description.truncate(offer.description.streams());
         }
-        let mut octets = description.numbered(self.version);
-        if self.sent != octets {
-            self.version += 1;
-            octets = description.numbered(self.version);
+        self.number(|version| description.numbered(version))
+    }
+
+    /// Gives a description its version: the one it had when it was sent before, or else the next.
+    fn number(&mut self, write: impl Fn(u64) -> Vec<u8>) -> Numbered {
+        for known in [&self.sent, &self.newest] {
+            if known.octets == write(known.version) {
+                return known.clone();
+            }
         }
-        self.sent = octets.into();
-        self.sent.clone()
+        let version = self.newest.version + u64::from(!self.newest.octets.is_empty());
+        self.newest = Numbered { version, octets: write(version).into() };
+        self.newest.clone()
+    }
+}
+
+impl Numbered {
+    const fn none(version: u64) -> Self {
+        Self { version, octets: Bytes::new() }
+    }
+
+    pub(crate) const fn octets(&self) -> &Bytes {
+        &self.octets
     }
 }
 
@@ -123,6 +200,7 @@ impl Session {
         Self {
             relay: Vec::new(),
             ours: [Ours::new(a), Ours::new(b)],
+            record_lines: [RecordLine::Received; 2],
             in_force: [None, None],
             held: [false, false],
             said: [Bytes::new(), Bytes::new()],
@@ -169,17 +247,26 @@ impl Session {
     /// Our last description to a leg is offered to it again, in the other leg's name.
     pub(crate) fn offer_again(&mut self, to: Leg) {
         let offerer = to.other();
-        self.pending =
-            self.in_force[offerer.index()].clone().map(|media| Pending { offerer, media, hold_told: false });
+        self.pending = self.in_force[offerer.index()].clone().map(|media| self.offered(offerer, media));
+    }
+
+    fn offered(&self, offerer: Leg, media: LegMedia) -> Pending {
+        let former = Leg::BOTH.map(|leg| (self.said[leg.index()].clone(), self.ours(leg).sent.clone()));
+        Pending { offerer, media, hold_told: false, former }
     }
 
     /// Somebody else is at a leg: its description is not known, and ours goes on from what was said to it.
     /// What its predecessor offered or was offered is void; a hold of his is told as over with the next answer.
     pub(crate) fn replace(&mut self, leg: Leg, ours: Ours) {
+        self.revert();
         self.ours[leg.index()] = ours;
         self.in_force[leg.index()] = None;
         self.said[leg.index()] = Bytes::new();
-        self.pending = None;
+    }
+
+    /// Whoever was lent is back: ours goes on from what was said to it meanwhile.
+    pub(crate) fn resume(&mut self, leg: Leg, ours: Ours) {
+        self.ours[leg.index()] = ours;
     }
 
     /// Nobody is at a leg until its next description: a hold.
@@ -188,16 +275,61 @@ impl Session {
         if held { Vec::new() } else { vec![Told::Changed(leg, Change::Held)] }
     }
 
-    /// A leg gets again what had been sent to it; as an answer, with as many `m=` lines as this offer of its.
-    pub(crate) fn restore(&mut self, leg: Leg, former: &[u8], offer: Option<&Found>) -> Bytes {
-        self.ours[leg.index()].again(former, offer)
+    /// A leg gets again what had been sent to it, as the answer to this offer of its.
+    pub(crate) fn answer_again(&mut self, leg: Leg, offer: Option<&Found>) -> Bytes {
+        self.ours[leg.index()].answer_again(offer, self.record_lines[leg.index()])
+    }
+
+    /// A leg is to be offered an earlier description again, with what is due in it of recording.
+    pub(crate) fn again(&mut self, leg: Leg, former: &Numbered) -> Numbered {
+        self.ours[leg.index()].again(former, None, self.record_lines[leg.index()])
+    }
+
+    /// The same with the one that it has.
+    pub(crate) fn repeat(&mut self, leg: Leg) -> Numbered {
+        self.again(leg, &self.ours(leg).sent.clone())
+    }
+
+    /// A leg has taken an offer of ours that is none of the other leg's; returns what was sent to it before.
+    pub(crate) fn take(&mut self, leg: Leg, offer: Numbered) -> Numbered {
+        std::mem::replace(&mut self.ours[leg.index()].sent, offer)
+    }
+
+    /// What further descriptions towards a leg say of recording.
+    pub(crate) const fn set_record_line(&mut self, leg: Leg, line: RecordLine) {
+        self.record_lines[leg.index()] = line;
+    }
+
+    /// Whether the last description of ours to a leg says anything but this of recording.
+    pub(crate) fn misinforms(&self, leg: Leg, due: Recording) -> bool {
+        let sent = Description::parse(self.ours(leg).sent());
+        !self.relay.is_empty() && sent.is_ok_and(|sent| sent.recording().unwrap_or_default() != due)
+    }
+
+    /// What a leg said last, unless that was refused.
+    pub(crate) fn said(&self, leg: Leg) -> Option<Found> {
+        let said = &self.said[leg.index()];
+        let description = Description::parse(said).ok()?;
+        Some(Found { place: 0..said.len(), description })
     }
 
     /// The other leg's description is in force again towards this one, whose own is `media`.
     pub(crate) fn reassert(&mut self, leg: Leg, media: LegMedia) -> Vec<Told> {
         let offerer = leg.other();
         let Some(known) = self.in_force[offerer.index()].clone() else { return Vec::new() };
-        self.answer(Pending { offerer, media: known, hold_told: false }, leg, media, false)
+        self.answer(self.offered(offerer, known), leg, media, false)
+    }
+
+    /// An offer for somebody new at a leg: what the one before was last told, but nobody holds. `None` if
+    /// that was nothing of ours.
+    pub(crate) fn offer_anew(&self, leg: Leg) -> Option<Ours> {
+        let ours = &self.ours[leg.index()];
+        let lines = ours.sent().split_inclusive(|byte| *byte == b'\n');
+        let kept = lines.filter(|line| !DIRECTIONS.iter().any(|direction| line.trim_ascii() == *direction));
+        let octets = Bytes::from(kept.collect::<Vec<_>>().concat());
+        let sent = Numbered { version: ours.sent.version, octets };
+        let session_id = ours.session_id;
+        (!sent.octets.is_empty()).then(|| Ours { session_id, newest: sent.clone(), sent })
     }
 
     /// Whose offer waits for its answer.
@@ -205,29 +337,28 @@ impl Session {
         self.pending.as_ref().map(|pending| pending.offerer)
     }
 
-    /// The body to send to `from`'s other leg instead of the one received; `host` is our address there.
-    pub(crate) fn rewrite(&mut self, from: Leg, found: &Found, body: &Bytes, host: IpAddr) -> Bytes {
-        let said = body.slice(found.place.clone());
+    /// The description to send to `from`'s other leg instead of the one received; `host` is our address there,
+    /// and no `hidden` host is named in it.
+    pub(crate) fn rewrite(
+        &mut self,
+        from: Leg,
+        found: &Found,
+        body: &Bytes,
+        (host, hidden): (IpAddr, &Hosts),
+    ) -> Numbered {
         let towards = from.other().index();
         if self.relay.is_empty() {
-            self.ours[towards].sent = said.clone();
-            self.said[from.index()] = said;
-            return body.clone();
+            let version = self.ours[towards].newest.version;
+            return Numbered { version, octets: found.text(body) };
         }
-        self.said[from.index()] = said;
         let description = self.fitted(from, &found.description);
         let media: Vec<SocketAddr> = self.relay.iter().map(|pair| pair[towards]).collect();
         let ours = &mut self.ours[towards];
         let address = media.first().map_or(host, SocketAddr::ip);
-        let side = |version| OurSide { session_id: ours.session_id, version, address, media: &media };
-        let mut octets = rewrite(&description, &side(ours.version));
-        if !ours.sent.is_empty() && ours.sent != octets {
-            octets = rewrite(&description, &side(ours.version + 1));
-            ours.version += 1;
-        }
-        let rewritten = splice(body, found.place.clone(), &octets);
-        ours.sent = octets.into();
-        rewritten
+        let (session_id, record) = (ours.session_id, self.record_lines[towards]);
+        ours.number(|version| {
+            rewrite(&description, &OurSide { session_id, version, address, media: &media, record, hidden })
+        })
     }
 
     /// The same description with the `m=` lines that the other leg must find in it (RFC 3264 §6, §8): in an offer
@@ -237,7 +368,7 @@ impl Session {
         let mut description = received.clone();
         let answers = self.pending.as_ref().filter(|pending| pending.offerer != from);
         let known = &self.ours[if answers.is_some() { from } else { from.other() }.index()];
-        if let Ok(known) = Description::parse(&known.sent) {
+        if let Ok(known) = Description::parse(known.sent()) {
             description.pad(&known);
         }
         if let Some(offer) = answers {
@@ -246,11 +377,21 @@ impl Session {
         description
     }
 
-    /// Takes in a description of a leg. `early` is for answers in provisional responses.
+    /// Takes in a description of a leg that is passed on to the other. `early` is for answers in provisional
+    /// responses.
+    pub(crate) fn pass(&mut self, from: Leg, described: Described, early: bool) -> Vec<Told> {
+        let Described { media, said, sent } = described;
+        let told = self.describe(from, media, early);
+        self.said[from.index()] = said;
+        self.ours[from.other().index()].sent = sent;
+        told
+    }
+
+    /// The same for one that the other leg does not get, or not yet.
     pub(crate) fn describe(&mut self, from: Leg, media: LegMedia, early: bool) -> Vec<Told> {
         match self.pending.take() {
             Some(pending) if pending.offerer != from => self.answer(pending, from, media, early),
-            _ => self.offer(from, media),
+            earlier => self.offer(from, media, earlier),
         }
     }
 
@@ -265,26 +406,35 @@ impl Session {
 
     /// The pending offer was refused, or its answer never came.
     pub(crate) fn refuse(&mut self) -> Vec<Told> {
-        if let Some(offerer) = self.offerer() {
-            self.said[offerer.index()] = Bytes::new();
-        }
-        match self.pending.take() {
-            Some(pending) if pending.hold_told => {
-                self.held[pending.offerer.index()] = false;
-                vec![Told::Changed(pending.offerer, Change::Resumed)]
-            }
-            _ => Vec::new(),
-        }
+        let Some(holder) = self.revert() else { return Vec::new() };
+        self.held[holder.index()] = false;
+        vec![Told::Changed(holder, Change::Resumed)]
     }
 
-    fn offer(&mut self, from: Leg, media: LegMedia) -> Vec<Told> {
+    /// Nothing is pending any more, and what was before is in force; returns whose hold was told too early.
+    fn revert(&mut self) -> Option<Leg> {
+        let Pending { offerer, hold_told, former, .. } = self.pending.take()?;
+        for (leg, (said, sent)) in Leg::BOTH.into_iter().zip(former) {
+            self.said[leg.index()] = said;
+            self.ours[leg.index()].sent = sent;
+        }
+        hold_told.then_some(offerer)
+    }
+
+    fn offer(&mut self, from: Leg, media: LegMedia, earlier: Option<Pending>) -> Vec<Told> {
         let mut told = self.other_origin(from, &media);
-        let hold_told = self.established && refuses_media(&media) && !self.held[from.index()];
-        if hold_told {
+        let holds = self.established && refuses_media(&media) && !self.held[from.index()];
+        if holds {
             self.held[from.index()] = true;
             told.push(Told::Changed(from, Change::Held));
         }
-        self.pending = Some(Pending { offerer: from, media, hold_told });
+        let mut pending = self.offered(from, media);
+        pending.hold_told = holds;
+        if let Some(earlier) = earlier {
+            pending.hold_told |= earlier.hold_told;
+            pending.former = earlier.former;
+        }
+        self.pending = Some(pending);
         told
     }
 

@@ -27,28 +27,30 @@
 //!
 //! | § | state | input | effect |
 //! |---|---|---|---|
-//! | 10 | we refresh | half the interval | UPDATE where the far end takes it, else a re-INVITE with what was said last |
-//! | 7.4 | refreshing | 2xx | agreed anew |
-//! | 10 | refreshing | 408, 481, no answer | the call ends |
-//! | 3261 14.1 | refreshing | 491 | again as [`glare`](super::glare) says |
-//! | 7.3 | refreshing | 422 | again with its Min-SE |
-//! | 10 | refreshing | another failure of UPDATE | again at once, as a re-INVITE |
-//! | 10 | refreshing | another failure | again after [`RETRY_MS`] |
+//! | 10 | we refresh | half the interval | as [`refreshing`] says |
 //! | 9 | any | INVITE or UPDATE that says nothing new | answered here with what was said last; not passed on |
+//! | 10 | any | INVITE or UPDATE that something else is in the way of (491, 500) | the time until the end begins anew |
+//! | 10 | any | a failure but 408 and 481 of a transfer's re-INVITE | the same |
 //! | 10 | any | no refresh until the interval less a third of it, 32 s at most | BYE to both, `session expired` |
+//! | 10 | a transfer's re-INVITE is under way there | the same | its answer is waited for |
+//!
+//! What puts the end off is our own rule: §10 ends a session whose far end has gone, and one that asks or
+//! answers has not.
 //!
 //! An emergency call has no timer of ours: whatever its ends agree on passes between them, and only they
 //! end it. Nor does a timer end a call that has been transferred or redirected to an emergency service.
 
+mod refreshing;
+
 use consent::Leg;
 
+use super::asking::Asked;
 use super::calling::from_of;
 use super::session;
-use super::{Acceptance, Call, CallTimer, EndedBy, Owner, Phase, Role, sips};
-use crate::core::{Again, DialogPlace, Environment};
+use super::{Acceptance, Call, CallTimer, EndedBy, Owner, Phase, Role};
+use crate::core::{DialogPlace, Environment};
 use crate::dialog::sequence_of;
-use crate::digest::credentials_of;
-use crate::transaction::{Report, T1_MS, TxId};
+use crate::transaction::{T1_MS, TxId};
 use crate::wire::{Headers, Method, Request, Response, SessionExpires, delta_seconds, name};
 use crate::{Cause, End, SessionTimer};
 
@@ -86,17 +88,7 @@ pub(super) struct Timing {
     takes_update: bool,
     /// The longest Min-SE that it has shown.
     least_s: u32,
-    refresh: Option<Refresh>,
-}
-
-/// A refresh of ours on its way.
-#[derive(Debug)]
-struct Refresh {
-    client: TxId,
-    method: Method,
-    sequence: u32,
-    /// For its ACK.
-    credentials: Headers,
+    refresh: Option<Asked>,
 }
 
 impl Timing {
@@ -107,6 +99,16 @@ impl Timing {
             interval_s: wanted.interval_s.clamp(SHORTEST_S, LONGEST_S),
             ours: wanted.refresher_is_uac != Some(false),
         });
+    }
+
+    /// Whether the far end takes UPDATE.
+    pub(super) const fn takes_update(&self) -> bool {
+        self.takes_update
+    }
+
+    /// Whether a refresh of ours waits for its answer.
+    pub(super) const fn is_refreshing(&self) -> bool {
+        self.refresh.is_some()
     }
 
     fn learn_methods(&mut self, headers: &Headers) {
@@ -222,10 +224,9 @@ impl Call {
 
     /// A leg's session goes to another call with its far end.
     pub(super) fn lend_timing(&mut self, env: &mut Environment, leg: Leg) -> Timing {
-        self.disarm(env, CallTimer::Refresh(leg));
         self.disarm(env, CallTimer::Expiry(leg));
-        let refreshing = self.timings[leg.index()].refresh.take();
-        if refreshing.is_some_and(|refresh| refresh.method == Method::INVITE) {
+        let refreshing = self.stop_refreshing(env, leg);
+        if refreshing.is_some_and(|refresh| refresh.invites()) {
             drop(self.session.refuse());
         }
         std::mem::take(&mut self.timings[leg.index()])
@@ -249,155 +250,47 @@ impl Call {
         }
     }
 
-    /// Whether a re-INVITE of ours refreshes a leg's session just now.
-    pub(super) fn offers_itself(&self) -> bool {
-        let invites = |refresh: &Refresh| refresh.method == Method::INVITE;
-        self.timings.iter().any(|timing| timing.refresh.as_ref().is_some_and(invites))
-    }
-
-    /// Our refresh is due.
-    pub(super) fn refresh(&mut self, env: &mut Environment, leg: Leg) {
-        let timing = &self.timings[leg.index()];
-        let Some(fork) = self.answered.filter(|_| self.phase == Phase::Answered) else { return };
-        if timing.refresh.is_some() || self.over[leg.index()] {
-            return;
-        }
-        let offer = self.session.ours(leg).sent().clone();
-        let method = if timing.takes_update || offer.is_empty() { Method::UPDATE } else { Method::INVITE };
-        if method == Method::INVITE && self.invite_pending().is_some() {
-            return self.arm(env, CallTimer::Refresh(leg), RETRY_MS);
-        }
-        let Some(dialog) = self.dialog(fork, leg) else { return };
-        let (mut sent, path) = (dialog.request(method.clone()), dialog.path);
-        sent.headers.push(name::MAX_FORWARDS, "70");
-        sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
-        self.keep_timer(env, leg, &mut sent);
-        if method == Method::INVITE {
-            sent.headers.push(name::CONTENT_TYPE, "application/sdp");
-            sent.body = offer;
-            self.session.offer_again(leg);
-        }
-        env.authorize(&path, &mut sent);
-        let sequence = sequence_of(&sent.headers).unwrap_or_default();
-        let credentials = credentials_of(&sent.headers);
-        let client = env.request(path, sent, Owner::Call(self.id, Role::Refresh(leg)));
-        self.timings[leg.index()].refresh = Some(Refresh { client, method, sequence, credentials });
-    }
-
-    pub(super) fn refreshes(&self, leg: Leg, client: TxId) -> bool {
-        self.timings[leg.index()].refresh.as_ref().is_some_and(|refresh| refresh.client == client)
-    }
-
-    /// Our refresh was challenged, and has been sent again.
-    pub(super) fn refreshes_again(&mut self, leg: Leg, again: &Again) {
-        if let Some(refresh) = &mut self.timings[leg.index()].refresh {
-            refresh.client = again.client;
-            refresh.sequence = sequence_of(&again.request.headers).unwrap_or_default();
-            refresh.credentials = credentials_of(&again.request.headers);
-        }
-    }
-
-    /// The far end's answer to our refresh.
-    pub(super) fn on_refresh_response(
-        &mut self,
-        env: &mut Environment,
-        leg: Leg,
-        client: TxId,
-        response: &Response,
-    ) {
-        if response.status < 200 {
-            return;
-        }
-        let taken = self.timings[leg.index()].refresh.take_if(|refresh| refresh.client == client);
-        let Some(refresh) = taken else {
-            // A 2xx again: our ACK was lost.
-            self.acknowledge_again(env, client);
-            return;
-        };
-        if response.status < 300 {
-            return self.on_refreshed(env, leg, &refresh, response);
-        }
-        self.forget_offer(env, &refresh);
-        self.on_refresh_refused(env, leg, &refresh, response);
-    }
-
-    fn on_refreshed(&mut self, env: &mut Environment, leg: Leg, refresh: &Refresh, response: &Response) {
-        let Some(fork) = self.answered else { return };
-        self.observe(env, leg, &response.headers, None);
-        if let Some(dialog) = self.dialog(fork, leg) {
-            dialog.refresh_target(env, &response.headers);
-        }
-        if refresh.method == Method::INVITE {
-            if let Ok(Some(found)) = session::find(&response.headers, &response.body) {
-                let told = self.session.describe(leg, found.media(self.heard_from[leg.index()]), false);
-                self.tell(env, told);
-            }
-            self.forget_offer(env, refresh);
-            let Some(dialog) = self.dialog(fork, leg) else { return };
-            let (mut ack, path) = (dialog.ack(refresh.sequence), dialog.path);
-            ack.headers.push(name::MAX_FORWARDS, "70");
-            ack.headers.append(&refresh.credentials);
-            self.acknowledge(env, refresh.client, fork, path, ack);
-        }
-        self.take_timer(env, leg, &response.headers);
-    }
-
-    fn on_refresh_refused(&mut self, env: &mut Environment, leg: Leg, refresh: &Refresh, failure: &Response) {
-        let wait_ms = match failure.status {
-            408 | 481 => return self.expire(env, leg),
-            491 => self.glare_wait_ms(env, leg),
-            422 => {
-                let timing = &mut self.timings[leg.index()];
-                let least_s = least_of(&failure.headers);
-                let longer = timing.agreed.as_mut().filter(|agreed| agreed.interval_s < least_s);
-                let longer = longer.map(|agreed| agreed.interval_s = least_s).is_some();
-                timing.least_s = timing.least_s.max(least_s);
-                if longer { 0 } else { RETRY_MS }
-            }
-            _ if refresh.method == Method::UPDATE && self.timings[leg.index()].takes_update => {
-                self.timings[leg.index()].takes_update = false;
-                0
-            }
-            _ => RETRY_MS,
-        };
-        self.arm(env, CallTimer::Refresh(leg), wait_ms);
-    }
-
-    /// No answer to our refresh.
-    pub(super) fn on_refresh_failed(
-        &mut self,
-        env: &mut Environment,
-        leg: Leg,
-        client: TxId,
-        report: Report,
-    ) {
-        let failed = self.timings[leg.index()].refresh.take_if(|refresh| refresh.client == client);
-        let Some(refresh) = failed else { return };
-        self.forget_offer(env, &refresh);
-        self.on_refresh_refused(env, leg, &refresh, &Response::new(report.status()));
-    }
-
-    fn forget_offer(&mut self, env: &mut Environment, refresh: &Refresh) {
-        if refresh.method == Method::INVITE {
-            let told = self.session.refuse();
-            self.tell(env, told);
-        }
-    }
-
     /// The call ends under our refreshes.
     pub(super) fn stop_sessions(&mut self, env: &mut Environment) {
         for leg in Leg::BOTH {
-            self.disarm(env, CallTimer::Refresh(leg));
             self.disarm(env, CallTimer::Expiry(leg));
-            let invited = self.timings[leg.index()].refresh.take();
-            let invited = invited.filter(|refresh| refresh.method == Method::INVITE);
-            self.orphans.extend(invited.map(|refresh| refresh.client));
+            self.stop_refreshing(env, leg);
+        }
+    }
+
+    /// Nobody has refreshed a leg's session, unless a transfer's re-INVITE does.
+    pub(super) fn on_expiry(&mut self, env: &mut Environment, leg: Leg) {
+        if self.exchange_of_ours() == Some(leg.other()) {
+            return self.arm(env, CallTimer::Expiry(leg), RETRY_MS);
+        }
+        self.expire(env, leg);
+    }
+
+    /// A request that would have refreshed a session is refused because something is in its way.
+    pub(super) fn hear_refresh(
+        &mut self,
+        env: &mut Environment,
+        place: DialogPlace,
+        request: &Request,
+        refusal: &Response,
+    ) {
+        let crossed = matches!(refusal.status, 491 | 500) && is_refresh(&request.method);
+        if crossed && self.answered == Some(place.fork) {
+            self.put_off_expiry(env, place.leg);
+        }
+    }
+
+    /// A far end has shown that it lives.
+    pub(super) fn put_off_expiry(&mut self, env: &mut Environment, leg: Leg) {
+        let running = self.timers.iter().any(|(timer, _)| *timer == CallTimer::Expiry(leg));
+        if let Some(agreed) = self.timings[leg.index()].agreed.filter(|_| running) {
+            self.arm(env, CallTimer::Expiry(leg), u64::from(expiry_s(agreed.interval_s)) * 1_000);
         }
     }
 
     /// Nobody has refreshed a leg's session.
     pub(super) fn expire(&mut self, env: &mut Environment, leg: Leg) {
-        if self.phase != Phase::Answered || self.over[leg.index()] || self.never_expires {
+        if self.phase != Phase::Answered || self.over[leg.index()] || self.calls_for_help {
             return;
         }
         tracing::debug!(call = %self.id, ?leg, "session expired");
@@ -431,7 +324,7 @@ impl Call {
             accepted.body = self.session.ours(place.leg).sent().clone();
         }
         let path = self.way_to(place.leg).unwrap_or(self.back);
-        let mut reply = self.reply(env, request, &path, &self.tag, &accepted);
+        let mut reply = self.reply(env, request, &path, &self.tag, &accepted, None);
         self.answer_timer(env, place.leg, request, &mut reply);
         if request.method == Method::UPDATE {
             env.respond(server, &reply);
@@ -457,12 +350,12 @@ impl Call {
 
     /// Whether a request asks for nothing but more time: in a session that has a timer or asks for one, the
     /// same party with the same description, or an UPDATE without any.
-    fn only_refreshes(&self, place: DialogPlace, request: &Request) -> bool {
+    pub(super) fn only_refreshes(&self, place: DialogPlace, request: &Request) -> bool {
         let leg = place.leg;
         let timed =
             self.timings[leg.index()].agreed.is_some() || request.headers.contains(name::SESSION_EXPIRES);
-        let between_two = self.answered == Some(place.fork) && self.transfer.is_none() && !self.lent;
-        if !timed || !between_two || self.is_emergency() || !is_refresh(&request.method) {
+        if !timed || self.answered != Some(place.fork) || self.is_emergency() || !is_refresh(&request.method)
+        {
             return false;
         }
         let same = match session::find(&request.headers, &request.body) {
@@ -502,14 +395,13 @@ impl Call {
         };
         let Some(attempt) = self.attempts.get_mut(index) else { return false };
         let headers = &mut attempt.invite.headers;
-        headers.remove_first(name::VIA);
         let sequence = sequence_of(headers).unwrap_or_default().saturating_add(1);
         headers.set(name::CSEQ, format!("{sequence} INVITE"));
         headers.set(name::SESSION_EXPIRES, least_s.to_string());
         headers.set(name::MIN_SE, least_s.to_string());
         attempt.raised += 1;
         attempt.heard = false;
-        attempt.branch = env.stamp_via(&attempt.path, &mut attempt.invite);
+        attempt.branch = env.stamp_via_again(&attempt.path, &mut attempt.invite);
         let owner = Owner::Call(self.id, Role::Attempt(index));
         attempt.client =
             env.request_with_branch(attempt.path, &attempt.invite, attempt.branch.clone(), owner);
@@ -517,7 +409,7 @@ impl Call {
             let dialog = &mut fork.dialogs[leg.index()];
             dialog.local_seq = dialog.local_seq.max(sequence);
         }
-        self.await_sign(env);
+        self.await_sign(env, index);
         true
     }
 }

@@ -19,8 +19,8 @@
 //! | 3725 4.1 | Inviting | 2xx of T with an offer | re-INVITE to R with it, once nothing else is pending | Joining |
 //! | | Inviting | 3xx of T | as [`redirect`](super::redirect) says | Inviting, none |
 //! | 3261 22.2 | Inviting, Joining | a challenge that our account answers | the request again (`again`) | the same |
-//! | | Inviting | 503, 408, transport failure before any 18x | the next peer | Inviting |
-//! | | Inviting | other failure of T | NOTIFY with it, terminated | none |
+//! | | Deciding | nothing in time | an emergency service: as Divert on the static path; else NOTIFY 500 | Inviting, none |
+//! | | Inviting | failure of T, or nothing | as [`hunt`](super::hunt) says: INVITE on the next way, or NOTIFY with it, terminated | Inviting, none |
 //! | 3891 3 | none | INVITE of T that replaces L | Replacing | Announced |
 //! | | Announced | Replace | re-INVITE to R with T's offer, or without | Joining |
 //! | 3261 14.2 | Announced to Joining | T's own INVITE or UPDATE; OPTIONS; anything else but BYE | 491; 200; 500 with Retry-After | the same |
@@ -38,7 +38,7 @@
 //!
 //! | REFER | answer |
 //! |---|---|
-//! | outside a dialog; of a public peer that may not; in an emergency call | 403 |
+//! | outside a dialog; of a public peer that may not; in a call to an emergency service | 403 |
 //! | before the answer; while another is in progress | 491 |
 //! | without exactly one Refer-To; with a method but INVITE; to a scheme but `sip:` and `tel:` | 400, 501, 416 |
 //! | the [`MAX_TRANSFERS`]th of a call | 403 |
@@ -69,6 +69,7 @@ pub(super) use undoing::Undoing;
 use bytes::Bytes;
 use consent::{CallId, Leg, Mono};
 
+use super::session::Numbered;
 use super::{Call, CallTimer, EndedBy, Fork, Owner, Phase, sips};
 use crate::core::{Again, Environment, Path};
 use crate::dialog::Dialog;
@@ -78,9 +79,6 @@ use crate::{Change, End};
 
 /// Transfers that one call may try; a PBX that loops must not keep it busy for ever.
 const MAX_TRANSFERS: usize = 32;
-
-/// How long the hub, or another call that is busy, may take.
-const DECISION_MS: u64 = 10_000;
 
 /// How often something that is in the way is looked at again.
 const RETRY_MS: u64 = 200;
@@ -122,8 +120,8 @@ enum Stage {
 
 /// T, as long as it has not answered.
 enum Invited {
-    /// We call it: index into the attempts.
-    Called { attempt: usize },
+    /// We call it: the hunt's INVITEs.
+    Called,
     /// It was the far end of another call; its dialog here.
     Lent { borrowed: Box<Borrowed>, fork: usize },
 }
@@ -162,8 +160,8 @@ pub(super) struct Reinvite {
     path: Path,
     branch: String,
     heard: bool,
-    /// The description last sent before this one.
-    former: Bytes,
+    /// The description in it.
+    offer: Option<Numbered>,
 }
 
 impl Reinvite {
@@ -206,7 +204,7 @@ impl Transfer {
         match &self.stage {
             Stage::Announced { said, .. } | Stage::Joining { said, .. } => Some(said.fork),
             Stage::Inviting(Invited::Lent { fork, .. }) => Some(*fork),
-            Stage::Inviting(Invited::Called { .. }) | Stage::Borrowing { .. } | Stage::Deciding => None,
+            Stage::Inviting(Invited::Called) | Stage::Borrowing { .. } | Stage::Deciding => None,
         }
     }
 
@@ -263,8 +261,8 @@ impl Call {
     /// Whether this attempt is a transfer's that is in progress.
     pub(super) fn is_target(&self, attempt: usize) -> bool {
         self.transfer.as_ref().is_some_and(|transfer| match &transfer.stage {
-            Stage::Inviting(Invited::Called { attempt: called })
-            | Stage::Joining { newcomer: Newcomer::Called { attempt: called }, .. } => *called == attempt,
+            Stage::Inviting(Invited::Called) => self.hunts(attempt),
+            Stage::Joining { newcomer: Newcomer::Called { attempt: called }, .. } => *called == attempt,
             _ => false,
         })
     }
@@ -311,7 +309,11 @@ impl Call {
     pub(super) fn fail_transfer(&mut self, env: &mut Environment, failure: &Response) {
         self.disarm(env, CallTimer::Transfer);
         self.release_newcomer(env, failure);
-        self.report(env, &super::forward::map_failure(failure));
+        let mut told = super::forward::map_failure(failure);
+        if self.hosts.iter().any(|hosts| hosts.appear_in(&told.reason)) {
+            told.reason = reason_phrase(told.status).to_owned();
+        }
+        self.report(env, &told);
         let Some(transfer) = self.transfer.take() else { return };
         tracing::debug!(call = %self.id, status = failure.status, "transfer failed");
         if transfer.gone {
@@ -344,7 +346,9 @@ impl Call {
             Stage::Borrowing { .. } if in_time => return self.borrow(env),
             Stage::Joining { reinvite: None, .. } if in_time => return self.reinvite_other(env),
             Stage::Borrowing { .. } | Stage::Joining { reinvite: None, .. } => 491,
-            Stage::Deciding | Stage::Announced { .. } => 500,
+            Stage::Deciding => return self.on_no_route(env),
+            Stage::Announced { .. } => 500,
+            Stage::Inviting(Invited::Called) => return self.on_ringing_too_long(env),
             Stage::Inviting(_) | Stage::Joining { .. } => 408,
         };
         self.fail_transfer(env, &Response::new(failure));

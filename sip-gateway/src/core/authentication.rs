@@ -136,11 +136,10 @@ impl Core {
         self.env.counters().answered_challenges += 1;
         let sequence = self.next_sequence(&request.headers);
         request.headers.set(name::CSEQ, format!("{sequence} {}", request.method.as_str()));
-        request.headers.remove_first(name::VIA);
         let mut path = heard.path;
         path.follow(origin);
         self.env.authorize(&path, &mut request);
-        let branch = self.env.stamp_via(&path, &mut request);
+        let branch = self.env.stamp_via_again(&path, &mut request);
         let answers = heard.answers.saturating_add(1);
         let client = self.env.open_client(path, &request, branch.clone(), heard.owner, answers);
         self.tell_owner(heard.owner, Again { client, branch, path, request });

@@ -37,6 +37,8 @@ pub struct Counters {
     pub answered_challenges: u64,
     /// Calls offered.
     pub calls_offered: u64,
+    /// Emergency services called, by transfers and redirections too; answering points that call back are none.
+    pub emergency_calls: u64,
     /// Calls answered.
     pub calls_answered: u64,
     /// Gauge: transactions alive.

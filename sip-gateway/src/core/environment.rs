@@ -7,16 +7,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use consent::{CallId, Leg, Now, Side};
 
+use super::admission::Admission;
 use super::authentication::Authentication;
 use super::generator::Generator;
 use super::ladder::TOLD_AFTER_MS;
+use super::loops::{self, Looped};
 use super::peers::{is_possible, peer_of};
 use super::reach::{Reach, Way};
 use super::{Counters, Origin, Output, Path, Ports, TimerKey, Timers, TransportLayer};
 use crate::b2bua::{CallTimer, Loan, Owner};
 use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
-use crate::emergency::Matcher;
-use crate::locate::{Target, listener_for};
+use crate::emergency::{Matcher, is_callback};
+use crate::locate::{Host, Target, listener_for};
 use crate::transaction::{Class, NewClient, Room, Transactions, TxId, TxTimer};
 use crate::wire::{Headers, Request, Response, Via, name};
 use crate::{Config, Event, ListenerId, PeerId, StreamId, Transport};
@@ -71,6 +73,7 @@ pub(crate) struct Environment {
     pub(crate) transport: TransportLayer,
     pub(crate) reach: Reach,
     pub(crate) live_calls: usize,
+    pub(crate) admission: Admission,
     /// What calls want of each other, until the core has carried it there.
     pub(crate) loans: VecDeque<Loan>,
     pub(crate) authentication: Authentication,
@@ -93,6 +96,7 @@ impl Environment {
             transport: TransportLayer::new(Arc::clone(&config)),
             reach: Reach::new(&config),
             live_calls: 0,
+            admission: Admission::new(&config),
             loans: VecDeque::new(),
             service_routes: HashMap::new(),
             emergency: Matcher::new(&config.emergency),
@@ -160,6 +164,14 @@ impl Environment {
         }
     }
 
+    /// Takes a request outside dialogs.
+    ///
+    /// # Errors
+    /// Seconds after which its source may send another.
+    pub(crate) fn take_request(&mut self, origin: Origin) -> Result<(), u32> {
+        self.admission.take_request(&self.config, self.now.mono, origin.source.ip())
+    }
+
     /// Makes a dialog known.
     pub(crate) fn add_dialog(&mut self, id: DialogId, place: DialogPlace) {
         self.transport.ladders.put(place.call, place.leg, place.peer, &id.call_id);
@@ -169,6 +181,12 @@ impl Environment {
     /// Whether a Request-URI is an emergency call's.
     pub(crate) fn is_emergency(&self, uri: &str) -> bool {
         self.emergency.matches(uri).is_some()
+    }
+
+    /// Whether an INVITE is an answering point's that calls back. The mark is believed of the public side alone,
+    /// where answering points are; it takes away questions and recording, and leads nowhere but to the district.
+    pub(crate) fn calls_back(&self, peer: PeerId, invite: &Request) -> bool {
+        self.side(peer) == Side::Public && is_callback(&invite.headers)
     }
 
     /// The user part that an emergency call goes on with, where it is not the one received.
@@ -241,6 +259,13 @@ impl Environment {
         self.request_with_branch(path, &cancel, branch, Owner::Nobody);
     }
 
+    /// A request of ours has drawn nothing: what else goes there may need another stream.
+    pub(crate) fn pass_over(&mut self, client: TxId) {
+        if let Some(stream) = self.transactions.path(client).and_then(|path| path.stream) {
+            self.transport.pass_over(stream);
+        }
+    }
+
     /// Sends the ACK of a 2xx, for which only Via is still wanting, and returns it for its repetition.
     pub(crate) fn acknowledge(&mut self, path: &mut Path, mut ack: Request) -> Bytes {
         let branch = self.stamp_via(path, &mut ack);
@@ -256,9 +281,36 @@ impl Environment {
 
     /// Puts our Via on a request and returns its branch.
     pub(crate) fn stamp_via(&mut self, path: &Path, request: &mut Request) -> String {
-        let branch = self.generator.branch();
+        self.stamp_via_after(path, request, "")
+    }
+
+    /// The same with the marks of [`Self::passes`].
+    pub(crate) fn stamp_via_after(&mut self, path: &Path, request: &mut Request, passes: &str) -> String {
+        let branch = self.generator.branch() + passes;
         request.headers.prepend(name::VIA, self.via(path, &branch));
         branch
+    }
+
+    /// Puts another Via of ours in the place of the first, for a request that is sent again, and returns its branch.
+    pub(crate) fn stamp_via_again(&mut self, path: &Path, request: &mut Request) -> String {
+        let former = request.headers.first(name::VIA).and_then(|via| Via::first(via).ok()?.branch());
+        let marks = former.and_then(loops::marks).unwrap_or_default().to_owned();
+        request.headers.remove_first(name::VIA);
+        self.stamp_via_after(path, request, &marks)
+    }
+
+    /// The marks that our branch of a call's INVITE carries: where it has passed through us so far, this time
+    /// included.
+    ///
+    /// # Errors
+    /// [`Looped`]: it has passed just so before.
+    pub(crate) fn passes(&self, peer: PeerId, called: &str, invite: &Request) -> Result<String, Looped> {
+        let side = match self.side(peer) {
+            Side::District => "district",
+            Side::Public => "public",
+        };
+        let mark = self.generator.mark_of_pass(&[side, called]);
+        loops::passes(&self.config.listeners, &mark, invite)
     }
 
     /// Our Via. By TLS it offers the stream for the peer's own requests (RFC 5923 §4).
@@ -343,6 +395,25 @@ impl Environment {
         one == other || [one, other].iter().all(|peer| self.side(*peer) == Side::District)
     }
 
+    /// The name of the host that a peer is configured at, if it is not an address.
+    pub(crate) fn name_of(&self, peer: PeerId) -> Option<&str> {
+        match &self.config.peers.get(peer.0)?.place.host {
+            Host::Name(name) => Some(name),
+            Host::Address(_) => None,
+        }
+    }
+
+    /// Whether a peer is trusted with identities (RFC 3325 §2.4).
+    pub(crate) fn trusts_identity(&self, peer: PeerId) -> bool {
+        self.config.peers.get(peer.0).is_some_and(|peer| peer.trusts_identity)
+    }
+
+    /// Whether a host is one of our own addresses.
+    pub(crate) fn is_own(&self, host: &str) -> bool {
+        let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        ip.is_ok_and(|ip| self.config.listeners.iter().any(|own| own.address.ip() == ip.to_canonical()))
+    }
+
     /// Whether a peer may transfer calls.
     pub(crate) fn may_refer(&self, peer: PeerId) -> bool {
         self.config.peers.get(peer.0).is_some_and(|peer| peer.may_refer)
@@ -352,7 +423,8 @@ impl Environment {
     pub(crate) fn peer_at(&self, host: &str, port: Option<u16>) -> Option<PeerId> {
         let with_port = format!("{host}:{}", port.unwrap_or(5060));
         let by_name = |peer: &crate::Peer| {
-            peer.host.eq_ignore_ascii_case(host) || peer.host.eq_ignore_ascii_case(&with_port)
+            let own = peer.place.host_port();
+            own.eq_ignore_ascii_case(host) || own.eq_ignore_ascii_case(&with_port)
         };
         let named = self.config.peers.iter().position(by_name).map(PeerId);
         named.or_else(|| {
@@ -362,8 +434,12 @@ impl Environment {
         })
     }
 
-    /// The ways to a side, in its order; only the named peer's, if it is of that side.
-    pub(crate) fn ways_for(&mut self, side: Side, named: Option<PeerId>) -> Vec<Way> {
+    /// The ways to whom somebody names: those to a side, in its order, and only the named peer's, if it is of
+    /// that side. For an emergency service those of any emergency call, whoever was named.
+    pub(crate) fn ways_for(&mut self, side: Side, named: Option<PeerId>, emergency: bool) -> Vec<Way> {
+        if emergency {
+            return self.ways(Side::Public, true);
+        }
         let mut ways = self.ways(side, false);
         if let Some(named) = named.filter(|peer| self.side(*peer) == side) {
             ways.retain(|way| way.peer == named);

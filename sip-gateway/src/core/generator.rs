@@ -33,14 +33,23 @@ impl Generator {
     /// The To tag of an answer to the request with these fields: the same for the same ones, so that it
     /// need not be remembered (RFC 3261 §8.2.7).
     pub(crate) fn tag_for(&self, fields: &[&str]) -> String {
+        self.keyed("tag of a stateless answer", fields, 16)
+    }
+
+    /// The mark in a branch that a call with these fields has passed here.
+    pub(crate) fn mark_of_pass(&self, fields: &[&str]) -> String {
+        self.keyed("mark of a pass", fields, 12)
+    }
+
+    fn keyed(&self, purpose: &str, fields: &[&str], letters: usize) -> String {
         let mut hash = Sha256::new();
         hash.update(self.seed);
-        hash.update(b"tag of a stateless answer");
+        hash.update(purpose);
         for field in fields {
             hash.update((field.len() as u64).to_be_bytes());
             hash.update(field);
         }
-        spell("", &hash.finalize().into(), 16)
+        spell("", &hash.finalize().into(), letters)
     }
 
     /// A Via branch with the magic cookie.

@@ -5,12 +5,13 @@
 //! | repeated | absorbed by its transaction, or, answered without one, answered the same again |
 //! | ACK of a failure | absorbed; of a 2xx: to its call; else dropped and counted |
 //! | CANCEL | 200 and on to the INVITE's call, or 481 |
+//! | outside dialogs, beyond its source's rate | 503 with Retry-After, calls of emergency and dispatch excepted |
 //! | from a peer that has to prove itself, and has not | 401 with a challenge (`challenge`) |
 //! | with a To tag | to its call, or 481; beyond its leg's room 500 with Retry-After |
 //! | BYE, INFO, UPDATE, PRACK, NOTIFY without one | 481 |
 //! | REFER without one | 403 |
-//! | INVITE of an emergency form | offered, whatever the checks below would say |
-//! | INVITE, merged | 482 |
+//! | INVITE, merged, or come back on the way it went | 482 |
+//! | INVITE of an emergency form, or an answering point's call-back | offered, whatever the checks below would say; the latter with Replaces as any |
 //! | INVITE or OPTIONS for a scheme but `sip:`, `tel:` and, by TLS, `sips:` | 416 |
 //! | INVITE with Max-Forwards 0 | 483 |
 //! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
@@ -28,15 +29,15 @@
 
 mod challenge;
 
-use super::{Core, Origin, Path};
+use super::{Core, Origin, Path, Refusal};
 use crate::b2bua::{
-    ALLOW, Call, Loan, NotLent, NotReplaced, Owner, Role, is_answered_option, judge_replaces, passes_option,
-    refuse_session, supported,
+    ALLOW, Call, Loan, NotLent, NotReplaced, Owner, Role, called_user, is_answered_option, judge_replaces,
+    passes_option, refuse_privacy, refuse_session, supported,
 };
 use crate::dialog::{DialogId, add_tag, tag_of};
 use crate::transaction::{Class, Full, MergeKey, Report, Room, ServerKey, TxId, Within};
 use crate::wire::{Method, Request, Response, Uri, Via, max_forwards, name, stamp_source};
-use crate::{Offer, Transport};
+use crate::{Excess, Offer, Transport};
 
 /// Retry-After of our own 500 and 503 (RFC 3261 §20.33).
 const RETRY_AFTER_S: u32 = 5;
@@ -94,7 +95,7 @@ impl Core {
             }
             return;
         }
-        if self.challenged(&arrival) {
+        if self.floods(&arrival) || self.challenged(&arrival) {
             return;
         }
         match &arrival.request.method {
@@ -209,27 +210,38 @@ impl Core {
     }
 
     fn on_invite(&mut self, arrival: Arrival) {
-        let emergency = self.env.is_emergency(&arrival.request.uri);
+        let dialled = self.env.is_emergency(&arrival.request.uri);
+        let calls_back = !dialled && self.env.calls_back(arrival.origin.peer, &arrival.request);
+        let emergency = dialled || calls_back;
         let merge = MergeKey::new(&arrival.request.headers);
-        if self.env.transactions.is_merged(&merge) {
+        if self.env.transactions.is_merged(&merge) || self.goes_round(&arrival) {
             return self.answer(&arrival, 482);
         }
         if self.refused_by_fields(&arrival, emergency) {
             return;
         }
-        if !emergency && arrival.request.headers.contains(name::REPLACES) {
+        if !dialled && arrival.request.headers.contains(name::REPLACES) {
             return match Call::offered_media(&arrival.request, arrival.origin, emergency) {
                 Ok(_) => self.on_replacing(arrival, merge),
                 Err(response) => self.finish(&arrival, response),
             };
         }
-        let mut offer = Call::describe_offer(&mut self.env, arrival.origin, &arrival.request, emergency);
+        self.on_new_call(arrival, merge, dialled, calls_back);
+    }
+
+    fn on_new_call(&mut self, arrival: Arrival, merge: MergeKey, dialled: bool, calls_back: bool) {
+        let mut offer = Call::describe_offer(&mut self.env, arrival.origin, &arrival.request, dialled);
+        // What a dispatch line hears is recorded, whatever its caller says of itself.
+        offer.emergency |= calls_back && !(self.is_dispatch)(&offer);
         let class = self.class_of(&offer);
-        if self.sheds(class, offer.over_limit) {
+        offer.excess = self.excess(class, &offer);
+        if self.sheds(class, offer.excess) && !calls_back {
             self.env.counters().shed_calls += 1;
+            let why = offer.excess.map_or(Refusal::Capacity, Refusal::from);
+            self.env.admission.refused(offer.peer, why);
             return self.refuse_for_now(&arrival, 503);
         }
-        match Call::offered_media(&arrival.request, arrival.origin, emergency) {
+        match Call::offered_media(&arrival.request, arrival.origin, dialled || calls_back) {
             Ok(media) => offer.media = media,
             Err(response) => return self.finish(&arrival, response),
         }
@@ -238,8 +250,9 @@ impl Core {
             return self.refuse_for_now(&arrival, 503);
         };
         let Arrival { origin, request, .. } = arrival;
-        if !offer.over_limit || class != Class::Ordinary {
-            self.env.transport.ladders.begin(offer.call, origin.peer, &request);
+        match offer.excess {
+            Some(excess) => self.env.admission.refused(origin.peer, excess.into()),
+            None => self.env.transport.ladders.begin(offer.call, origin.peer, &request),
         }
         self.env.respond(server, &Response::to(&request.headers, 100));
         let call = Call::offer(&mut self.env, origin, server, request, class, offer);
@@ -256,17 +269,68 @@ impl Core {
         }
     }
 
-    /// Whether a call is refused before anybody hears of it. Over the limit the hub refuses ordinary calls
+    /// Whether a request is one too many of its source's, and has been refused.
+    fn floods(&mut self, arrival: &Arrival) -> bool {
+        if arrival.has_to_tag() || matches!(arrival.request.method, Method::ACK | Method::CANCEL) {
+            return false;
+        }
+        let Err(wait_s) = self.env.take_request(arrival.origin) else { return false };
+        if arrival.request.method == Method::INVITE && self.class_of_invite(arrival) != Class::Ordinary {
+            return false;
+        }
+        self.env.admission.refused(arrival.origin.peer, Refusal::Flood);
+        self.refuse_until(arrival, 503, wait_s);
+        true
+    }
+
+    fn class_of_invite(&mut self, arrival: &Arrival) -> Class {
+        let Arrival { origin, request, .. } = arrival;
+        let dialled = self.env.is_emergency(&request.uri);
+        match judge_replaces(&self.env, *origin, &request.headers) {
+            Ok((place, _)) if !dialled => place.class,
+            _ => {
+                let mut offer = Call::describe_offer(&mut self.env, *origin, request, dialled);
+                offer.emergency |= self.env.calls_back(origin.peer, request);
+                self.class_of(&offer)
+            }
+        }
+    }
+
+    /// Whether a call has come back on the way it went (RFC 3261 §16.3 item 4); an emergency call too, which
+    /// then takes its next way.
+    fn goes_round(&mut self, arrival: &Arrival) -> bool {
+        let Arrival { origin, request, .. } = arrival;
+        let called = called_user(&self.env, origin.peer, request);
+        let looped = self.env.passes(origin.peer, &called, request).is_err();
+        if looped {
+            self.env.admission.refused(origin.peer, Refusal::Loop);
+        }
+        looped
+    }
+
+    /// Which limit an ordinary call would exceed.
+    fn excess(&self, class: Class, offer: &Offer) -> Option<Excess> {
+        if class != Class::Ordinary {
+            return None;
+        }
+        if self.env.live_calls >= self.env.config.limits.max_calls {
+            return Some(Excess::Calls);
+        }
+        self.env.admission.excess(&self.env.config, self.env.now.mono, offer)
+    }
+
+    /// Whether a call is refused before anybody hears of it. Over a limit the hub refuses ordinary calls
     /// itself, with a record each; what it could not refuse properly for want of room is not offered.
-    fn sheds(&self, class: Class, over_limit: bool) -> bool {
+    fn sheds(&self, class: Class, excess: Option<Excess>) -> bool {
         let hard_cap = self.env.config.limits.max_calls.saturating_mul(2).saturating_add(CALLS_BESIDE);
         match class {
             Class::Emergency => false,
             Class::Dispatch => self.draining,
             Class::Ordinary => {
                 self.draining
+                    || self.overloaded
                     || self.env.live_calls >= hard_cap
-                    || (over_limit && !self.env.transactions.has_room(Room::Refusal))
+                    || (excess.is_some() && !self.env.transactions.has_room(Room::Refusal))
             }
         }
     }
@@ -304,7 +368,10 @@ impl Core {
             self.answer(arrival, 483);
             return true;
         }
-        !emergency && (self.refused_by_require(arrival) || self.refused_by_session(arrival))
+        !emergency
+            && (self.refused_by_require(arrival)
+                || self.refused_by_session(arrival)
+                || self.refused_by_privacy(arrival))
     }
 
     fn refused_by_require(&mut self, arrival: &Arrival) -> bool {
@@ -329,6 +396,14 @@ impl Core {
         true
     }
 
+    fn refused_by_privacy(&mut self, arrival: &Arrival) -> bool {
+        let Some(refusal) = refuse_privacy(&arrival.request.headers) else { return false };
+        let mut response = Response::to(&arrival.request.headers, refusal.status);
+        response.headers.copy(&refusal.headers, name::WARNING);
+        self.finish(arrival, response);
+        true
+    }
+
     fn on_options(&mut self, arrival: &Arrival) {
         if !arrival.has_known_scheme() {
             return self.answer(arrival, 416);
@@ -343,10 +418,14 @@ impl Core {
         self.finish(arrival, response);
     }
 
-    /// Refuses a request without spending a transaction on it: its repeats get the same answer.
     fn refuse_for_now(&mut self, arrival: &Arrival, status: u16) {
+        self.refuse_until(arrival, status, RETRY_AFTER_S);
+    }
+
+    /// Refuses a request without spending a transaction on it: its repeats get the same answer.
+    fn refuse_until(&mut self, arrival: &Arrival, status: u16, retry_after_s: u32) {
         let mut response = Response::to(&arrival.request.headers, status);
-        response.headers.push(name::RETRY_AFTER, RETRY_AFTER_S.to_string());
+        response.headers.push(name::RETRY_AFTER, retry_after_s.to_string());
         self.send(arrival, response);
     }
 

@@ -4,6 +4,7 @@
 //! transaction, dialog, and then the back-to-back user agent. Nothing is shared and nothing waits; the
 //! same seed and the same inputs give the same outputs.
 
+mod admission;
 mod authentication;
 mod counters;
 mod environment;
@@ -12,15 +13,18 @@ mod inbound;
 mod io;
 mod keep_alive;
 mod ladder;
+mod loops;
 mod peers;
 mod reach;
 mod registrations;
 mod timers;
 mod transport;
 
+pub use admission::Refusal;
 pub use counters::Counters;
 pub use io::{Input, Output, StreamId};
 
+pub(crate) use admission::Admitted;
 pub(crate) use authentication::Again;
 pub(crate) use environment::{Deadline, DialogPlace, Environment};
 #[cfg(test)]
@@ -55,6 +59,7 @@ pub struct Core {
     is_dispatch: IsDispatch,
     registrations: Registrations,
     draining: bool,
+    overloaded: bool,
 }
 
 impl Core {
@@ -74,6 +79,7 @@ impl Core {
             is_dispatch: Box::new(is_dispatch),
             registrations,
             draining: false,
+            overloaded: false,
         }
     }
 
@@ -114,11 +120,17 @@ impl Core {
             Command::SwallowInfoDigits { call, leg, swallow } => {
                 self.with_call(call, |call, _| call.swallow_info_digits(leg, swallow));
             }
-            Command::Drain => {
-                self.draining = true;
-                self.unregister();
+            Command::Indicate { call, recording } => {
+                self.with_call(call, |call, env| call.indicate(env, recording));
             }
+            Command::Drain => self.draining = true,
+            Command::Leave => self.unregister(),
         }
+    }
+
+    /// Says whether more waits to be taken than can be: then ordinary calls get 503 with Retry-After.
+    pub const fn set_overloaded(&mut self, overloaded: bool) {
+        self.overloaded = overloaded;
     }
 
     /// Lets time pass: everything due at `now` happens.
@@ -192,6 +204,11 @@ impl Core {
             calls_lingering: self.calls.len().saturating_sub(self.env.live_calls),
             ..self.env.transport.counters
         }
+    }
+
+    /// How much has been refused to each peer, and why.
+    pub fn refusals(&self) -> impl Iterator<Item = (PeerId, Refusal, u64)> {
+        self.env.admission.refusals()
     }
 
     fn on_datagram(&mut self, listener: ListenerId, from: SocketAddr, bytes: &Bytes) {
@@ -336,11 +353,15 @@ impl Core {
             self.env.counters().dropped_malformed += 1;
             return;
         };
+        if self.env.take_request(origin).is_err() {
+            self.env.counters().dropped_malformed += 1;
+            return self.env.admission.refused(origin.peer, Refusal::Flood);
+        }
         self.env.counters().refused_malformed += 1;
         let mut answer: Response = *answer;
         let Some(via) = answer.headers.first(name::VIA).map(str::to_owned) else { return };
-        let Ok(first) = Via::first(&via) else { return };
-        let mut path = origin.reply_path(&first);
+        let Ok(sender) = Via::first(&via).or_else(|_| Via::sent_by(&via)) else { return };
+        let mut path = origin.reply_path(&sender);
         answer.headers.remove_first(name::VIA);
         answer.headers.prepend(name::VIA, stamp_source(&via, origin.source));
         self.env.add_to_tag(&mut answer.headers);

@@ -120,14 +120,16 @@ mod tests {
                 name: (*address).to_owned(),
                 side: *side,
                 place: Place::at(Transport::Udp, address.parse().unwrap()),
-                host: (*address).to_owned(),
                 allow: vec![(net.parse().unwrap(), len.parse().unwrap())],
                 ping_s: None,
                 parties_signalled: false,
+                preference_trusted: false,
                 may_refer: false,
+                trusts_identity: false,
                 redirects: crate::Redirects::Refuse,
                 certificate: None,
                 account: None,
+                allowance: crate::Allowance::default(),
             }
         };
         Config {
@@ -135,7 +137,13 @@ mod tests {
             peers: peers.iter().map(peer).collect(),
             routes: Routes::default(),
             emergency: vec![],
-            limits: Limits { max_calls: 1, max_message_bytes: 1, max_headers: 1, max_streams: 1 },
+            limits: Limits {
+                max_calls: 1,
+                max_message_bytes: 1,
+                max_headers: 1,
+                max_streams: 1,
+                requests_per_s: None,
+            },
             session_timer: crate::SessionTimer::default(),
         }
     }

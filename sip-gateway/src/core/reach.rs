@@ -19,7 +19,7 @@ use consent::{Mono, Side};
 use super::{Deadline, Environment, Output, Path, TimerKey};
 use crate::b2bua::Owner;
 use crate::locate::{Answer, Directory, Plan, Question, Target, Unanswered};
-use crate::standing::{Rank, Sign, Standing};
+use crate::standing::{Mute, Rank, Sign, Standing};
 use crate::transaction::TxId;
 use crate::wire::{Method, Request, Response, delta_seconds, name};
 use crate::{Config, PeerId, Transport};
@@ -62,6 +62,7 @@ struct Reached {
 #[derive(Default)]
 struct Watched {
     standing: Standing,
+    mute: Mute,
     /// When the next ping goes out, or has been silent for too long.
     timer: Option<TimerKey>,
     ping: Option<TxId>,
@@ -104,9 +105,12 @@ impl Reach {
         self.peers.get(peer.0).is_some_and(|reached| reached.up)
     }
 
-    fn rank(&self, way: &Way, now: Mono) -> Rank {
+    fn rank(&self, way: &Way, now: Mono, emergency: bool) -> Rank {
         let watched = self.peers.get(way.peer.0).and_then(|reached| reached.watched.get(&way.target));
-        watched.map_or(Rank::Open, |watched| watched.standing.rank(now))
+        watched.map_or(Rank::Open, |watched| match emergency {
+            true => watched.mute.rank(now),
+            false => watched.standing.rank(now),
+        })
     }
 
     fn watched(&mut self, way: Way) -> Option<&mut Watched> {
@@ -240,7 +244,7 @@ impl Environment {
     }
 
     fn options(&mut self, path: &Path) -> Request {
-        let host = self.config.peers.get(path.peer.0).map_or_else(String::new, |peer| peer.host.clone());
+        let host = self.config.host_of(path.peer);
         let mut request = Request::new(Method::OPTIONS, format!("sip:{host}"));
         let headers = &mut request.headers;
         headers.push(name::MAX_FORWARDS, "70");
@@ -304,6 +308,7 @@ impl Environment {
         let now = self.now.mono;
         if let Some(watched) = self.reach.watched(way) {
             watched.standing.on(now, sign);
+            watched.mute.on(now, sign);
             self.tell_reachable(way.peer);
         }
     }
@@ -357,12 +362,13 @@ impl Environment {
         if let Some(at) = ways.iter().position(|way| Some(*way) == last) {
             ways.rotate_left(at + usize::from(failed));
         }
-        self.take_best(&mut ways)
+        self.take_best(&mut ways, false)
     }
 
     /// Takes the first of the ways that stand best now.
-    pub(crate) fn take_best(&self, ways: &mut Vec<Way>) -> Option<Way> {
-        let ranked = ways.iter().enumerate().min_by_key(|(_, way)| self.reach.rank(way, self.now.mono));
+    pub(crate) fn take_best(&self, ways: &mut Vec<Way>, emergency: bool) -> Option<Way> {
+        let rank = |way| self.reach.rank(way, self.now.mono, emergency);
+        let ranked = ways.iter().enumerate().min_by_key(|(_, way)| rank(way));
         let best = ranked.map(|(index, _)| index)?;
         Some(ways.remove(best))
     }

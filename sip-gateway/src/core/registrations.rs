@@ -88,7 +88,7 @@ impl Core {
     pub(super) fn unregister(&mut self) {
         let peers: Vec<PeerId> = self.registrations.0.iter().map(|entry| entry.peer).collect();
         for peer in peers {
-            self.on_registration(peer, Input::Drain);
+            self.on_registration(peer, Input::Leave);
         }
     }
 
@@ -218,8 +218,9 @@ impl Entry {
         let peer = env.config.peers.get(self.peer.0)?;
         let account = peer.account.as_ref()?;
         self.contact = env.contact_of(&format!("{}@", escaped(&account.username)), path, false);
-        let record = address_of_record(account, &peer.host);
-        let mut request = Request::new(Method::REGISTER, format!("sip:{}", peer.host));
+        let host = peer.place.host_port();
+        let record = address_of_record(account, &host);
+        let mut request = Request::new(Method::REGISTER, format!("sip:{host}"));
         let headers = &mut request.headers;
         headers.push(name::MAX_FORWARDS, "70");
         headers.push(name::FROM, format!("{record};tag={}", self.tag));

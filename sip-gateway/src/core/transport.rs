@@ -7,8 +7,10 @@
 //!
 //! | transport | stream |
 //! |---|---|
-//! | TCP | that on which the peer was last heard at that address, or a new one |
-//! | TLS | that which we opened to that address, or which the peer opened, showed its certificate on, and offered with `alias` in a Via (RFC 5923 §5); or a new one |
+//! | TCP | that which we opened to that address and port, or which the peer opened from that address, whichever was heard last; or a new one |
+//! | TLS | the same, of the peer's own only one on which it showed its certificate and which it offered with `alias` in a Via (RFC 5923 §5) |
+//!
+//! One of the peer's own on which an INVITE drew nothing is passed over until it is heard again.
 //!
 //! A request of more than 1300 bytes to a peer by UDP goes by TCP (§18.1.1), where we listen for TCP at the
 //! same address; if TCP cannot be connected within a second, by UDP after all, and so do the next ones for
@@ -133,15 +135,24 @@ enum Opened {
     },
 }
 
+/// A stream that leads to a host.
+struct Leading {
+    /// To which port alone; `None`: to any, because the peer has opened it.
+    port: Option<u16>,
+    stream: StreamId,
+}
+
 /// Everything on its way out, and the streams. Inbound streams are bounded by `limits.max_streams`; the
-/// core opens at most one per peer, transport and host.
+/// core opens at most one per peer, transport and address.
 pub(crate) struct TransportLayer {
     config: Arc<Config>,
     outbox: VecDeque<Output>,
     streams: HashMap<StreamId, Stream>,
     /// Accepted TLS streams that have not shaken hands yet; the shell bounds how long that takes.
     shaking: HashMap<StreamId, (ListenerId, SocketAddr)>,
-    by_host: HashMap<(PeerId, Transport, IpAddr), StreamId>,
+    /// The streams for what goes to a host, the one last heard at the end: one of the peer's own, and one of ours
+    /// for each port there.
+    by_host: HashMap<(PeerId, Transport, IpAddr), Vec<Leading>>,
     connected: u64,
     /// Peers that have answered a ping.
     answer_pings: HashSet<PeerId>,
@@ -215,7 +226,7 @@ impl TransportLayer {
     /// The same for a message that nobody answers: only by a stream that stands.
     pub(crate) fn instead_of_last_datagram(&self, path: &Path, bytes: usize) -> Option<Path> {
         let path = self.over_tcp(path, bytes)?;
-        let stream = *self.by_host.get(&(path.peer, path.transport, path.to.ip()))?;
+        let stream = self.stream_to(&path)?;
         let stands = match self.streams.get(&stream)?.side {
             Opened::There { .. } => true,
             Opened::Here { connected, .. } => connected,
@@ -375,9 +386,35 @@ impl TransportLayer {
 
     /// What else goes to the stream's far end goes on it.
     fn reuse(&mut self, stream: StreamId) {
-        if let Some(open) = self.streams.get(&stream) {
-            self.by_host.insert((open.peer, open.transport, open.remote.ip()), stream);
+        let Some(open) = self.streams.get(&stream) else { return };
+        let port = match open.side {
+            Opened::There { .. } => None,
+            Opened::Here { .. } => Some(open.remote.port()),
+        };
+        let heard = self.by_host.entry((open.peer, open.transport, open.remote.ip())).or_default();
+        heard.retain(|other| other.port != port);
+        heard.push(Leading { port, stream });
+    }
+
+    /// A request drew nothing on a stream. One of ours stays: it would only be opened again.
+    pub(crate) fn pass_over(&mut self, stream: StreamId) {
+        if self.streams.get(&stream).is_some_and(|open| matches!(open.side, Opened::There { .. })) {
+            self.forget_way(stream);
         }
+    }
+
+    fn forget_way(&mut self, stream: StreamId) {
+        self.by_host.retain(|_, heard| {
+            heard.retain(|leading| leading.stream != stream);
+            !heard.is_empty()
+        });
+    }
+
+    /// The stream for what else goes to an address.
+    fn stream_to(&self, path: &Path) -> Option<StreamId> {
+        let heard = self.by_host.get(&(path.peer, path.transport, path.to.ip()))?;
+        let leads = |leading: &&Leading| leading.port.is_none_or(|port| port == path.to.port());
+        heard.iter().rev().find(leads).map(|leading| leading.stream)
     }
 
     /// Closes a stream of our own accord.
@@ -394,7 +431,7 @@ impl TransportLayer {
     pub(crate) fn forget(&mut self, stream: StreamId, now: Mono, timers: &mut Timers<Deadline>) -> Lost {
         self.shaking.remove(&stream);
         let Some(gone) = self.streams.remove(&stream) else { return Lost::Unknown };
-        self.by_host.retain(|_, open| *open != stream);
+        self.forget_way(stream);
         let mut lost = Lost::Open;
         let mut armed = vec![gone.idle];
         if let Opened::Here { connected, next, instead, .. } = gone.side {
@@ -429,8 +466,8 @@ impl TransportLayer {
         if let Some(stream) = path.stream.filter(|stream| self.streams.contains_key(stream)) {
             return stream;
         }
-        if let Some(stream) = self.by_host.get(&(path.peer, path.transport, path.to.ip())) {
-            return *stream;
+        if let Some(stream) = self.stream_to(path) {
+            return stream;
         }
         self.connected += 1;
         let stream = StreamId(self.connected * 2 - 1);

@@ -19,23 +19,23 @@ const SCHEME: &str = "Digest";
 
 /// A challenge that can be answered: Digest, an algorithm that we know, `qop=auth` or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Challenge {
-    pub(super) realm: String,
-    pub(super) nonce: String,
-    pub(super) opaque: Option<String>,
-    pub(super) algorithm: Algorithm,
+pub(crate) struct Challenge {
+    pub(crate) realm: String,
+    pub(crate) nonce: String,
+    pub(crate) opaque: Option<String>,
+    pub(crate) algorithm: Algorithm,
     /// Whether the algorithm was named: then its name is sent back, else not.
-    pub(super) named: bool,
+    pub(crate) named: bool,
     /// Whether `qop=auth` is offered; it must be taken then (RFC 3261 §22.4 rule 8).
-    pub(super) counted: bool,
+    pub(crate) counted: bool,
     /// Whether only the nonce was wrong.
-    pub(super) stale: bool,
+    pub(crate) stale: bool,
 }
 
 impl Challenge {
     /// The challenges of one field that can be answered, in their order. RFC 3261 §7.3.1 has one in a
     /// field, HTTP allows a list; both are read.
-    pub(super) fn list(field: &str) -> Vec<Self> {
+    pub(crate) fn list(field: &str) -> Vec<Self> {
         Params::list(field).iter().filter_map(Self::of).collect()
     }
 
@@ -62,7 +62,7 @@ impl Challenge {
     }
 
     /// The value of a WWW-Authenticate field.
-    pub(super) fn field(&self) -> String {
+    pub(crate) fn field(&self) -> String {
         let mut out = Writer::new();
         out.quoted("realm", &self.realm);
         out.quoted("nonce", &self.nonce);
@@ -77,23 +77,23 @@ impl Challenge {
 
 /// The credentials of one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Credentials<'a> {
-    pub(super) username: Cow<'a, str>,
-    pub(super) realm: Cow<'a, str>,
-    pub(super) nonce: Cow<'a, str>,
-    pub(super) uri: Cow<'a, str>,
-    pub(super) response: Cow<'a, str>,
-    pub(super) algorithm: Algorithm,
+pub(crate) struct Credentials<'a> {
+    pub(crate) username: Cow<'a, str>,
+    pub(crate) realm: Cow<'a, str>,
+    pub(crate) nonce: Cow<'a, str>,
+    pub(crate) uri: Cow<'a, str>,
+    pub(crate) response: Cow<'a, str>,
+    pub(crate) algorithm: Algorithm,
     /// Whether the algorithm is to be named.
-    pub(super) named: bool,
-    pub(super) opaque: Option<Cow<'a, str>>,
+    pub(crate) named: bool,
+    pub(crate) opaque: Option<Cow<'a, str>>,
     /// Nonce count and client nonce of `qop=auth`; `None` without `qop`.
-    pub(super) count: Option<(Cow<'a, str>, Cow<'a, str>)>,
+    pub(crate) count: Option<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 impl<'a> Credentials<'a> {
     /// Reads a field's value; `None` if it is no Digest, or one that we cannot check.
-    pub(super) fn parse(field: &'a str) -> Option<Self> {
+    pub(crate) fn parse(field: &'a str) -> Option<Self> {
         let lists = Params::list(field);
         let [params] = lists.as_slice() else { return None };
         let (algorithm, named) = params.algorithm()?;
@@ -116,7 +116,7 @@ impl<'a> Credentials<'a> {
     }
 
     /// The value of an Authorization or Proxy-Authorization field.
-    pub(super) fn field(&self) -> String {
+    pub(crate) fn field(&self) -> String {
         let mut out = Writer::new();
         out.quoted("username", &self.username);
         out.quoted("realm", &self.realm);

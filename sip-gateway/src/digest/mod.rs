@@ -18,6 +18,8 @@ mod server;
 mod tests;
 
 pub(crate) use client::{Client, Lesson};
+#[cfg(any(test, fuzzing))]
+pub(crate) use fields::{Challenge, Credentials};
 pub(crate) use server::{Server, Verdict};
 
 use md5::{Digest, Md5};

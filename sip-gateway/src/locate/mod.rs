@@ -57,6 +57,17 @@ impl Place {
         Some(self.target_at(ip))
     }
 
+    /// `host` or `host:port`, as in a URI: an IPv6 address in brackets.
+    #[must_use]
+    pub fn host_port(&self) -> String {
+        let host = match &self.host {
+            Host::Address(IpAddr::V4(ip)) => ip.to_string(),
+            Host::Address(IpAddr::V6(ip)) => format!("[{ip}]"),
+            Host::Name(name) => name.clone(),
+        };
+        self.port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
+    }
+
     fn target_at(&self, ip: IpAddr) -> Target {
         let transport = self.transport.unwrap_or(Transport::Udp);
         let port = self.port.unwrap_or(transport.usual_port());

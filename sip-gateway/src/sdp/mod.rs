@@ -5,13 +5,15 @@
 
 mod leg;
 mod multipart;
+mod record;
 mod rewrite;
 
 use std::borrow::Cow;
 
-use sdp_types::{Attribute, Media, ParserError, Session};
+use sdp_types::{Attribute, Connection, Media, ParserError, Session};
 
 pub use multipart::{locate, splice};
+pub use record::{RecordLine, RecordPreference, Recording};
 pub use rewrite::{OurSide, rewrite};
 
 /// `m=` lines; more are refused (488). A call with audio, video, text and slides has four.
@@ -47,6 +49,9 @@ pub enum SdpError {
     /// A payload type that is not 0 to 127, in `m=`, `a=rtpmap` or `a=fmtp` of an RTP stream.
     #[error("payload type out of range")]
     PayloadType,
+    /// A `c=` of figures that are no address: a name ends in letters (RFC 3696 §2).
+    #[error("no address")]
+    Address,
     /// A multipart body without a boundary, or with more parts or deeper than any honest one.
     #[error("malformed multipart body")]
     Multipart,
@@ -74,7 +79,9 @@ impl Description {
             return Err(SdpError::TooManyStreams { count });
         }
         session.attributes.retain(is_sane);
+        session.connection.iter().try_for_each(check_address)?;
         for media in &mut session.medias {
+            media.connections.iter().try_for_each(check_address)?;
             media.attributes.retain(is_sane);
             check_formats(media)?;
         }
@@ -118,6 +125,12 @@ impl Description {
         let _ = session.write(&mut octets);
         octets
     }
+}
+
+fn check_address(connection: &Connection) -> Result<(), SdpError> {
+    let host = connection.connection_address.split('/').next().unwrap_or_default();
+    let figures = host.bytes().all(|octet| octet.is_ascii_digit() || octet == b'.');
+    if figures && leg::address(connection).is_none() { Err(SdpError::Address) } else { Ok(()) }
 }
 
 fn is_rtp(media: &Media) -> bool {

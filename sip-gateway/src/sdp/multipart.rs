@@ -45,10 +45,10 @@ fn locate_within(
     place: Range<usize>,
     depth: usize,
 ) -> Result<Option<Range<usize>>, SdpError> {
-    let Ok(media_type) = MediaType::parse(content_type) else { return Ok(None) };
-    if media_type.is("application/sdp") {
+    if is_description(content_type) {
         return Ok(Some(place));
     }
+    let Ok(media_type) = MediaType::parse(content_type) else { return Ok(None) };
     if !media_type.essence.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/")) {
         return Ok(None);
     }
@@ -65,6 +65,18 @@ fn locate_within(
         }
     }
     Ok(None)
+}
+
+/// Whether any reader may take it for `application/sdp`, whatever follows the type.
+fn is_description(content_type: &str) -> bool {
+    let essence = content_type.trim_start().split_once('/').and_then(|(kind, rest)| {
+        let rest = rest.trim_start();
+        let end = rest.find(|char: char| !char.is_ascii_alphanumeric() && !"-.!%*_+`'~".contains(char));
+        Some((kind.trim_end(), rest.get(..end.unwrap_or(rest.len()))?))
+    });
+    essence.is_some_and(|(kind, subtype)| {
+        kind.eq_ignore_ascii_case("application") && subtype.eq_ignore_ascii_case("sdp")
+    })
 }
 
 /// The parts between delimiter lines, headers included, without the line break that belongs to the next
@@ -121,7 +133,8 @@ fn end_of_part(within: &[u8], start: usize, delimiter: usize) -> usize {
     start + part.strip_suffix(b"\r").unwrap_or(part).len()
 }
 
-/// The Content-Type of a part (`text/plain` if it has none) and where its content begins.
+/// The Content-Type of a part (`text/plain` if it has none) and where its content begins: after the blank line, without
+/// which there is none (RFC 2046 §5.1).
 fn part_head(part: &[u8]) -> (String, usize) {
     let mut content_type = String::new();
     let mut in_content_type = false;
@@ -131,7 +144,7 @@ fn part_head(part: &[u8]) -> (String, usize) {
         at += end + 1;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
-            break;
+            return (content_type_or_text(content_type), at);
         }
         let text = String::from_utf8_lossy(line);
         if text.starts_with([' ', '\t']) {
@@ -146,8 +159,9 @@ fn part_head(part: &[u8]) -> (String, usize) {
             value.trim().clone_into(&mut content_type);
         }
     }
-    if content_type.is_empty() {
-        content_type.push_str("text/plain");
-    }
-    (content_type, at)
+    (content_type_or_text(content_type), part.len())
+}
+
+fn content_type_or_text(content_type: String) -> String {
+    if content_type.is_empty() { "text/plain".to_owned() } else { content_type }
 }

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sdp_types::{Attribute, Connection, Media, Origin};
+use sdp_types::{Attribute, Connection, Media, Origin, Session};
 
-use super::{Description, leg};
+use super::{Description, RecordLine, leg, record};
+use crate::topology::Hosts;
 
 /// What is ours in a description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,15 +19,27 @@ pub struct OurSide<'a> {
     /// Our RTP address towards this leg for each `m=` line, by position; RTCP is on the next port. An `m=`
     /// line beyond them is refused with port 0.
     pub media: &'a [SocketAddr],
+    /// What becomes of its `a=record` and `a=recordpref`.
+    pub record: RecordLine,
+    /// What names one of these of the sender's side is left out.
+    pub hidden: &'a Hosts,
 }
 
-/// Attributes that end at the gateway: ICE (RFC 8839), keys and their transports (RFC 4568, 8122, 8842,
-/// 6189, 4567), multiplexing of RTCP (RFC 5761, RFC 8858), and claims about sources that a relay with its
+/// Attributes that end at the gateway: ICE (RFC 8839) and other addresses to choose from (RFC 6947, RFC 7006),
+/// keys and their transports (RFC 4568, 8122, 8842, 6189, 4567), and whatever could negotiate them past us
+/// (RFC 5939, RFC 7006), multiplexing of RTCP (RFC 5761, RFC 8858), and claims about sources that a relay with its
 /// own SSRC and address would make false (RFC 5576, RFC 4570, RFC 9143).
-const ENDED: [&str; 17] = [
+const ENDED: [&str; 24] = [
     "candidate",
     "remote-candidates",
     "end-of-candidates",
+    "altc",
+    "ccap",
+    "acap",
+    "tcap",
+    "pcfg",
+    "lcfg",
+    "acfg",
     "rtcp-mux",
     "rtcp-mux-only",
     "crypto",
@@ -49,19 +62,44 @@ pub fn rewrite(received: &Description, ours: &OurSide<'_>) -> Vec<u8> {
     let mut session = received.session.clone();
     session.origin = Origin::with_ip_addr(ours.session_id, ours.version, ours.address);
     session.key = None;
-    session.attributes.retain(goes_on);
+    // RFC 3605 §2.1 has `a=rtcp` at a stream alone; elsewhere it would name the address received.
+    session.attributes.retain(|attribute| goes_on(attribute) && !is_rtcp(attribute));
+    hide(&mut session, ours.hidden);
+    record::put(&mut session, ours.record);
     let address = ours.media.first().map_or(ours.address, SocketAddr::ip);
     if let Some(connection) = &mut session.connection {
         redirect(connection, address);
     }
     let session_address = session.connection.as_ref().map(|_| address);
     for (place, media) in session.medias.iter_mut().enumerate() {
+        media.attributes.retain(|attribute| !names(attribute, ours.hidden));
+        media.media_title.take_if(|title| ours.hidden.appear_in(title));
         rewrite_stream(media, ours.media.get(place).copied(), session_address, ours.address);
     }
     let mut octets = Vec::with_capacity(1024);
     // Writing to a Vec cannot fail.
     let _ = session.write(&mut octets);
     octets
+}
+
+/// Takes away what names the sender's side in what is not written anew.
+fn hide(session: &mut Session, hidden: &Hosts) {
+    let shows = |text: &str| hidden.appear_in(text);
+    if shows(&session.session_name) {
+        // RFC 8866 §5.3.
+        "-".clone_into(&mut session.session_name);
+    }
+    session.session_description.take_if(|text| shows(text));
+    session.uri.take_if(|text| shows(text));
+    session.emails.retain(|text| !shows(text));
+    session.phones.retain(|text| !shows(text));
+    session.attributes.retain(|attribute| !names(attribute, hidden));
+}
+
+/// Whether an attribute names the sender's side, other than where it is written anew.
+fn names(attribute: &Attribute, hidden: &Hosts) -> bool {
+    !attribute.attribute.eq_ignore_ascii_case("rtcp")
+        && attribute.value.as_deref().is_some_and(|value| hidden.appear_in(value))
 }
 
 fn rewrite_stream(
@@ -90,7 +128,6 @@ fn rewrite_stream(
 }
 
 fn rewrite_rtcp(attributes: &mut Vec<Attribute>, ip: IpAddr, port: u16) {
-    let is_rtcp = |attribute: &Attribute| attribute.attribute.eq_ignore_ascii_case("rtcp");
     let Some(rtcp_port) = port.checked_add(1).filter(|_| port != 0) else {
         return attributes.retain(|attribute| !is_rtcp(attribute));
     };
@@ -101,9 +138,12 @@ fn rewrite_rtcp(attributes: &mut Vec<Attribute>, ip: IpAddr, port: u16) {
 }
 
 fn redirect(connection: &mut Connection, ip: IpAddr) {
-    if !leg::address(connection).is_some_and(|address| address.is_unspecified()) {
-        *connection = Connection::from_ip_addr(ip);
-    }
+    let held = leg::address(connection).filter(|address| address.is_unspecified());
+    *connection = Connection::from_ip_addr(held.unwrap_or(ip));
+}
+
+fn is_rtcp(attribute: &Attribute) -> bool {
+    attribute.attribute.eq_ignore_ascii_case("rtcp")
 }
 
 fn goes_on(attribute: &Attribute) -> bool {

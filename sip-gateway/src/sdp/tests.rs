@@ -9,7 +9,10 @@ use proptest::prelude::*;
 
 use crate::{Flow, MediaKind};
 
-use super::{Description, OurSide, SdpError, locate, rewrite, splice};
+use super::{
+    Description, OurSide, RecordLine, RecordPreference, Recording, SdpError, locate, rewrite, splice,
+};
+use crate::topology::Hosts;
 
 const SIGNALLED_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
@@ -23,7 +26,13 @@ fn parsed(lines: &str) -> Description {
 
 fn rewritten(lines: &str, media: &[&str]) -> String {
     let media: Vec<SocketAddr> = media.iter().map(|address| address.parse().unwrap()).collect();
-    let ours = OurSide { session_id: 77, version: 3, address: "192.0.2.99".parse().unwrap(), media: &media };
+    recorded(lines, &media, RecordLine::Received)
+}
+
+fn recorded(lines: &str, media: &[SocketAddr], record: RecordLine) -> String {
+    let address = "192.0.2.99".parse().unwrap();
+    let hidden = &Hosts::default();
+    let ours = OurSide { session_id: 77, version: 3, address, media, record, hidden };
     String::from_utf8(rewrite(&parsed(lines), &ours)).unwrap()
 }
 
@@ -69,6 +78,29 @@ fn no_address_of_the_leg_is_left() {
     assert!(text.contains("c=IN IP6 2001:db8::1\r\n"));
     assert!(text.contains("a=rtcp:20001 IN IP6 2001:db8::1\r\n"));
     assert!(text.contains("m=video 20002 RTP/AVP 99\r\n"));
+}
+
+#[test]
+fn nothing_offers_a_way_around_us() {
+    let text = rewritten(
+        "v=0
+         o=- 1 1 IN IP4 10.47.16.5
+         s=-
+         c=IN IP4 0.0.0.0/10.47.16.5
+         t=0 0
+         a=rtcp:53020 IN IP4 10.47.16.5
+         m=audio 4000 RTP/AVP 0
+         a=altc:1 IP4 10.47.16.5 4000
+         a=ccap:1 IN IP4 10.47.16.5 4000
+         a=tcap:1 RTP/SAVP
+         a=acap:1 crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x
+         a=pcfg:1 t=1 a=1
+         a=ptime:20",
+        &["192.0.2.1:20000"],
+    );
+    let after =
+        "s=-\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\nm=audio 20000 RTP/AVP 0\r\nc=IN IP4 192.0.2.1\r\na=ptime:20\r\n";
+    assert!(text.ends_with(after) || text.ends_with(&after.replace("c=IN IP4 192.0.2.1\r\n", "")), "{text}");
 }
 
 #[test]
@@ -182,6 +214,14 @@ fn numbers_out_of_range_are_refused() {
         let outcome = Description::parse(&sdp(&format!("{head}{bad}")));
         assert!(matches!(outcome, Err(SdpError::Syntax { .. })), "{bad}: {outcome:?}");
     }
+    for bad in ["999.1.1.1", "10.0.0", "10.0.0.1.1", "/127"] {
+        let spoilt = head.replace("c=IN IP4 10.0.0.1", &format!("c=IN IP4 {bad}"));
+        let streams = format!("{head}m=audio 4000 RTP/AVP 0\nc=IN IP4 {bad}");
+        for text in [spoilt, streams] {
+            let outcome = Description::parse(&sdp(&text));
+            assert!(matches!(outcome, Err(SdpError::Address)), "{text}: {outcome:?}");
+        }
+    }
     let odd = format!("{head}m=audio 65535 RTP/AVP 96\na=rtpmap:96 X/99999999999\na=ptime:4294967296");
     let stream = parsed(&odd).leg_media(SIGNALLED_FROM).streams.remove(0);
     assert_eq!((stream.rtcp, stream.ptime_ms, stream.formats.len()), (None, None, 0));
@@ -204,7 +244,14 @@ fn floods_of_lines_are_bounded_or_harmless() {
 #[test]
 fn latin_1_is_read_and_sent_as_utf_8() {
     let octets = [&b"v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=Caf\xe9\r\nt=0 0\r\n"[..]].concat();
-    let ours = OurSide { session_id: 1, version: 1, address: [192, 0, 2, 1].into(), media: &[] };
+    let ours = OurSide {
+        session_id: 1,
+        version: 1,
+        address: [192, 0, 2, 1].into(),
+        media: &[],
+        record: RecordLine::Received,
+        hidden: &Hosts::default(),
+    };
     let text = String::from_utf8(rewrite(&Description::parse(&octets).unwrap(), &ours)).unwrap();
     assert!(text.contains("s=Café\r\n"));
 }
@@ -230,9 +277,17 @@ fn only_the_description_of_a_multipart_is_replaced() {
 fn bodies_without_a_description_have_none() {
     assert_eq!(locate("text/plain", b"v=0").unwrap(), None);
     assert_eq!(locate("application/sdp;charset=x", b"v=0\r\n").unwrap(), Some(0..5));
+    for spoilt in ["application/sdp;", "application/sdp,,", " Application / SDP", "application/sdp x"] {
+        assert_eq!(locate(spoilt, b"v=0\r\n").unwrap(), Some(0..5), "{spoilt}");
+    }
+    assert_eq!(locate("application/sdpx", b"v=0\r\n").unwrap(), None);
     assert_eq!(locate("multipart/mixed;boundary=b", b"").unwrap(), None);
     assert_eq!(locate("multipart/mixed;boundary=b", b"--b--").unwrap(), None);
     assert_eq!(locate("multipart/mixed;boundary=b", b"--b\r\n\r\nno type\r\n--b--").unwrap(), None);
+    // Without a blank line there is no content, only an unfinished head.
+    let headless = b"--b\r\nContent-Type: application/sdp\r\nv=0\r\n--b--";
+    let end = headless.len() - "\r\n--b--".len();
+    assert_eq!(locate("multipart/mixed;boundary=b", headless).unwrap(), Some(end..end));
     assert_eq!(
         locate("multipart/mixed;boundary=b", b"--b\r\nContent-Type:\r\n application/sdp\r\n\r\nv=0").unwrap(),
         Some(40..43)
@@ -272,12 +327,97 @@ proptest! {
         let Ok(description) = Description::parse(&octets) else { return Ok(()) };
         description.leg_media(SIGNALLED_FROM);
         let media = ["192.0.2.1:20000".parse().unwrap()];
-        let ours = OurSide { session_id: 77, version: 3, address: [192, 0, 2, 99].into(), media: &media };
+        let ours = OurSide {
+            session_id: 77,
+            version: 3,
+            address: [192, 0, 2, 99].into(),
+            media: &media,
+            record: RecordLine::Received,
+            hidden: &Hosts::default(),
+        };
         let again = Description::parse(&rewrite(&description, &ours)).unwrap().leg_media(SIGNALLED_FROM);
         prop_assert_eq!(again.origin, "- 77 IN IP4 192.0.2.99");
         for (place, stream) in again.streams.iter().enumerate() {
             let held = stream.rtp.is_some_and(|rtp| rtp.ip().is_unspecified());
             prop_assert!(stream.rtp.is_none() || held || (place == 0 && stream.rtp == Some(media[0])));
         }
+    }
+}
+
+const TWO_STREAMS: &str = "
+    v=0
+    o=- 1 1 IN IP4 192.0.2.7
+    s=-
+    c=IN IP4 192.0.2.7
+    t=0 0
+    SESSION
+    m=audio 4000 RTP/AVP 0
+    FIRST
+    m=audio 4002 RTP/AVP 0
+    SECOND";
+
+fn two_streams(session: &str, first: &str, second: &str) -> Description {
+    let filled = [("SESSION", session), ("FIRST", first), ("SECOND", second)];
+    let text = filled.iter().fold(TWO_STREAMS.to_owned(), |text, (mark, line)| text.replace(mark, line));
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    parsed(&lines.join("\n"))
+}
+
+/// RFC 7866 §7.1.2: a medium's own value stands above the session's.
+#[test]
+fn what_a_leg_records_is_read_at_both_levels() {
+    let cases = [
+        ("", "", "", None),
+        ("a=record:off", "", "", Some(Recording::Off)),
+        ("a=record:on", "", "", Some(Recording::On)),
+        ("a=record:ON ", "a=record:off", "a=record:paused", Some(Recording::Paused)),
+        ("a=record:on", "a=record:off", "a=record:off", Some(Recording::Off)),
+        ("", "a=record:off", "a=record:on", Some(Recording::On)),
+        ("a=record:maybe", "a=record", "", None),
+    ];
+    for (session, first, second, expected) in cases {
+        assert_eq!(two_streams(session, first, second).recording(), expected, "{session} {first} {second}");
+    }
+}
+
+/// RFC 7866 §7.1.3: who wants no recording of one stream wants none, and who wants one says so of all.
+#[test]
+fn what_a_leg_wants_recorded_is_read_at_both_levels() {
+    let cases = [
+        ("", "", "", None),
+        ("a=recordpref:on", "", "", Some(RecordPreference::On)),
+        ("", "a=recordpref:on", "", None),
+        ("", "a=recordpref:on", "a=recordpref:on", Some(RecordPreference::On)),
+        ("a=recordpref:on", "a=recordpref:off", "", Some(RecordPreference::Off)),
+        ("a=recordpref:off", "a=recordpref:on", "a=recordpref:on", Some(RecordPreference::On)),
+        ("a=recordpref:on", "", "a=recordpref:pause", Some(RecordPreference::Pause)),
+        ("a=recordpref:nopreference", "", "", Some(RecordPreference::None)),
+        ("a=recordpref:on", "a=recordpref:nopreference", "", Some(RecordPreference::None)),
+        ("a=recordpref:always", "", "", None),
+    ];
+    for (session, first, second, expected) in cases {
+        assert_eq!(two_streams(session, first, second).preference(), expected, "{session} {first} {second}");
+    }
+}
+
+/// RFC 7866 §7.1.2
+#[test]
+fn an_indication_of_ours_takes_the_place_of_theirs_at_both_levels() {
+    let lines = PHONE.replace("a=tool:phone 1.2", "a=record:off").replace("a=ptime:20", "a=record:paused");
+    let media = ["192.0.2.1:20000".parse().unwrap()];
+    let records = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with("a=record:")).map(str::to_owned).collect()
+    };
+    assert_eq!(records(&recorded(&lines, &media, RecordLine::Received)), ["a=record:off", "a=record:paused"]);
+    assert_eq!(records(&recorded(&lines, &media, RecordLine::Removed)), [""; 0]);
+    let ours = recorded(&lines, &media, RecordLine::Ours(Recording::On));
+    assert_eq!(records(&ours), ["a=record:on"]);
+    assert!(ours.contains("a=record:on\r\nm=audio"), "{ours}");
+    // Whom a preference was said to has it; nobody else gets it.
+    let preference = "a=recordpref:on\r\n";
+    assert!(recorded(&lines, &media, RecordLine::Received).contains(preference));
+    let lines = lines.replace("s=A call", "s=A call\na=recordpref:on");
+    for line in [RecordLine::Removed, RecordLine::Ours(Recording::On)] {
+        assert!(!recorded(&lines, &media, line).contains("recordpref"), "{line:?}");
     }
 }

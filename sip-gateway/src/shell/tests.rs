@@ -16,7 +16,13 @@ use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 65_535, max_headers: 128, max_streams: 2 };
+const LIMITS: Limits = Limits {
+    max_calls: 1,
+    max_message_bytes: 65_535,
+    max_headers: 128,
+    max_streams: 2,
+    requests_per_s: None,
+};
 
 const QUICK: Patience = Patience {
     connect: Duration::from_millis(200),

@@ -8,7 +8,7 @@
 //! | new emergency calls | twice the limit | 503 with Retry-After |
 //! | requests within calls, for each of these three classes of call | twice the limit | 500 with Retry-After |
 //! | the same, of one leg of one call | [`REQUESTS_OF_A_LEG`] | 500 with Retry-After |
-//! | BYE, of one leg of one call | [`BYES_OF_A_LEG`] beyond all these | 500 with Retry-After |
+//! | BYE, of one leg of one call | [`BYES_OF_A_LEG`], of nobody else's | 500 with Retry-After |
 //!
 //! The limit is that of [`Rooms::new`]. The places of BYEs are bounded by the number of calls.
 
@@ -68,7 +68,14 @@ pub(crate) struct Rooms {
     refusals: usize,
     new: [usize; 3],
     in_call: [usize; 3],
-    legs: HashMap<(CallId, Leg), usize>,
+    legs: HashMap<(CallId, Leg), LegPlaces>,
+}
+
+/// Places that one leg of one call has taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct LegPlaces {
+    requests: usize,
+    byes: usize,
 }
 
 impl Rooms {
@@ -84,9 +91,9 @@ impl Rooms {
             Room::New(class @ Class::Ordinary) => self.new[class.index()] < self.limit,
             Room::New(class) => self.new[class.index()] < twice,
             Room::InCall(within) => {
-                self.in_call[within.class.index()] < twice && self.of_leg(within) < REQUESTS_OF_A_LEG
+                self.in_call[within.class.index()] < twice && self.of_leg(within).requests < REQUESTS_OF_A_LEG
             }
-            Room::Bye(within) => self.of_leg(within) < REQUESTS_OF_A_LEG + BYES_OF_A_LEG,
+            Room::Bye(within) => self.of_leg(within).byes < BYES_OF_A_LEG,
         }
     }
 
@@ -98,37 +105,38 @@ impl Rooms {
         if !self.has(room) {
             return Err(Full);
         }
-        *self.taken(room) += 1;
-        if let Room::InCall(within) | Room::Bye(within) = room {
-            *self.legs.entry((within.call, within.leg)).or_default() += 1;
-        }
+        self.count(room, |taken| taken.saturating_add(1));
         Ok(())
     }
 
     /// Gives a place back.
     pub(crate) fn leave(&mut self, room: Room) {
-        let taken = self.taken(room);
-        *taken = taken.saturating_sub(1);
-        if let Room::InCall(within) | Room::Bye(within) = room {
-            let leg = (within.call, within.leg);
-            let left = self.of_leg(within).saturating_sub(1);
-            if left == 0 {
-                self.legs.remove(&leg);
-            } else {
-                self.legs.insert(leg, left);
-            }
-        }
+        self.count(room, |taken| taken.saturating_sub(1));
     }
 
-    fn taken(&mut self, room: Room) -> &mut usize {
+    fn count(&mut self, room: Room, change: impl Fn(usize) -> usize) {
+        let on = |taken: &mut usize| *taken = change(*taken);
         match room {
-            Room::Refusal => &mut self.refusals,
-            Room::New(class) => &mut self.new[class.index()],
-            Room::InCall(within) | Room::Bye(within) => &mut self.in_call[within.class.index()],
+            Room::Refusal => on(&mut self.refusals),
+            Room::New(class) => on(&mut self.new[class.index()]),
+            Room::InCall(within) => {
+                on(&mut self.in_call[within.class.index()]);
+                self.count_leg(within, |leg| leg.requests = change(leg.requests));
+            }
+            Room::Bye(within) => self.count_leg(within, |leg| leg.byes = change(leg.byes)),
         }
     }
 
-    fn of_leg(&self, within: Within) -> usize {
+    fn count_leg(&mut self, within: Within, change: impl FnOnce(&mut LegPlaces)) {
+        let leg = (within.call, within.leg);
+        let places = self.legs.entry(leg).or_default();
+        change(places);
+        if *places == LegPlaces::default() {
+            self.legs.remove(&leg);
+        }
+    }
+
+    fn of_leg(&self, within: Within) -> LegPlaces {
         self.legs.get(&(within.call, within.leg)).copied().unwrap_or_default()
     }
 }
@@ -189,6 +197,15 @@ mod tests {
         );
         assert_eq!(rooms.take(Room::Bye(within(Class::Ordinary, 2, Leg::A))), Ok(()));
         assert_eq!(fill(&mut rooms, |_| Room::Bye(within(Class::Ordinary, 1, Leg::A))), BYES_OF_A_LEG);
+    }
+
+    #[test]
+    fn a_bye_takes_the_place_of_nobody_else() {
+        let mut rooms = Rooms::new(32);
+        let byes = fill(&mut rooms, |n| Room::Bye(within(Class::Ordinary, n, Leg::A)));
+        assert_eq!((byes, rooms.in_call), (10_000, [0; 3]));
+        assert_eq!(fill(&mut rooms, |_| Room::Bye(within(Class::Ordinary, 1, Leg::B))), BYES_OF_A_LEG);
+        assert_eq!(fill(&mut rooms, |_| Room::InCall(within(Class::Ordinary, 1, Leg::B))), 64);
     }
 
     #[test]

@@ -131,15 +131,16 @@ impl Framer {
 
     /// Reads a head. `None`: more is needed; `Some(None)`: its body is next.
     fn head(&mut self) -> Option<Option<Frame>> {
+        // Nothing beyond the limit is looked at, so that it makes no difference how much came at once.
+        let most = self.limits.max_message_bytes.min(self.buffer.len());
         let from = self.searched.saturating_sub(3);
-        let rest = self.buffer.get(from..).unwrap_or_default();
+        let rest = self.buffer.get(from..most).unwrap_or_default();
         let Some(end) = memmem::find(rest, b"\r\n\r\n").map(|at| from + at + 4) else {
-            self.searched = self.buffer.len();
-            return if self.searched > self.limits.max_message_bytes {
-                Some(Some(self.oversized()))
-            } else {
-                None
-            };
+            if self.buffer.len() > most {
+                return Some(Some(self.oversized(most)));
+            }
+            self.searched = most;
+            return None;
         };
         self.searched = 0;
         let head = Head::read(&self.buffer.split_to(end), &self.limits);
@@ -163,8 +164,9 @@ impl Framer {
     }
 
     /// A head that does not end within the limit.
-    fn oversized(&mut self) -> Frame {
+    fn oversized(&mut self, most: usize) -> Frame {
         let fault = Fault::TooLarge;
+        self.buffer.truncate(most);
         let whole_lines = self.buffer.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let octets = self.buffer.get(..whole_lines).unwrap_or_default();
         let error = match Head::read(octets, &self.limits).outcome {

@@ -26,6 +26,11 @@ pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| TOKEN[usize::from(byte)])
 }
 
+/// A control character but HTAB. None stands in a field but as a quoted pair (RFC 3261 §25.1).
+pub(super) fn is_control(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
+}
+
 /// SP and HTAB are all the white space that is left after unfolding.
 pub(crate) fn trim(text: &str) -> &str {
     text.trim_ascii()

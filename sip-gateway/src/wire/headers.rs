@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rsip::Header;
 use rsip::headers::UntypedHeader as _;
 
-use super::grammar::{is_token, split_list};
+use super::grammar::{any_byte, is_control, is_token, split_list};
 
 /// Canonical header names.
 #[expect(missing_docs, reason = "each constant is the name it spells")]
@@ -143,8 +143,8 @@ impl Headers {
             .any(|element| element.trim().eq_ignore_ascii_case(token))
     }
 
-    /// Appends a field. CR, LF and NUL in the value become spaces, so that no value can end its line; a
-    /// name that is not a token appends nothing.
+    /// Appends a field. Control characters in the value but HTAB become spaces, so that no value can end its
+    /// line; a name that is not a token appends nothing.
     pub fn push(&mut self, name: &str, value: impl Into<String>) {
         if let Some(header) = header_for(name, value.into()) {
             self.push_header(header, None);
@@ -160,10 +160,10 @@ impl Headers {
         self.with_vec(|fields| fields.insert(0, header));
     }
 
-    /// Appends a field of another message, octets as received.
+    /// Appends a field of another message, octets as received but for control characters.
     pub fn push_field(&mut self, field: Field<'_>) {
         if let Some(header) = header_for(field.name, field.value.to_owned()) {
-            self.push_header(header, field.raw.cloned());
+            self.push_header(header, field.raw.map(without_controls));
         }
     }
 
@@ -265,15 +265,22 @@ impl Headers {
     }
 }
 
-/// The value's line breaks and NUL become spaces: what is built here is one field, whatever its parts.
+/// The value's control characters become spaces: what is built here is one field, whatever its parts.
 fn header_for(name: &str, mut value: String) -> Option<Header> {
     if !is_token(name.as_bytes()) {
         return None;
     }
-    if value.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-        value = value.replace(['\r', '\n', '\0'], " ");
+    if any_byte(value.as_bytes(), is_control) {
+        value = value.replace(|char: char| u8::try_from(char).is_ok_and(is_control), " ");
     }
     Some(build(canonical(name), value))
+}
+
+fn without_controls(octets: &Bytes) -> Bytes {
+    if !any_byte(octets, is_control) {
+        return octets.clone();
+    }
+    octets.iter().map(|&octet| if is_control(octet) { b' ' } else { octet }).collect()
 }
 
 /// A name prepared for comparison.

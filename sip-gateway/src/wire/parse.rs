@@ -15,7 +15,7 @@ use crate::Limits;
 
 use super::error::{Fault, Malformed, ParseError};
 use super::fields::{CSeq, content_length, max_forwards};
-use super::grammar::{any_byte, is_token};
+use super::grammar::{any_byte, is_control, is_token};
 use super::headers::{Headers, name};
 use super::message::{Message, Request, Response, reason_phrase};
 use super::method::Method;
@@ -23,7 +23,8 @@ use super::name_addr::NameAddr;
 use super::uri::Uri;
 use super::via::Via;
 
-/// Bytes of one unfolded header field. The longest honest ones (Identity, RFC 8224) take about 2,000.
+/// Bytes of a header field's name, and of its unfolded value. The longest honest values (Identity, RFC 8224)
+/// take about 2,000. Not of both together: a compact name is written out when the message goes on.
 const MAX_FIELD_BYTES: usize = 8192;
 
 /// By how much a datagram's Content-Length may exceed its body.
@@ -184,12 +185,12 @@ fn is_white(byte: u8) -> bool {
 }
 
 fn read_field(line: Cow<'_, [u8]>, headers: &mut Headers) -> Result<(), Fault> {
-    if line.len() > MAX_FIELD_BYTES {
-        return Err(Fault::HeaderTooLong);
-    }
     let colon = memchr(b':', &line).ok_or(Fault::HeaderField)?;
     let name = line.get(..colon).unwrap_or_default().trim_ascii_end();
     let value = line.get(colon + 1..).unwrap_or_default().trim_ascii();
+    if name.len().max(value.len()) > MAX_FIELD_BYTES {
+        return Err(Fault::HeaderTooLong);
+    }
     if !is_token(name) {
         return Err(Fault::HeaderField);
     }
@@ -218,10 +219,6 @@ fn controls_are_quoted(value: &[u8]) -> bool {
         }
         true
     })
-}
-
-fn is_control(byte: u8) -> bool {
-    (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
 /// The start line as far as it could be read.
@@ -327,8 +324,7 @@ fn judge(start: StartLine, fault: Option<Fault>, headers: Headers) -> Result<Mes
 /// name a sender.
 fn refuse(fault: Fault, method: &str, headers: &Headers) -> ParseError {
     let via = headers.first(name::VIA).unwrap_or_default();
-    let sent_by = via.split([';', ',']).next().unwrap_or_default();
-    if method == "ACK" || Via::of_any_version(sent_by).is_err() {
+    if method == "ACK" || Via::sent_by(via).is_err() {
         return ParseError::Drop { fault };
     }
     let mut answer = Response::new(fault.status());

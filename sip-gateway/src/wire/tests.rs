@@ -7,7 +7,13 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::Limits;
 
-const LIMITS: Limits = Limits { max_calls: 1, max_message_bytes: 65_535, max_headers: 128, max_streams: 1 };
+const LIMITS: Limits = Limits {
+    max_calls: 1,
+    max_message_bytes: 65_535,
+    max_headers: 128,
+    max_streams: 1,
+    requests_per_s: None,
+};
 
 const HEAD: &str = "Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport\r\nFrom: <sip:a@192.0.2.1>;tag=1\r\n\
     To: <sip:b@192.0.2.2>\r\nCall-ID: 1@192.0.2.1\r\n";
@@ -233,6 +239,18 @@ mod streams {
     }
 
     #[test]
+    fn a_head_beyond_the_limit_is_cut_at_the_same_octet_however_it_comes() {
+        let long = invite(&("X: ".to_owned() + &"y".repeat(8_000) + "\r\n").repeat(9), "");
+        assert!(long.len() > LIMITS.max_message_bytes && long.ends_with(b"\r\n\r\n"));
+        for size in [long.len(), 60_000, 1_000] {
+            let mut framer = Framer::new(&LIMITS);
+            let got: Vec<_> = long.chunks(size).flat_map(|segment| frames(&mut framer, segment)).collect();
+            let [Frame::Broken(ParseError::Refuse { answer, .. })] = &got[..] else { panic!("{got:?}") };
+            assert_eq!(answer.status, 513, "segments of {size}");
+        }
+    }
+
+    #[test]
     fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
         let mut framer = Framer::new(&LIMITS);
         let got = frames(&mut framer, invite("Content-Length: 65500\r\n", ""));
@@ -243,6 +261,27 @@ mod streams {
 
 mod fields {
     use super::*;
+
+    #[test]
+    fn the_longest_value_may_stand_behind_a_compact_name() {
+        let subject = "y".repeat(8_192);
+        let message = request(invite(&format!("s: {subject}\r\n"), ""));
+        assert_eq!(request(message.to_bytes()).headers.first("Subject"), Some(subject.as_str()));
+    }
+
+    #[test]
+    fn a_copied_field_has_no_control_characters() {
+        let mut octets = invite("X-Name: \"\\\0\\\u{7}#\"\r\n", "");
+        for latin in [false, true] {
+            octets.iter_mut().filter(|octet| latin && **octet == b'#').for_each(|octet| *octet = 0xe9);
+            let received = request(&octets);
+            let mut copy = request(invite("", ""));
+            copy.headers.copy(&received.headers, "X-Name");
+            let sent = copy.to_bytes();
+            let expected: &[u8] = if latin { b"\"\\ \\ \xe9\"\r\n" } else { b"\"\\ \\ #\"\r\n" };
+            assert!(sent.windows(expected.len()).any(|window| window == expected), "{}", sent.escape_ascii());
+        }
+    }
 
     #[test]
     fn header_operations_keep_order_and_octets() {

@@ -31,7 +31,7 @@ impl<'a> Via<'a> {
     }
 
     /// Its version, and what it would be if that were ours.
-    pub(super) fn of_any_version(text: &'a str) -> Result<(&'a str, Self), Malformed> {
+    fn of_any_version(text: &'a str) -> Result<(&'a str, Self), Malformed> {
         let (protocol, rest) = text.split_once('/').ok_or(Malformed::Via)?;
         let (version, rest) = rest.split_once('/').ok_or(Malformed::Via)?;
         if !trim(protocol).eq_ignore_ascii_case("SIP") {
@@ -45,6 +45,16 @@ impl<'a> Via<'a> {
         let (sent_by, params) = rest.split_at(find_outside(rest, b';').unwrap_or(rest.len()));
         let (host, port) = host_port(sent_by).map_err(|_| Malformed::Via)?;
         Ok((trim(version), Self { transport, host, port, params: Params::parse(params)? }))
+    }
+
+    /// Who sent the first of a comma list, whatever its version and its parameters, which are left out: a
+    /// refusal must find its way although the Via is what is refused.
+    ///
+    /// # Errors
+    /// [`Malformed::Via`].
+    pub fn sent_by(text: &'a str) -> Result<Self, Malformed> {
+        let sent_by = text.split([';', ',']).next().unwrap_or_default();
+        Self::of_any_version(sent_by).map(|(_, via)| via)
     }
 
     /// Reads the first of a comma list.

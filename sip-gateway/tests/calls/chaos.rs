@@ -8,6 +8,8 @@ use consent::Side;
 use sip_gateway::wire::{Message, Method};
 use sip_gateway::{Command, Event};
 
+use crate::refreshing::{THEIRS, timed};
+use crate::transfer::{TARGET_IP, Talk};
 use crate::world::*;
 
 /// xorshift64*: plenty for choosing.
@@ -302,4 +304,188 @@ fn hostile_octets_end_no_call_and_panic_nowhere() {
         up.world.command(Command::End { call, text: "over" });
     }
     up.world.assert_clean();
+}
+
+/// A call whose two ends live, and refresh their sessions of 90 s in time. L transfers R to newcomers that never
+/// come in.
+struct Living {
+    talk: Talk,
+    dice: Dice,
+    /// What R and L say, and what they have of ours.
+    says: [String; 2],
+    has: [String; 2],
+    /// Since they last tried to refresh.
+    idle_ms: u64,
+}
+
+const ENDS: [&str; 2] = [CARRIER, PBX];
+
+impl Living {
+    fn new(seed: u64) -> Self {
+        let talk = timed(THEIRS);
+        let says = [sdp(ANSWER_IP, 5000, ""), sdp(OFFER_IP, 4000, "")];
+        let has = talk.world.sent.iter().map(|(to, bytes)| (*to, Msg::new(bytes.clone()).body()));
+        let has: Vec<_> = has.filter(|(_, body)| !body.is_empty()).collect();
+        let of = |at| has.iter().find(|(to, _)| *to == addr(at)).unwrap().1.clone();
+        let has = ENDS.map(of);
+        Self { talk, dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1), says, has, idle_ms: 0 }
+    }
+
+    fn end(&mut self, end: usize) -> &mut Ua {
+        if end == 0 { &mut self.talk.r } else { &mut self.talk.l }
+    }
+
+    fn request(&mut self, end: usize, method: &str, extra: &str, body: &str) {
+        let ua = self.end(end);
+        let extra = format!("{}{extra}", ua.contact());
+        let text = ua.request(method, &extra, body);
+        self.talk.world.send(ENDS[end], text);
+    }
+
+    /// What came to an end and starts so, among whatever else came.
+    #[track_caller]
+    fn came(&mut self, end: usize, start: &str) -> Msg {
+        let all = self.talk.world.take_all(ENDS[end]);
+        let found = all.iter().rfind(|message| message.text().starts_with(start));
+        found
+            .unwrap_or_else(|| panic!("no {start}: {:?}", all.iter().map(Msg::text).collect::<Vec<_>>()))
+            .clone()
+    }
+
+    fn description(&mut self, ip: &str) -> String {
+        let port = *self.dice.pick(&[6000, 6002, 6004]);
+        let more = *self.dice.pick(&["", "a=ptime:20\r\n", "a=ptime:30\r\n"]);
+        let text = sdp(ip, port, more);
+        if self.dice.roll(2) == 0 {
+            text
+        } else {
+            text.replace(" 0 101", " 8 101").replace(":0 PCMU", ":8 PCMA")
+        }
+    }
+
+    /// Time passes, in which each end refreshes its session every 30 s.
+    fn wait(&mut self, ms: u64) {
+        let mut left_ms = ms;
+        while left_ms > 0 {
+            let step_ms = left_ms.min(30_000 - self.idle_ms);
+            self.talk.world.advance(step_ms);
+            (left_ms, self.idle_ms) = (left_ms - step_ms, self.idle_ms + step_ms);
+            if self.idle_ms == 30_000 {
+                self.idle_ms = 0;
+                self.try_to_refresh(0);
+                self.try_to_refresh(1);
+            }
+        }
+        assert_eq!(self.talk.world.ended(), [], "both ends live");
+    }
+
+    fn try_to_refresh(&mut self, end: usize) {
+        let body = self.says[end].clone();
+        self.request(end, "INVITE", THEIRS, &body);
+        let answer = self.came(end, "SIP/2.0 ");
+        if answer.response().status < 300 {
+            self.request(end, "ACK", "", "");
+        } else {
+            let ack = self.end(end).ack_failure(&answer);
+            self.talk.world.send(ENDS[end], ack);
+        }
+    }
+
+    /// One end offers something else, and the other takes it or not.
+    fn offer(&mut self) {
+        let (from, method) = (self.dice.roll(2), *self.dice.pick(&["INVITE", "UPDATE"]));
+        let body = self.description("10.7.7.7");
+        if body == self.says[from] {
+            // A refresh, which goes no further.
+            return;
+        }
+        self.request(from, method, "", &body);
+        let offered = self.came(1 - from, method);
+        let waits_ms = u64::try_from(self.dice.roll(20_000)).unwrap();
+        if method == "INVITE" {
+            self.talk.world.send(ENDS[1 - from], offered.answer("100 Trying", "", "", ""));
+        }
+        self.talk.world.advance(waits_ms.min(if method == "INVITE" { 20_000 } else { 3_000 }));
+        let status = *self.dice.pick(&["200 OK", "488 No", "491 Pending", "500 Oops"]);
+        let taken = status == "200 OK" && self.dice.roll(4) > 0;
+        let answer = if taken { self.description("10.8.8.8") } else { String::new() };
+        let contact = format!("Contact: <sip:line@{}>\r\n", ENDS[1 - from]);
+        self.talk.world.send(ENDS[1 - from], offered.answer(status, "", &contact, &answer));
+        let reply = self.came(from, "SIP/2.0 ");
+        if status == "200 OK" && method == "INVITE" {
+            self.request(from, "ACK", "", "");
+        } else if method == "INVITE" {
+            let ack = self.end(from).ack_failure(&reply);
+            self.talk.world.send(ENDS[from], ack);
+        }
+        if taken {
+            (self.says[from], self.says[1 - from]) = (body, answer);
+            (self.has[from], self.has[1 - from]) = (reply.body(), offered.body());
+        }
+    }
+
+    /// L transfers R, which does not take T, or takes it in vain.
+    fn transfer(&mut self) {
+        self.request(1, "REFER", "Refer-To: <sip:7355@10.1.0.10>\r\n", "");
+        let invite = self.came(1, "INVITE sip:7355");
+        let offer = self.description(TARGET_IP);
+        let target = "Contact: <sip:t@10.1.0.10>\r\n";
+        self.talk.world.send(PBX, invite.answer("180 Ringing", "t", target, ""));
+        let ms = u64::try_from(self.dice.roll(90_000)).unwrap();
+        self.wait(ms);
+        self.talk.world.send(PBX, invite.answer("200 OK", "t", target, &offer));
+        let mut reinvite = self.came(0, "INVITE ");
+        self.talk.world.send(CARRIER, reinvite.answer("100 Trying", "", "", ""));
+        let ms = u64::try_from(self.dice.roll(25_000)).unwrap();
+        self.wait(ms);
+        if self.dice.roll(3) == 0 {
+            self.talk.world.send(CARRIER, reinvite.answer("491 Pending", "", "", ""));
+            self.talk.world.advance(4_000);
+            reinvite = self.came(0, "INVITE ");
+        }
+        let contact = self.talk.r.contact();
+        if self.dice.roll(2) == 0 {
+            self.talk.world.send(CARRIER, reinvite.answer("488 No", "", &contact, ""));
+        } else {
+            let terms = format!("{contact}Session-Expires: {}\r\n", reinvite.get("Session-Expires"));
+            self.talk.world.send(CARRIER, reinvite.answer("200 OK", "", &terms, ""));
+            let restoring = self.came(0, "INVITE ");
+            let status = *self.dice.pick(&["200 OK", "488 No"]);
+            let taken = status == "200 OK";
+            let answer = if taken { self.says[0].clone() } else { String::new() };
+            self.talk.world.send(CARRIER, restoring.answer(status, "", &terms, &answer));
+            self.has[0] = if taken { restoring.body() } else { reinvite.body() };
+        }
+        self.wait(33_000);
+    }
+
+    fn check(&mut self) {
+        for end in [0, 1] {
+            let (method, body) = (*self.dice.pick(&["INVITE", "UPDATE"]), self.says[end].clone());
+            self.talk.world.take_all(ENDS[1 - end]);
+            self.request(end, method, THEIRS, &body);
+            let answer = self.came(end, "SIP/2.0 200 ");
+            assert_eq!(answer.body(), self.has[end], "{}", ENDS[end]);
+            self.talk.world.expect_nothing(ENDS[1 - end]);
+            if method == "INVITE" {
+                self.request(end, "ACK", "", "");
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_fails_each_end_keeps_what_it_had_and_no_timer_ends_the_call() {
+    for seed in 0..60 {
+        let mut living = Living::new(seed);
+        for _ in 0..10 {
+            match living.dice.roll(3) {
+                0 => living.transfer(),
+                _ => living.offer(),
+            }
+            living.check();
+            let ms = u64::try_from(living.dice.roll(60_000)).unwrap();
+            living.wait(ms);
+        }
+    }
 }

@@ -1,7 +1,11 @@
 //! Emergency calls: the static path.
 
-use sip_gateway::{Command, Event};
+use consent::Side;
+use sip_gateway::{Command, Event, Transport};
 
+use crate::joining::{naming, replacing, taker};
+use crate::proof::account;
+use crate::transfer::{TARGET_IP, Talk, call_in};
 use crate::world::*;
 
 fn multipart() -> (String, String) {
@@ -55,8 +59,8 @@ fn the_second_trunk_is_tried_at_once_on_any_failure() {
     }
 }
 
-#[test]
-fn a_silent_trunk_costs_a_second_and_a_half_and_its_late_answer_is_hung_up() {
+/// A call to 911 whose first trunk says nothing, until the second is called as well: the caller and both INVITEs.
+fn silent() -> (World, Ua, Msg, Msg) {
     let mut world = World::new();
     let mut a = Ua::caller(PBX, "911");
     world.send(PBX, a.invite("", &sdp(OFFER_IP, 4000, "")));
@@ -65,33 +69,200 @@ fn a_silent_trunk_costs_a_second_and_a_half_and_its_late_answer_is_hung_up() {
     world.advance(1_499);
     world.expect_nothing(CARRIER2);
     world.advance(1);
-    let second = world.expect(CARRIER2, "INVITE ");
+    let second = world.expect(CARRIER2, "INVITE sip:911@");
     world.take_all(CARRIER);
-    world.send(CARRIER, first.answer("200 OK", "late", "Contact: <sip:x@10.2.0.20:5060>\r\n", ""));
+    (world, a, first, second)
+}
+
+/// A call to 911 whose first trunk says 100 and no more, until the second is called as well: the caller and
+/// both INVITEs.
+fn trying() -> (World, Ua, Msg, Msg) {
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "911");
+    world.send(PBX, a.invite("", &sdp(OFFER_IP, 4000, "")));
+    world.expect(PBX, "SIP/2.0 100 ");
+    let first = world.expect(CARRIER, "INVITE ");
+    world.advance(100);
+    for _ in 0..2 {
+        world.send(CARRIER, first.answer("100 Trying", "", "", ""));
+        world.advance(4_999);
+    }
+    world.expect_nothing(CARRIER2);
+    world.advance(2);
+    let second = world.expect(CARRIER2, "INVITE sip:911@");
+    world.expect_nothing(CARRIER);
+    (world, a, first, second)
+}
+
+fn answer(invite: &Msg, at: &str) -> String {
+    let tag = if at == CARRIER { "one" } else { "two" };
+    let host = at.trim_end_matches(":5060");
+    invite.answer("200 OK", tag, &format!("Contact: <sip:x@{at}>\r\n"), &sdp(host, 5000, ""))
+}
+
+/// The call is up at this trunk, and ends.
+fn talks(mut world: World, mut a: Ua, at: &str) {
+    a.learn(&world.expect(PBX, "SIP/2.0 200 "));
+    world.send(PBX, a.request("ACK", "", ""));
+    world.expect(at, "ACK ");
+    world.send(PBX, a.request("BYE", "", ""));
+    let bye = world.expect(at, "BYE ");
+    world.send(at, bye.answer("200 OK", "", "", ""));
+    assert_eq!(world.ended().len(), 1);
+    world.assert_clean();
+}
+
+/// RFC 3261 §9.1, §13.2.2.4.
+#[test]
+fn a_silent_trunk_costs_a_second_and_a_half_and_the_first_answer_wins() {
+    // The second has answered: the late answer of the first is hung up.
+    let (mut world, a, first, second) = silent();
+    world.send(CARRIER2, answer(&second, CARRIER2));
+    world.send(CARRIER, answer(&first, CARRIER));
     world.expect(CARRIER, "ACK ");
     let bye = world.expect(CARRIER, "BYE ");
     world.send(CARRIER, bye.answer("200 OK", "", "", ""));
-    world.expect_nothing(PBX);
-    let answer =
-        second.answer("200 OK", "t", "Contact: <sip:y@10.3.0.30:5060>\r\n", &sdp("10.3.0.99", 5000, ""));
-    world.send(CARRIER2, answer);
-    let ok = world.expect(PBX, "SIP/2.0 200 ");
-    a.learn(&ok);
-    world.send(PBX, a.request("ACK", "", ""));
+    talks(world, a, CARRIER2);
+
+    // The first answers after all, while the second says nothing.
+    let (mut world, a, first, second) = silent();
+    world.advance(100);
+    world.send(CARRIER, answer(&first, CARRIER));
+    world.expect_nothing(CARRIER2);
+    world.send(CARRIER2, second.answer("180 Ringing", "two", "", ""));
+    let cancel = world.expect(CARRIER2, "CANCEL ");
+    world.send(CARRIER2, cancel.answer("200 OK", "", "", ""));
+    world.send(CARRIER2, second.answer("487 Request Terminated", "two", "", ""));
     world.expect(CARRIER2, "ACK ");
-    world.send(PBX, a.request("BYE", "", ""));
+    talks(world, a, CARRIER);
+}
+
+#[test]
+fn a_refusal_of_the_second_trunk_ends_nothing_while_the_first_may_yet_speak() {
+    for refusal in ["403 Forbidden", "503 No"] {
+        let (mut world, a, first, second) = silent();
+        world.send(CARRIER2, second.answer(refusal, "two", "", ""));
+        world.expect(CARRIER2, "ACK ");
+        world.advance(4_999);
+        world.expect_nothing(PBX);
+        world.take_all(CARRIER);
+        world.send(CARRIER, first.answer("100 Trying", "", "", ""));
+        world.advance(60_000);
+        world.expect_nothing(PBX);
+        world.send(CARRIER, answer(&first, CARRIER));
+        talks(world, a, CARRIER);
+    }
+}
+
+#[test]
+fn a_trunk_that_never_speaks_holds_up_the_failure_of_the_others_for_six_seconds_and_a_half() {
+    // Silence before the refusal, and after it.
+    for last_refuses in [true, false] {
+        let (mut world, mut a, first, second) = silent();
+        let (refused, at, silent, other, left_ms) = match last_refuses {
+            true => (second, CARRIER2, first, CARRIER, 5_000),
+            false => (first, CARRIER, second, CARRIER2, 6_500),
+        };
+        world.send(at, refused.answer("403 Forbidden", "t", "", ""));
+        world.expect(at, "ACK ");
+        world.advance(left_ms - 1);
+        world.expect_nothing(PBX);
+        world.advance(1);
+        let failed = world.expect(PBX, "SIP/2.0 403 ");
+        world.send(PBX, a.ack_failure(&failed));
+        // Too late.
+        world.take_all(other);
+        world.send(other, answer(&silent, other));
+        world.expect(other, "ACK ");
+        let bye = world.expect(other, "BYE ");
+        world.send(other, bye.answer("200 OK", "", "", ""));
+        world.assert_clean();
+    }
+    // Whoever rang in the meantime has used it up.
+    let (mut world, _, _, second) = silent();
+    world.send(CARRIER2, second.answer("180 Ringing", "two", "", ""));
+    world.expect(PBX, "SIP/2.0 180 ");
+    world.advance(10_000);
+    world.send(CARRIER2, second.answer("486 Busy", "two", "", ""));
+    world.expect(PBX, "SIP/2.0 486 ");
+    // Two that say nothing have Timer B: a network may come back.
+    let (mut world, a, _, second) = silent();
+    world.advance(29_000);
+    world.expect_nothing(PBX);
+    world.take_all(CARRIER2);
+    world.send(CARRIER2, answer(&second, CARRIER2));
+    talks(world, a, CARRIER2);
+}
+
+/// RFC 3261 §9.1, §13.2.2.4, §16.7.
+#[test]
+fn a_trunk_that_says_no_more_than_trying_is_not_waited_for_alone() {
+    let (mut world, a, first, second) = trying();
+    // The second wins; the first is given up, and its answer crosses the CANCEL.
+    world.send(CARRIER2, answer(&second, CARRIER2));
+    let cancel = world.expect(CARRIER, "CANCEL ");
+    world.send(CARRIER, cancel.answer("200 OK", "", "", ""));
+    world.send(CARRIER, answer(&first, CARRIER));
+    world.expect(CARRIER, "ACK ");
+    let bye = world.expect(CARRIER, "BYE ");
+    world.send(CARRIER, bye.answer("200 OK", "", "", ""));
+    talks(world, a, CARRIER2);
+
+    let (mut world, a, first, second) = trying();
+    world.send(CARRIER2, second.answer("183 Session Progress", "two", "", ""));
+    world.expect(PBX, "SIP/2.0 183 ");
+    world.send(CARRIER, answer(&first, CARRIER));
+    let cancel = world.expect(CARRIER2, "CANCEL ");
+    world.send(CARRIER2, cancel.answer("200 OK", "", "", ""));
+    world.send(CARRIER2, second.answer("487 Request Terminated", "two", "", ""));
+    world.expect(CARRIER2, "ACK ");
+    talks(world, a, CARRIER);
+}
+
+#[test]
+fn what_one_of_two_trunks_says_ends_nothing_while_the_other_may_answer() {
+    let (mut world, a, first, second) = trying();
+    world.send(CARRIER2, second.answer("503 No", "two", "", ""));
+    world.expect(CARRIER2, "ACK ");
+    world.advance(60_000);
+    world.expect_nothing(PBX);
+    world.send(CARRIER, answer(&first, CARRIER));
+    talks(world, a, CARRIER);
+
+    let (mut world, mut a, first, second) = trying();
+    world.send(CARRIER, first.answer("500 No", "one", "", ""));
+    world.send(CARRIER2, second.answer("180 Ringing", "two", "", ""));
+    world.expect(PBX, "SIP/2.0 180 ");
+    world.send(CARRIER2, second.answer("486 Busy", "two", "", ""));
+    let failed = world.expect(PBX, "SIP/2.0 486 ");
+    world.send(PBX, a.ack_failure(&failed));
     world.assert_clean();
 }
 
 #[test]
-fn a_trunk_that_says_trying_is_waited_for() {
-    let mut world = World::new();
-    let mut a = Ua::caller(PBX, "911");
-    world.send(PBX, a.invite("", ""));
-    let first = world.expect(CARRIER, "INVITE ");
-    world.send(CARRIER, first.answer("100 Trying", "", "", ""));
+fn a_trunk_that_rings_is_waited_for() {
+    let (mut world, _, first, second) = trying();
+    world.send(CARRIER, first.answer("180 Ringing", "one", "", ""));
+    world.expect(PBX, "SIP/2.0 180 ");
     world.advance(20_000);
-    world.expect_nothing(CARRIER2);
+    assert!(world.take_all(CARRIER2).iter().all(|again| again.bytes == second.bytes), "nobody is given up");
+}
+
+#[test]
+fn both_trunks_are_given_up_with_the_call() {
+    let (mut world, mut a, first, second) = trying();
+    world.send(CARRIER2, second.answer("100 Trying", "", "", ""));
+    world.send(PBX, a.request("CANCEL", "", ""));
+    world.expect(PBX, "SIP/2.0 200 ");
+    let failed = world.expect(PBX, "SIP/2.0 487 ");
+    world.send(PBX, a.ack_failure(&failed));
+    for (at, invite) in [(CARRIER, first), (CARRIER2, second)] {
+        let cancel = world.expect(at, "CANCEL ");
+        world.send(at, cancel.answer("200 OK", "", "", ""));
+        world.send(at, invite.answer("487 Request Terminated", "t", "", ""));
+        world.expect(at, "ACK ");
+    }
+    world.assert_clean();
 }
 
 #[test]
@@ -124,6 +295,7 @@ fn every_form_takes_the_path_and_the_test_number_stays_itself() {
         a.uri = uri.to_owned();
         world.send(PBX, a.invite("", ""));
         assert_eq!(world.expect(CARRIER, "INVITE ").request().uri, sent);
+        assert_eq!(world.core.counters().emergency_calls, 1, "the front desk hears of it");
     }
 }
 
@@ -146,4 +318,134 @@ fn reliable_provisionals_run_end_to_end() {
     assert_eq!(prack.get("RAck"), format!("7 {number} INVITE"));
     world.send(CARRIER, prack.answer("200 OK", "", "", ""));
     assert!(world.expect(PBX, "SIP/2.0 200 ").get("CSeq").ends_with("PRACK"));
+}
+
+/// A second PBX.
+const PBX2: &str = "10.4.0.40:5060";
+
+/// RFC 7090 §4. No challenge, no limit, no draining, no hub; the second PBX where the first is silent.
+#[test]
+fn an_answering_point_that_calls_back_passes_the_same_way() {
+    let mut config = config();
+    config.limits.max_calls = 0;
+    let mut known = account();
+    known.challenge = Some("gw1".to_owned());
+    config.peers[1].account = Some(known);
+    config.peers.push(peer("pbx2", Side::District, PBX2, Transport::Udp));
+    let mut world = World::with(config);
+    world.hub = Hub::Waits;
+    world.command(Command::Drain);
+    let mut a = Ua::caller(CARRIER, "7310");
+    let (content_type, body) = multipart();
+    let extra =
+        "Priority: PSAP-Callback\r\nRequire: martian\r\nX-Consent: 1\r\nResource-Priority: esnet.1\r\n";
+    world.send(CARRIER, a.invite(&format!("{extra}{content_type}"), &body));
+    world.expect(CARRIER, "SIP/2.0 100 ");
+    world.advance(250);
+    let invite = world.expect(PBX, "INVITE sip:7310@10.1.0.10 ");
+    for field in extra.lines() {
+        let (name, value) = field.split_once(": ").unwrap();
+        assert_eq!(invite.get(name), value, "{name}");
+    }
+    assert_eq!(invite.body(), body);
+    world.advance(1_500);
+    world.expect(PBX2, "INVITE sip:7310@10.4.0.40 ");
+    world.event(|event| matches!(event, Event::Offered(offer) if offer.emergency));
+    assert_eq!(world.core.counters().emergency_calls, 0, "nobody has called for help");
+}
+
+/// A dispatch line is recorded whatever its caller says, but neither limit nor draining stops the call.
+#[test]
+fn a_call_back_is_believed_of_the_public_side_and_silences_no_dispatch_line() {
+    for (from, dialled, emergency) in
+        [(CARRIER, "7310", true), (CARRIER, DISPATCH, false), (PBX, "100", false)]
+    {
+        let mut world = World::new();
+        if from == CARRIER {
+            world.command(Command::Drain);
+        }
+        let mut a = Ua::caller(from, dialled);
+        world.send(from, a.invite("Priority: psap-callback\r\n", &sdp(OFFER_IP, 4000, "")));
+        let Event::Offered(offer) = world.event(|e| matches!(e, Event::Offered(_))) else { unreachable!() };
+        assert_eq!(offer.emergency, emergency, "{from} {dialled}");
+    }
+    let mut world = World::new();
+    let mut a = Ua::caller(CARRIER, "7310");
+    let replaces = "Replaces: x;to-tag=1;from-tag=2\r\n";
+    world.send(CARRIER, a.invite(&format!("Priority: psap-callback\r\n{replaces}"), ""));
+    world.expect(CARRIER, "SIP/2.0 481 ");
+}
+
+#[test]
+fn a_call_back_follows_the_telephone_that_it_calls() {
+    let mut world = World::new();
+    let mut a = Ua::caller(CARRIER, "7310");
+    world.send(CARRIER, a.invite("Priority: psap-callback\r\n", &sdp(OFFER_IP, 4000, "")));
+    let invite = world.expect(PBX, "INVITE sip:7310@");
+    crate::redirect::redirect(&mut world, &invite, "Contact: <sip:7311@10.1.0.10>\r\n");
+    let invite = world.expect(PBX, "INVITE sip:7311@10.1.0.10 ");
+    assert_eq!(invite.get("Priority"), "psap-callback");
+}
+
+/// A call-back that the PBX's telephone, L, has answered.
+pub fn called_back(mut world: World) -> Talk {
+    let mut r = Ua::caller(CARRIER, "7310");
+    r.local = "<sip:psap@10.2.0.20>;tag=psap".to_owned();
+    world.send(CARRIER, r.invite("Priority: psap-callback\r\n", &sdp(ANSWER_IP, 5000, "")));
+    world.expect(CARRIER, "SIP/2.0 100 ");
+    let invite = world.expect(PBX, "INVITE ");
+    let l = Ua::callee(PBX, &invite, "l");
+    world.send(PBX, invite.answer("200 OK", "l", &l.contact(), &sdp(OFFER_IP, 4000, "")));
+    r.learn(&world.expect(CARRIER, "SIP/2.0 200 "));
+    world.send(CARRIER, r.request("ACK", "", ""));
+    world.expect(PBX, "ACK ");
+    Talk { world, r, l }
+}
+
+/// RFC 7090 §4 says nothing against it: the front desk passes it on to who called for help.
+#[test]
+fn a_call_back_is_transferred_as_any_call_and_has_no_timer_of_ours() {
+    let mut talk = called_back(World::new());
+    talk.referred("<sip:7355@10.1.0.10>");
+    let (invite, _) = talk.answered_by_target(&sdp(TARGET_IP, 4400, ""));
+    assert!(!invite.headers().contains("Session-Expires") && !invite.headers().contains("Supported"));
+    talk.joined();
+    talk.notified("SIP/2.0 200 OK", "terminated");
+    talk.left();
+    talk.world.advance(7_200_000);
+    talk.hang_up();
+
+    // Whoever is busy is called once.
+    let mut talk = called_back(World::new());
+    talk.referred("<sip:7355@10.1.0.10>");
+    let invite = talk.world.expect(PBX, "INVITE ");
+    talk.world.send(PBX, invite.answer("486 Busy Here", "t", "", ""));
+    talk.world.expect(PBX, "ACK ");
+    talk.notified("SIP/2.0 486 Busy Here", "terminated");
+    talk.hang_up();
+}
+
+#[test]
+fn a_call_back_is_picked_up_by_replaces_and_lent() {
+    let mut talk = called_back(World::new());
+    let mut t = taker();
+    talk.world.send(PBX, t.invite(&replacing(&talk.l), &sdp(TARGET_IP, 4400, "")));
+    talk.world.expect(PBX, "SIP/2.0 100 ");
+    let reinvite = talk.world.expect(CARRIER, "INVITE ");
+    talk.world.send(CARRIER, reinvite.answer("200 OK", "", &talk.r.contact(), &sdp(ANSWER_IP, 5000, "")));
+    t.learn(&talk.world.expect(PBX, "SIP/2.0 200 "));
+
+    // L has a second call, and joins the far ends of the two: in here, or there.
+    for here in [true, false] {
+        let Talk { mut world, r, l } = called_back(World::new());
+        let (q, x) = call_in(&mut world, "18607427310", "second");
+        let (asked, named, mut talk) = match here {
+            true => (q.call_id.clone(), x, Talk { world, r, l }),
+            false => (r.call_id, l, Talk { world, r: q, l: x }),
+        };
+        talk.referred(&naming(&named));
+        let reinvite = talk.world.expect(CARRIER, "INVITE ");
+        assert_eq!(reinvite.get("Call-ID"), asked);
+        assert_eq!(reinvite.headers().contains("Session-Expires"), !here, "{}", reinvite.text());
+    }
 }

@@ -173,7 +173,7 @@ fn retry_after_is_honoured_for_its_time_and_no_longer_than_five_minutes() {
 }
 
 #[test]
-fn a_call_is_never_refused_on_suspicion_suspects_come_before_those_who_asked_for_peace() {
+fn a_call_is_never_refused_on_suspicion_and_an_emergency_call_goes_to_whoever_was_heard() {
     let mut world = World::with(three());
     let mut a = dial(&mut world, "18605550100");
     let first = world.expect(CARRIER, "INVITE ");
@@ -185,8 +185,10 @@ fn a_call_is_never_refused_on_suspicion_suspects_come_before_those_who_asked_for
     world.expect(CARRIER3, "INVITE ");
     world.advance(2_000);
     world.send(PBX, a.request("CANCEL", "", ""));
-    // Now one is closed and two are silent; the emergency call meets them in that order too.
-    for number in ["18605550101", "911"] {
+    // Now one is closed and two are silent. It may be that only one far callee was busy.
+    for (number, order) in
+        [("911", [CARRIER, CARRIER2, CARRIER3]), ("18605550101", [CARRIER2, CARRIER3, CARRIER])]
+    {
         for at in [PBX, CARRIER, CARRIER2, CARRIER3] {
             world.take_all(at);
         }
@@ -208,7 +210,7 @@ fn a_call_is_never_refused_on_suspicion_suspects_come_before_those_who_asked_for
                 true
             }
         });
-        assert_eq!(firsts, [CARRIER2, CARRIER3, CARRIER], "{number}");
+        assert_eq!(firsts, order, "{number}");
     }
 }
 
@@ -360,7 +362,6 @@ pub fn named() -> Config {
     config.peers.truncate(2);
     let carrier = &mut config.peers[1];
     carrier.place = Place { host: Host::Name("trunk.example".to_owned()), port: None, transport: None };
-    carrier.host = "trunk.example".to_owned();
     carrier.allow = vec![];
     config
 }

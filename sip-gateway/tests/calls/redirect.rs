@@ -6,7 +6,7 @@ use sip_gateway::{Event, Redirects};
 use crate::world::*;
 
 /// A call from the carrier that rings at the PBX: the caller and the INVITE.
-fn ringing(world: &mut World) -> (Ua, Msg) {
+pub fn ringing(world: &mut World) -> (Ua, Msg) {
     let mut caller = Ua::caller(CARRIER, "7310");
     world.send(CARRIER, caller.invite("", &sdp(ANSWER_IP, 5000, "")));
     world.expect(CARRIER, "SIP/2.0 100 ");
@@ -14,7 +14,7 @@ fn ringing(world: &mut World) -> (Ua, Msg) {
 }
 
 #[track_caller]
-fn redirect(world: &mut World, invite: &Msg, contacts: &str) {
+pub fn redirect(world: &mut World, invite: &Msg, contacts: &str) {
     world.send(PBX, invite.answer("302 Moved Temporarily", "t", contacts, ""));
     world.expect(PBX, "ACK ");
 }

@@ -216,10 +216,26 @@ fn a_call_to_our_contact_is_for_whom_to_names() {
     world.expect(PBX, "INVITE sip:7399@10.1.0.10 ");
 }
 
+/// A carrier may serve registered trunks only.
 #[test]
-fn draining_ends_the_registration_and_leaves_nothing() {
+fn a_gateway_that_drains_stays_registered_and_takes_emergency_calls() {
     let (mut world, register) = registered("");
     world.command(Command::Drain);
+    world.expect_nothing(CARRIER);
+    let (_, refresh) = until_next(&mut world, 600_000);
+    assert_ne!(refresh.get("Expires"), "0");
+    world.send(CARRIER, bound(&refresh, 600, ""));
+    assert!(number(&refresh) > number(&register) && is_registered(&world));
+    let mut a = Ua::caller(PBX, "911");
+    world.send(PBX, a.invite("", ""));
+    world.expect(CARRIER, "INVITE sip:911@");
+}
+
+#[test]
+fn leaving_ends_the_registration_and_leaves_nothing() {
+    let (mut world, register) = registered("");
+    world.command(Command::Drain);
+    world.command(Command::Leave);
     let end = world.expect(CARRIER, "REGISTER ");
     assert_eq!((end.get("Expires"), end.get("Call-ID")), ("0", register.get("Call-ID")));
     assert!(world.core.is_unregistering());
@@ -235,7 +251,7 @@ fn draining_ends_the_registration_and_leaves_nothing() {
 #[test]
 fn a_registrar_that_is_gone_does_not_hold_up_the_end() {
     let (mut world, _) = registered("");
-    world.command(Command::Drain);
+    world.command(Command::Leave);
     world.advance(33_000);
     assert!(!world.core.is_unregistering());
     world.assert_clean();
@@ -323,7 +339,7 @@ fn a_peer_that_no_listener_reaches_is_not_registered_with_and_harms_nobody() {
     let mut world = World::with(config);
     world.advance(600_000);
     assert!(!is_registered(&world) && world.sent.is_empty());
-    world.command(Command::Drain);
+    world.command(Command::Leave);
     assert!(!world.core.is_unregistering());
     world.assert_clean();
 }

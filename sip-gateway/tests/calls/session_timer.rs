@@ -423,27 +423,27 @@ fn an_emergency_call_has_its_ends_timers_and_none_of_ours() {
 
 #[test]
 fn no_timer_ends_a_call_that_was_redirected_to_an_emergency_service() {
-    let mut world = World::new();
+    let mut config = config();
+    config.routes.emergency = vec![sip_gateway::PeerId(2)];
+    let mut world = World::with(config);
     let mut a = Ua::caller(CARRIER, "7331");
     world.send(CARRIER, a.invite("Supported: timer\r\nSession-Expires: 90\r\n", &sdp(OFFER_IP, 4000, "")));
     world.expect(CARRIER, "SIP/2.0 100 ");
     let first = world.expect(PBX, "INVITE ");
-    world.hub = Hub::Waits;
     world.send(PBX, first.answer("302 Moved", "t", "Contact: <sip:911@10.1.0.10>\r\n", ""));
-    let call = world.call();
-    let route = sip_gateway::Route { side: consent::Side::District, user: None };
-    world.command(sip_gateway::Command::Divert { call, route });
     world.expect(PBX, "ACK ");
-    let second = world.expect(PBX, "INVITE sip:911@");
-    let b = Ua::callee(PBX, &second, "t");
+    let second = world.expect(CARRIER2, "INVITE sip:911@");
+    assert_eq!(second.get("Session-Expires"), "90", "what its ends agree on passes between them");
+    let b = Ua::callee(CARRIER2, &second, "t");
     let agreed = format!("{}Session-Expires: 90;refresher=uas\r\n", b.contact());
-    world.send(PBX, second.answer("200 OK", "t", &agreed, &sdp(ANSWER_IP, 5000, "")));
+    world.send(CARRIER2, second.answer("200 OK", "t", &agreed, &sdp(ANSWER_IP, 5000, "")));
     let ok = world.expect(CARRIER, "SIP/2.0 200 ");
+    assert_eq!(ok.get("Session-Expires"), "90;refresher=uas");
     a.learn(&ok);
     world.send(CARRIER, a.request("ACK", "", ""));
-    world.expect(PBX, "ACK ");
+    world.expect(CARRIER2, "ACK ");
     world.advance(86_400_000);
-    world.expect_nothing(PBX);
+    world.expect_nothing(CARRIER2);
     world.expect_nothing(CARRIER);
     assert_eq!(world.core.calls(), 1);
     world.send(CARRIER, a.request("BYE", "", ""));

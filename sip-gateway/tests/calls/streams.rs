@@ -1,11 +1,14 @@
 //! Streams of our own: those that stand in for a datagram that would be too large (RFC 3261 §18.1.1).
 //!
-//! And how all of them are kept alive.
+//! And how all of them are kept alive, and which of several at one host is taken.
 
 use bytes::Bytes;
 use consent::Side;
-use sip_gateway::{Input, Output, StreamId, Transport};
+use sip_gateway::locate::{Answer, Host, Place, Question, Records, Srv};
+use sip_gateway::{Input, Output, PeerId, StreamId, Transport};
 
+use crate::failover::resolve;
+use crate::requests::options;
 use crate::transports::on_stream;
 use crate::world::*;
 
@@ -306,4 +309,83 @@ fn the_rest_of_a_message_is_waited_for_half_a_minute_behind_another_one_too() {
     assert!(world.streams.is_empty());
     world.advance(1);
     assert_eq!(world.streams, [Output::CloseStream { stream }]);
+}
+
+/// A carrier by TCP with two servers on one host.
+fn two_servers() -> World {
+    let mut config = config();
+    config.peers.truncate(2);
+    let host = Host::Name("trunk.example".to_owned());
+    config.peers[1].place = Place { host, port: None, transport: Some(Transport::Tcp) };
+    config.peers[1].allow = vec![("10.2.0.0".parse().unwrap(), 16)];
+    let mut world = World::with(config);
+    world.advance(0);
+    resolve(&mut world, |question| {
+        let srv = |priority, port| Srv { priority, weight: 1, port, target: "a.example".to_owned() };
+        let records = match question {
+            Question::Srv(_) => Records::Srv(vec![srv(1, 5060), srv(2, 5080)]),
+            Question::Addresses(_) => Records::Addresses(vec!["10.2.0.20".parse().unwrap()]),
+            Question::Naptr(_) => Records::Naptr(vec![]),
+        };
+        Ok(Answer { records, ttl_s: 600 })
+    });
+    assert_eq!(world.found[0].0, PeerId(1));
+    world
+}
+
+#[track_caller]
+fn connects_to(world: &mut World, to: &str) -> StreamId {
+    let connects = world.streams.iter().position(|output| matches!(output, Output::Connect { .. }));
+    let Output::Connect { stream, to: there, .. } = world.streams.remove(connects.expect("a connection"))
+    else {
+        unreachable!()
+    };
+    assert_eq!(there, addr(to));
+    ready(world, stream);
+    stream
+}
+
+fn dial(world: &mut World, number: u32) {
+    let mut a = Ua::caller(PBX, "100");
+    (a.call_id, a.branch) = (format!("call-{number}"), number * 100);
+    world.send(PBX, a.invite("", ""));
+}
+
+/// RFC 3263 §4.3.
+#[test]
+fn a_second_server_on_one_host_has_a_stream_of_its_own() {
+    let mut world = two_servers();
+    dial(&mut world, 1);
+    let hung = connects_to(&mut world, "10.2.0.20:5060");
+    assert!(on_stream(&mut world, hung)[0].text().starts_with("INVITE "));
+    world.advance(2_000);
+    let second = connects_to(&mut world, "10.2.0.20:5080");
+    assert!(on_stream(&mut world, second)[0].text().starts_with("INVITE "));
+    assert!(on_stream(&mut world, hung).is_empty());
+    // The next call begins with the second, which is not suspected, on the stream that stands.
+    dial(&mut world, 2);
+    assert_eq!(on_stream(&mut world, second).len(), 1);
+    assert!(on_stream(&mut world, hung).is_empty() && world.streams.is_empty());
+}
+
+/// RFC 3263 §4.3.
+#[test]
+fn a_stream_of_the_peers_own_that_hangs_is_passed_over_until_it_is_heard_again() {
+    let mut world = two_servers();
+    let theirs = StreamId(2);
+    world.input(Input::StreamOpened { stream: theirs, listener: TCP, from: addr("10.2.0.20:40000") });
+    let alive =
+        |branch: &str| options("sip:10.0.0.1", "").replace("z9hG4bKo", branch).replace("/UDP", "/TCP");
+    feed(&mut world, theirs, &alive("z9hG4bKone"));
+    assert!(on_stream(&mut world, theirs)[0].text().starts_with("SIP/2.0 200 "));
+    dial(&mut world, 1);
+    assert!(on_stream(&mut world, theirs)[0].text().starts_with("INVITE "));
+    world.advance(2_000);
+    let second = connects_to(&mut world, "10.2.0.20:5080");
+    assert!(on_stream(&mut world, second)[0].text().starts_with("INVITE "));
+    assert!(on_stream(&mut world, theirs).is_empty());
+    feed(&mut world, theirs, &alive("z9hG4bKtwo"));
+    on_stream(&mut world, theirs);
+    dial(&mut world, 2);
+    assert!(on_stream(&mut world, theirs)[0].text().starts_with("INVITE "));
 }

@@ -61,25 +61,23 @@ pub struct World {
 
 pub fn peer(name: &str, side: Side, address: &str, transport: Transport) -> Peer {
     let address: SocketAddr = address.parse().unwrap();
-    let host = if address.port() == 5060 { ip_text(address) } else { address.to_string() };
+    let port = Some(address.port()).filter(|port| *port != 5060 || transport == Transport::Tls);
     let bits = if address.is_ipv4() { 32 } else { 128 };
     Peer {
         name: name.to_owned(),
         side,
-        place: Place::at(transport, address),
-        host,
+        place: Place { port, ..Place::at(transport, address) },
         allow: vec![(address.ip(), bits)],
         ping_s: None,
         parties_signalled: side == Side::District,
+        preference_trusted: side == Side::District,
         may_refer: side == Side::District,
+        trusts_identity: side == Side::District,
         redirects: if side == Side::District { Redirects::Follow } else { Redirects::Refuse },
         certificate: None,
         account: None,
+        allowance: sip_gateway::Allowance::default(),
     }
-}
-
-fn ip_text(address: SocketAddr) -> String {
-    if address.is_ipv4() { address.ip().to_string() } else { format!("[{}]", address.ip()) }
 }
 
 pub fn config() -> Config {
@@ -97,7 +95,13 @@ pub fn config() -> Config {
         ],
         routes: Routes::default(),
         emergency: vec!["9911".to_owned()],
-        limits: Limits { max_calls: 100, max_message_bytes: 65_535, max_headers: 100, max_streams: 8 },
+        limits: Limits {
+            max_calls: 100,
+            max_message_bytes: 65_535,
+            max_headers: 100,
+            max_streams: 8,
+            requests_per_s: None,
+        },
         session_timer: SessionTimer::default(),
     }
 }

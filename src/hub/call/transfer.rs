@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use consent::{Arrival, CallId, Direction, Event, Leg, Newcomer, Now, Reason, RecordingOutcome, Side};
+use consent::{Arrival, CallId, Direction, Event, Leg, Newcomer, Now, RecordingOutcome, Side};
 use recorder::SourceChange;
 use sip_gateway::{End, EndedBy, Identity, Replacement, Route, Target};
 use storage::{CallStarted, Entry, Stamped};
@@ -36,9 +36,8 @@ impl Call {
             self.vacate(leg, out);
         }
         let event = arrival.begin(leg, &self.epoch);
-        let withheld = self.withholds(leg, arrival);
         self.leave(now, leg, out);
-        self.join(now, leg, caller_user(identity), identity.privacy || withheld, out);
+        self.join(now, leg, identity, newcomer.names, out);
         self.tell(now, event, out);
     }
 
@@ -75,11 +74,6 @@ impl Call {
         }));
     }
 
-    /// Whether who comes must not be shown, before the machine has heard of it.
-    fn withholds(&self, leg: Leg, arrival: Arrival) -> bool {
-        arrival == Arrival::Barred(Reason::Union) && leg != self.machine.line_leg()
-    }
-
     /// Somebody else is to be called: where that is, and, before the answer, what it does to the record.
     pub(super) fn on_diverted(&mut self, now: Now, leg: Leg, target: &Target, out: &mut VecDeque<Output>) {
         let outward = target.from == Side::District && !self.rules.is_line(&target.user);
@@ -90,9 +84,15 @@ impl Call {
             None => Side::District,
         };
         let user = if target.emergency { None } else { outside(&self.rules, &target.user, side) };
+        if target.emergency {
+            self.calls_emergency = Some(leg);
+        } else {
+            self.calls_emergency.take_if(|called| *called == leg);
+        }
         if !self.answered {
             self.callee.clone_from(&target.user);
             self.sides[leg.index()] = side;
+            self.emergency |= target.emergency;
             let newcomer =
                 Newcomer { side, names: &[&target.user], emergency: target.emergency, same_dialog: false };
             // The called leg has no party yet, so nobody changes; but the line may be left or come back.
@@ -113,9 +113,10 @@ impl Call {
     pub(super) fn on_replacing(&mut self, now: Now, replacement: &Replacement, out: &mut VecDeque<Output>) {
         let (leg, caller) = (replacement.leg, &replacement.caller);
         let names: Vec<&str> = names(caller).collect();
-        let newcomer =
-            Newcomer { side: replacement.side, names: &names, emergency: false, same_dialog: false };
-        let withheld = self.withholds(leg, self.machine.arrival(leg, &newcomer));
+        let withheld = self.machine.withholds(leg, &names);
+        // Whom it dials may be the end that stays.
+        let dialled = replacement.request_user.as_str();
+        let dialled_withheld = withheld || self.machine.withholds(leg.other(), &[dialled]);
         let started = CallStarted {
             call: replacement.record,
             node: self.node.clone(),
@@ -123,10 +124,12 @@ impl Call {
             line_class: self.machine.class(),
             retention: record::call_tag(false),
             direction: Direction::Internal,
-            from: self.shown(leg, caller_user(caller), caller.privacy || withheld),
-            to: self.shown(leg, &replacement.request_user, withheld),
+            from: self.shown(caller_user(caller), caller.privacy || withheld),
+            to: self.shown(dialled, dialled_withheld),
             privacy: caller.privacy,
             emergency: false,
+            identity_verdict: None,
+            foreign_caller_id: false,
             sip_call_id: replacement.sip_call_id.clone(),
             linked_calls: Vec::new(),
         };

@@ -25,14 +25,16 @@ fn config() -> Config {
             name: name.to_owned(),
             side,
             place: Place::at(Transport::Udp, address),
-            host: address.ip().to_string(),
             allow: vec![(address.ip(), 32)],
             ping_s: None,
             parties_signalled: true,
+            preference_trusted: false,
             may_refer: false,
+            trusts_identity: false,
             redirects: Redirects::Refuse,
             certificate: None,
             account: None,
+            allowance: sip_gateway::Allowance::default(),
         }
     };
     Config {
@@ -40,7 +42,13 @@ fn config() -> Config {
         peers: vec![peer("pbx", Side::District, PBX), peer("carrier", Side::Public, CARRIER)],
         routes: Routes::default(),
         emergency: Vec::new(),
-        limits: Limits { max_calls: 10, max_message_bytes: 65_535, max_headers: 100, max_streams: 1 },
+        limits: Limits {
+            max_calls: 10,
+            max_message_bytes: 65_535,
+            max_headers: 100,
+            max_streams: 1,
+            requests_per_s: None,
+        },
         session_timer: SessionTimer::default(),
     }
 }

@@ -21,7 +21,7 @@ use consent::{
 };
 
 use crate::journal::JournalPosition;
-use crate::{CallEnded, CallStarted, Entry, LadderPart, Stamped};
+use crate::{CallEnded, CallStarted, ElsewhereState, Entry, LadderPart, Stamped};
 
 /// Entries taken together.
 #[derive(Debug, Default)]
@@ -48,6 +48,7 @@ pub(super) struct Change<'a> {
     /// Calls that it came to belong together with.
     pub(super) linked: Vec<CallId>,
     pub(super) parties: BTreeMap<(Leg, u32), PartyChange<'a>>,
+    pub(super) elsewhere: Vec<(Wall, Leg, ElsewhereState)>,
     pub(super) signals: Vec<&'a Signal>,
     pub(super) decisions: Vec<&'a Decision>,
     pub(super) gate: Option<GateChange<'a>>,
@@ -151,6 +152,7 @@ impl<'a> Change<'a> {
                 self.parties.entry((*leg, *ordinal)).or_default().left_at.get_or_insert(at);
             }
             Entry::CallsLinked { with, .. } => self.linked.push(*with),
+            Entry::RecordedElsewhere { leg, state, .. } => self.elsewhere.push((at, *leg, *state)),
             Entry::Signalled { signal, .. } => self.hear(signal)?,
             Entry::Decided { decision, .. } => self.decide(decision)?,
             Entry::PreambleWiped { held_ms, reason, .. } => self.wiped.push((at, *held_ms, *reason)),

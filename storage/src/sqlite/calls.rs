@@ -4,11 +4,11 @@ use consent::{CallId, Evidence, Leg, PartyConsent, PartyState, Reason, RuleVersi
 use serde::Deserialize;
 
 use super::rows::{
-    CallFilter, CallRow, ConsentRow, DecisionRow, EvidenceRow, Explanation, GateInterval, LegMediaRow,
-    MediaRow, PartyDecided, PartyRow, PreambleWiped, Role,
+    CallFilter, CallRow, ConsentRow, DecisionRow, ElsewhereRow, EvidenceRow, Explanation, GateInterval,
+    LegMediaRow, MediaRow, PartyDecided, PartyRow, PreambleWiped, Role,
 };
 use super::{Store, StoreError, json, unsigned, value};
-use crate::Utc;
+use crate::{ElsewhereState, IdentityVerdict, Utc};
 
 /// A row of the statement below: what hangs on the call comes with it as JSON.
 struct Joined {
@@ -22,6 +22,9 @@ struct Joined {
     callee: Option<String>,
     privacy: bool,
     emergency: bool,
+    verstat: Option<String>,
+    attestation: Option<String>,
+    foreign_caller_id: bool,
     started_at: i64,
     ringing_at: Option<i64>,
     answered_at: Option<i64>,
@@ -36,6 +39,7 @@ struct Joined {
     media: String,
     recordings: String,
     linked_calls: String,
+    recorded_elsewhere: String,
     sip_call_ids: String,
 }
 
@@ -46,7 +50,8 @@ macro_rules! joined {
         sqlx::query_as!(
             Joined,
             r#"SELECT c.id, c.node, c.line, c.line_class, c.retention, c.direction, c.caller, c.callee,
-                      c.privacy AS "privacy!: bool", c.emergency AS "emergency!: bool", c.started_at, c.ringing_at,
+                      c.privacy AS "privacy!: bool", c.emergency AS "emergency!: bool", c.verstat, c.attestation,
+                      c.foreign_caller_id AS "foreign_caller_id!: bool", c.started_at, c.ringing_at,
                       c.answered_at, c.ended_at, c.outcome, c.final_status, c.ended_by, c.end_cause,
                       c.recording_outcome, c.basis,
                       (SELECT json_group_array(json_object(
@@ -62,6 +67,8 @@ macro_rules! joined {
                        FROM recording WHERE call_id = c.id) AS "recordings!: String",
                       (SELECT json_group_array(linked ORDER BY linked)
                        FROM call_link WHERE call_id = c.id) AS "linked_calls!: String",
+                      (SELECT json_group_array(json_object('leg', leg, 'state', state, 'at', at) ORDER BY id)
+                       FROM recorded_elsewhere WHERE call_id = c.id) AS "recorded_elsewhere!: String",
                       (SELECT json_group_array(sip_call_id ORDER BY position)
                        FROM call_leg WHERE call_id = c.id) AS "sip_call_ids!: String"
                FROM call c "# + $rest,
@@ -203,6 +210,7 @@ fn call_row(row: Joined) -> Result<CallRow, StoreError> {
     for party in parties.iter_mut().filter(|party| row.privacy && party.leg == Leg::A && party.ordinal == 0) {
         party.identity = None;
     }
+    let elsewhere: Vec<JoinedElsewhere> = json("recording elsewhere", &row.recorded_elsewhere)?;
     Ok(CallRow {
         id: value("id", row.id)?,
         node: row.node,
@@ -220,6 +228,8 @@ fn call_row(row: Joined) -> Result<CallRow, StoreError> {
         ended_by: row.ended_by,
         end_cause: row.end_cause.map(|cause| value("cause of the end", cause)).transpose()?,
         emergency: row.emergency,
+        identity_verdict: verdict(row.verstat, row.attestation)?,
+        foreign_caller_id: row.foreign_caller_id,
         transfers: parties.iter().filter(|party| party.ordinal > 0).count() as u64,
         media: media(&row.media)?,
         recording_outcome: row
@@ -230,10 +240,20 @@ fn call_row(row: Joined) -> Result<CallRow, StoreError> {
         parties: parties.into_iter().map(PartyRow::from).collect(),
         recordings: json("recording id", &row.recordings)?,
         linked_calls: json("call id", &row.linked_calls)?,
+        recorded_elsewhere: elsewhere.into_iter().map(ElsewhereRow::from).collect(),
         privacy: row.privacy,
         sip_call_ids: json("Call-ID", &row.sip_call_ids)?,
         retention: value("retention tag", row.retention)?,
     })
+}
+
+fn verdict(
+    verstat: Option<String>,
+    attestation: Option<String>,
+) -> Result<Option<IdentityVerdict>, StoreError> {
+    let Some(verstat) = verstat else { return Ok(None) };
+    let attestation = attestation.map(|letter| value("attestation", letter)).transpose()?;
+    Ok(Some(IdentityVerdict { verstat: value("verification", verstat)?, attestation }))
 }
 
 /// A party as the statement gives it.
@@ -259,6 +279,20 @@ impl From<JoinedParty> for PartyRow {
             left_at: party.left_at.map(utc),
             consent: ConsentRow { state: party.consent, method: party.method, at: party.at.map(utc) },
         }
+    }
+}
+
+/// What a far end said of its own recording, as the statement gives it.
+#[derive(Deserialize)]
+struct JoinedElsewhere {
+    leg: Leg,
+    state: ElsewhereState,
+    at: i64,
+}
+
+impl From<JoinedElsewhere> for ElsewhereRow {
+    fn from(said: JoinedElsewhere) -> Self {
+        Self { role: Role::of(said.leg), state: said.state, at: utc(said.at) }
     }
 }
 

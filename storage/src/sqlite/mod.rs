@@ -32,9 +32,9 @@ pub use audit::{AuditFilter, AuditRow};
 pub use ladder::LadderRow;
 pub use place::Delivered;
 pub use rows::{
-    CallFilter, CallRow, ConsentRow, DecisionRow, EvidenceRow, Explanation, GateInterval, LegMediaRow,
-    MediaRow, PartyDecided, PartyRow, PreambleWiped, RecordingDetails, RecordingFilter, RecordingListed,
-    RecordingState, Role,
+    CallFilter, CallRow, ConsentRow, DecisionRow, ElsewhereRow, EvidenceRow, Explanation, GateInterval,
+    LegMediaRow, MediaRow, PartyDecided, PartyRow, PreambleWiped, RecordingDetails, RecordingFilter,
+    RecordingListed, RecordingState, Role,
 };
 
 use crate::audit::{HeadError, HeadFile};

@@ -7,7 +7,7 @@ use consent::{
 };
 use serde::Serialize;
 
-use crate::{EndCause, Outcome};
+use crate::{ElsewhereState, EndCause, IdentityVerdict, Outcome};
 
 /// Which calls.
 #[derive(Clone, Debug)]
@@ -74,6 +74,10 @@ pub struct CallRow {
     /// Why, where the gateway ended it by itself.
     pub end_cause: Option<EndCause>,
     pub emergency: bool,
+    /// What a verification service found of the caller's number, if a trusted peer said so.
+    pub identity_verdict: Option<IdentityVerdict>,
+    /// Whether an outbound call showed a number that is none of the district's.
+    pub foreign_caller_id: bool,
     /// How often another party took a party's place.
     pub transfers: u64,
     pub media: MediaRow,
@@ -83,6 +87,8 @@ pub struct CallRow {
     pub parties: Vec<PartyRow>,
     pub recordings: Vec<RecordingId>,
     pub linked_calls: Vec<CallId>,
+    /// What the far ends said of recordings of their own, in order.
+    pub recorded_elsewhere: Vec<ElsewhereRow>,
     pub privacy: bool,
     pub sip_call_ids: Vec<String>,
     pub retention: RetentionTag,
@@ -105,6 +111,15 @@ pub struct LegMediaRow {
     pub lost: u64,
     pub jitter_ms: f64,
     pub mos: Option<f64>,
+}
+
+/// What a far end said of its own recording.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "the contract's fields")]
+pub struct ElsewhereRow {
+    pub role: Role,
+    pub state: ElsewhereState,
+    pub at: String,
 }
 
 /// In whose place a party is.

@@ -59,7 +59,7 @@ fn numbered(entries: &[Stamped]) -> Vec<(JournalPosition, Stamped)> {
 
 /// Everything in the database, in order, but for the time of delivery.
 async fn dump(store: &Store) -> Vec<String> {
-    const STATEMENTS: [&str; 14] = [
+    const STATEMENTS: [&str; 15] = [
         "SELECT json_array(id, started_at, ringing_at, answered_at, ended_at, outcome, recording_outcome, basis) FROM call ORDER BY id",
         "SELECT json_array(call_id, position, sip_call_id) FROM call_leg ORDER BY 1",
         "SELECT json_array(call_id, linked) FROM call_link ORDER BY 1",
@@ -68,6 +68,7 @@ async fn dump(store: &Store) -> Vec<String> {
         "SELECT json_array(call_id, at, meaning, retention) FROM consent_signal ORDER BY call_id, id",
         "SELECT json_array(call_id, at, gate, reason, parties, evidence, retention) FROM decision ORDER BY call_id, id",
         "SELECT json_array(call_id, opened_at, shut_at, basis, clause) FROM gate_interval ORDER BY call_id, id",
+        "SELECT json_array(call_id, at, leg, state) FROM recorded_elsewhere ORDER BY call_id, id",
         "SELECT json_array(id, state, line, rule_version, sha256) FROM recording ORDER BY id",
         "SELECT json_array(call_id, left_out, retention) FROM ladder ORDER BY 1",
         "SELECT json_array(call_id, part, rungs) FROM ladder_part ORDER BY call_id, part",
@@ -372,7 +373,7 @@ async fn a_call_prints_with_the_names_and_forms_of_the_contract() {
             "started_at": "2026-11-22T18:00:00.123Z", "ringing_at": null, "answered_at": "2026-11-22T18:00:01.123Z",
             "ended_at": "2026-11-22T18:00:12.123Z", "outcome": "answered", "final_status": 200, "ended_by": "caller",
             "end_cause": null,
-            "emergency": false, "transfers": 0,
+            "emergency": false, "identity_verdict": null, "foreign_caller_id": false, "transfers": 0,
             "media": {
                 "a": {"codec": "PCMU", "packets": 200, "lost": 1, "jitter_ms": 0.25, "mos": 4.25},
                 "b": {"codec": null, "packets": 0, "lost": 0, "jitter_ms": 0.0, "mos": null},
@@ -385,6 +386,7 @@ async fn a_call_prints_with_the_names_and_forms_of_the_contract() {
                  "left_at": "2026-11-22T18:00:12.123Z", "consent": withdrawn},
             ],
             "recordings": [], "linked_calls": ["019a0000-0000-7000-8000-000000000384"], "privacy": false,
+            "recorded_elsewhere": [{"role": "callee", "state": "on", "at": "2026-11-22T18:00:02.623Z"}],
             "sip_call_ids": ["a1@caller"], "retention": "RT-CDR",
         })
     );

@@ -108,12 +108,14 @@ async fn begin_calls(connection: &mut SqliteConnection, calls: &Changes<'_>) -> 
     let json = to_json("call", &rows)?;
     let begun = sqlx::query!(
         "INSERT INTO call (id, node, line, line_class, retention, direction, caller, callee, privacy, emergency,
-                           started_at, ringing_at, answered_at, ended_at, outcome, final_status, ended_by,
-                           recording_outcome, basis, end_cause)
+                           verstat, attestation, foreign_caller_id, started_at, ringing_at, answered_at, ended_at,
+                           outcome, final_status, ended_by, recording_outcome, basis, end_cause)
          SELECT value ->> 'id', value ->> '$.started.node', value ->> '$.started.line',
                 value ->> '$.started.line_class', value ->> '$.started.retention', value ->> '$.started.direction',
                 value ->> '$.started.from', value ->> '$.started.to', value ->> '$.started.privacy',
-                value ->> '$.started.emergency', value ->> 'started_at', value ->> 'ringing_at',
+                value ->> '$.started.emergency', value ->> '$.started.identity_verdict.verstat',
+                value ->> '$.started.identity_verdict.attestation', value ->> '$.started.foreign_caller_id',
+                value ->> 'started_at', value ->> 'ringing_at',
                 value ->> 'answered_at', value ->> 'ended_at', coalesce(value ->> '$.ended.outcome', 'in-progress'),
                 value ->> '$.ended.final_status', value ->> '$.ended.ended_by',
                 value ->> '$.ended.recording_outcome', value ->> '$.ended.basis',
@@ -392,7 +394,7 @@ async fn turn_gates(connection: &mut SqliteConnection, calls: &Changes<'_>) -> R
     Ok(())
 }
 
-/// The consent ledger, and preambles wiped: seldom, so one by one.
+/// The consent ledger, preambles wiped, and what far ends said of recordings of their own: seldom, so one by one.
 async fn enter_ledger(connection: &mut SqliteConnection, calls: &Changes<'_>) -> Result<(), StoreError> {
     for (call, change) in calls {
         let call = call.to_string();
@@ -408,6 +410,18 @@ async fn enter_ledger(connection: &mut SqliteConnection, calls: &Changes<'_>) ->
                 at.0,
                 held_ms,
                 reason
+            )
+            .execute(&mut *connection)
+            .await?;
+        }
+        for (at, leg, state) in &change.elsewhere {
+            let (leg, state) = (word(leg)?, word(state)?);
+            sqlx::query!(
+                "INSERT INTO recorded_elsewhere (call_id, at, leg, state) VALUES ($1, $2, $3, $4)",
+                call,
+                at.0,
+                leg,
+                state
             )
             .execute(&mut *connection)
             .await?;
@@ -494,6 +508,7 @@ async fn enter_other(
         | Entry::PartyLeft { .. }
         | Entry::CallsLinked { .. }
         | Entry::CallLadder(_)
+        | Entry::RecordedElsewhere { .. }
         | Entry::Signalled { .. }
         | Entry::Decided { .. }
         | Entry::PreambleWiped { .. }

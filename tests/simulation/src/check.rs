@@ -16,10 +16,11 @@ use crate::gateway::{Machine, Seen, unwrap};
 use crate::media::{Sent, is_media_port};
 use crate::message::{Message, described};
 use crate::network::{GATEWAY, Network};
-use crate::phone::{Phone, State};
+use crate::phone::{Party, Phone, State};
 use crate::reference::{Ground, Press, Span, Truth};
 use crate::script::Plan;
 use crate::sound;
+use crate::told::Told;
 use crate::world::Counts;
 
 /// 40 ms at 8 kHz.
@@ -36,7 +37,7 @@ pub(crate) struct Violation {
     pub(crate) what: String,
 }
 
-fn violation(invariant: &'static str, what: String) -> Violation {
+pub(crate) fn violation(invariant: &'static str, what: String) -> Violation {
     Violation { invariant, what }
 }
 
@@ -57,6 +58,8 @@ struct Watched {
     sequences: BTreeMap<String, u32>,
     /// The gateway's own re-INVITEs to whom a transfer leaves: Call-ID, CSeq and the leg that changes.
     joining: Vec<(String, String, Leg)>,
+    /// Call-ID and CSeq of what the gateway offers by itself to tell of recording: what crosses it is refused.
+    indicating: Vec<(String, String)>,
 }
 
 pub(crate) struct Checks {
@@ -73,6 +76,7 @@ pub(crate) struct Checks {
     faults: Faults,
     clean: bool,
     late: Option<Violation>,
+    told: Told,
     pub(crate) counts: Counts,
 }
 
@@ -90,6 +94,7 @@ impl Checks {
             answered: BTreeMap::new(),
             sequences: BTreeMap::new(),
             joining: Vec::new(),
+            indicating: Vec::new(),
         };
         let plan_of = |(index, plan): (usize, &Plan)| (plan.phones[0].call_id.clone(), index);
         let mut counts = Counts::default();
@@ -107,6 +112,7 @@ impl Checks {
             faults: faults.clone(),
             clean: network.is_clean(),
             late: None,
+            told: Told::default(),
             counts,
         }
     }
@@ -149,6 +155,14 @@ impl Checks {
         let Some(phone) = phones.iter().flatten().find(|phone| phone.call_id == call_id) else { return };
         let watched = &mut self.watched[phone.call];
         let is_next = watched.is_next(message);
+        if let Some(wish) = watched.wishes(phone, now, message, is_next) {
+            self.counts.add(wish);
+        }
+        let answers =
+            |(call_id, cseq): &(String, String)| *call_id == phone.call_id && cseq == message.first("CSeq");
+        if message.status().is_some_and(|status| status >= 200) {
+            watched.indicating.retain(|offered| !answers(offered));
+        }
         if message.method() != "INVITE" {
             return;
         }
@@ -171,7 +185,7 @@ impl Checks {
             None if !message.first("To").contains(";tag=") => {
                 watched.arrived.entry(self.boot).or_insert(now);
             }
-            None if is_next && watched.arrived.contains_key(&self.boot) => {
+            None if is_next && watched.arrived.contains_key(&self.boot) && watched.indicating.is_empty() => {
                 self.counts.add("re-INVITEs");
                 let late = self.faults.late_at_change_per_mille;
                 if machine.random.per_mille(late) {
@@ -258,6 +272,9 @@ impl Checks {
     }
 
     fn message_leaves(&mut self, phones: &[Vec<Phone>], now: Time, message: &Message) {
+        if self.indicates(phones, message) {
+            return;
+        }
         if message.method() != "INVITE" {
             return;
         }
@@ -296,6 +313,24 @@ impl Checks {
         }
     }
 
+    /// Whether the gateway tells a telephone of recording.
+    fn indicates(&mut self, phones: &[Vec<Phone>], message: &Message) -> bool {
+        let own = message.status().is_none() && message.first("X-Plan").is_empty();
+        if !own || !message.all("Supported").any(|option| option == "record-aware") {
+            return false;
+        }
+        let (call_id, cseq) = (message.first("Call-ID").to_owned(), message.first("CSeq").to_owned());
+        let Some(phone) = phones.iter().flatten().find(|phone| phone.call_id == call_id) else {
+            return false;
+        };
+        let indicating = &mut self.watched[phone.call].indicating;
+        if !indicating.contains(&(call_id.clone(), cseq.clone())) {
+            indicating.push((call_id, cseq));
+            self.counts.add("told of recording");
+        }
+        true
+    }
+
     /// What the step has shown.
     pub(crate) fn see(&mut self, machine: &mut Machine, _now: Time) -> Result<(), Violation> {
         self.boot = machine.boots;
@@ -314,7 +349,11 @@ impl Checks {
                         Some(object);
                 }
                 Seen::Disorder(what) => self.disorder(what)?,
-                Seen::Entry(stamped) => self.count(&stamped),
+                Seen::Entry(stamped) => {
+                    self.count(&stamped);
+                    let whole = !self.faults.journal_failing.touches(0, Time::MAX);
+                    self.told.see(&stamped.entry, whole)?;
+                }
             }
         }
         Ok(())
@@ -558,6 +597,22 @@ impl Checks {
 }
 
 impl Watched {
+    /// Takes in what a telephone says of being recorded, as the gateway must at the latest.
+    fn wishes(&mut self, phone: &Phone, now: Time, message: &Message, is_next: bool) -> Option<&'static str> {
+        let wish = message.body.lines().find_map(|line| line.strip_prefix("a=recordpref:"))?.trim_end();
+        let shown = |party: &Party| message.first("Contact").contains(&format!("sip:{}@", party.number));
+        let party = phone.parties.iter().rposition(shown).unwrap_or(0);
+        let replaced = self.truth.arrivals.iter().any(|(_, leg, _)| *leg == phone.leg);
+        let initial = message.first("CSeq").starts_with("1 ") || message.status() == Some(200);
+        let heard = is_next || initial;
+        match wish {
+            "on" if phone.is_trusted => self.truth.wishes.push((now, phone.leg, party)),
+            "off" | "pause" if heard && !replaced => drop(self.truth.refused.get_or_insert(now)),
+            _ => return None,
+        }
+        Some(if wish == "on" { "telephones that wanted a recording" } else { "telephones that refused one" })
+    }
+
     /// Whether this is a request inside a dialog that was neither seen before nor overtaken by a later one.
     fn is_next(&mut self, message: &Message) -> bool {
         let outside = !message.first("To").contains(";tag=");

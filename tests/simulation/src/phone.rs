@@ -46,6 +46,8 @@ pub(crate) enum Act {
     NewOrigin,
     /// The next party is called instead, by the gateway (RFC 3515), on a telephone of its own.
     Refer,
+    /// It says whether it wants to be recorded (RFC 7866).
+    Wish(&'static str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +89,16 @@ pub(crate) struct Phone {
     pub(crate) state: State,
     /// Whether it is one that a transfer calls.
     pub(crate) is_newcomer: bool,
+    /// Whether it understands `a=record`, whether it takes UPDATE, its `a=recordpref`, and whether the gateway
+    /// is to take that for its party's word.
+    pub(crate) is_aware: bool,
+    pub(crate) takes_update: bool,
+    pub(crate) wish: Option<&'static str>,
+    pub(crate) is_trusted: bool,
+    /// Whether it tries again what has crossed something.
+    pub(crate) tries_again: bool,
+    /// What it was told last of recording.
+    pub(crate) told: Option<String>,
     pub(crate) final_status: Option<u16>,
     pub(crate) answered_at: Option<Time>,
     pub(crate) call_id: String,
@@ -148,6 +160,12 @@ impl Phone {
             present: 0,
             state: State::Idle,
             is_newcomer: false,
+            is_aware: false,
+            takes_update: false,
+            wish: None,
+            is_trusted: false,
+            tries_again: false,
+            told: None,
             final_status: None,
             answered_at: None,
             call_id: format!("{:016x}@{}", random.next(), peer.ip()),
@@ -237,7 +255,8 @@ impl Phone {
     }
 
     fn act(&mut self, now: Time, act: Act, free: bool) {
-        let reinvite = matches!(act, Act::Hold | Act::Resume | Act::Transfer(_) | Act::NewOrigin);
+        let reinvite =
+            matches!(act, Act::Hold | Act::Resume | Act::Transfer(_) | Act::NewOrigin | Act::Wish(_));
         if reinvite && self.state == State::Talking && !free {
             return self.script.push(now + 150 * MS, act);
         }
@@ -274,6 +293,10 @@ impl Phone {
                 }
                 self.reinvite(now, act);
             }
+            Act::Wish(wish) => {
+                self.wish = Some(wish);
+                self.reinvite(now, act);
+            }
             Act::Refer => self.refer(now),
             Act::Takeover => {
                 let media = self.speaker().media;
@@ -302,7 +325,17 @@ impl Phone {
             (false, true) => "recvonly",
             (false, false) => "sendrecv",
         };
-        description(self.session, self.version, self.speaker().media, flow)
+        let wish = self.wish.map(|wish| format!("a=recordpref:{wish}\r\n")).unwrap_or_default();
+        description(self.session, self.version, self.speaker().media, flow) + &wish
+    }
+
+    /// What it says that it understands.
+    fn abilities(&self) -> &'static str {
+        match (self.is_aware, self.takes_update) {
+            (false, _) => "",
+            (true, false) => "Supported: record-aware\r\nAllow: INVITE, ACK, BYE, CANCEL\r\n",
+            (true, true) => "Supported: record-aware\r\nAllow: INVITE, ACK, BYE, CANCEL, UPDATE\r\n",
+        }
     }
 
     fn contact(&self) -> String {
@@ -347,7 +380,7 @@ impl Phone {
     fn dial(&mut self, now: Time) {
         self.state = State::Dialling;
         let branch = self.branch();
-        let more = format!("{}{}", self.contact(), self.identity());
+        let more = format!("{}{}{}", self.contact(), self.identity(), self.abilities());
         let bytes = self.request("INVITE", &branch, 1, &more, &self.sdp());
         self.start_client(now, "INVITE", branch, 1, bytes, None);
     }
@@ -474,7 +507,8 @@ impl Phone {
             return;
         }
         let body = if status == 200 { self.sdp() } else { String::new() };
-        let bytes = invite.response(status, &self.tag, &self.contact(), &body);
+        let more = self.contact() + self.abilities();
+        let bytes = invite.response(status, &self.tag, &more, &body);
         self.reply(&invite, bytes.clone());
         if status < 200 {
             self.state = State::Ringing;
@@ -537,6 +571,7 @@ impl Phone {
                 self.on_first_invite(now, message)
             }
             "INVITE" => self.on_reinvite(now, message),
+            "UPDATE" if described(&message.body).is_some() => self.on_update(message),
             "CANCEL" => {
                 self.reply(message, message.response(200, &self.tag, "", ""));
                 self.respond_to_invite(now, 487);
@@ -577,7 +612,25 @@ impl Phone {
         self.resend(now, bytes);
     }
 
+    fn on_update(&mut self, message: &Message) {
+        let status = match (self.state, self.is_offering()) {
+            (State::Talking, false) => 200,
+            (State::Talking, true) => 491,
+            _ => 481,
+        };
+        let mut body = String::new();
+        if status == 200 {
+            self.take_description(message);
+            self.version += 1;
+            body = self.sdp();
+        }
+        let bytes = message.response(status, &self.tag, &self.contact(), &body);
+        self.reply(message, bytes);
+    }
+
     fn take_description(&mut self, message: &Message) {
+        let told = message.body.lines().find_map(|line| line.strip_prefix("a=record:"));
+        self.told = told.map(|told| told.trim_end().to_owned()).or(self.told.take());
         if let Some((media, flow)) = described(&message.body) {
             self.remote_media = Some(media);
             self.held = matches!(flow, "sendonly" | "inactive");
@@ -630,6 +683,10 @@ impl Phone {
             self.send(ack);
             if first {
                 self.end();
+            } else if let Some(act) =
+                client.act.filter(|_| self.tries_again && status == 491 && self.state == State::Talking)
+            {
+                self.script.push(now + self.random.between(200, 1_000) * MS, act);
             } else if self.state == State::Talking {
                 self.hang_up(now);
             }

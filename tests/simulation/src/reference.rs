@@ -4,6 +4,8 @@
 //! - On a dispatch line: always, until the line's own end of the call is somebody else's.
 //! - On a consent line: in a stretch with the same people, if each of them has said yes,
 //!   having been asked; never while held; never after anybody withdrew; never at all after anybody declined.
+//!   A telephone that says so for its party, and is trusted with that, needs not be asked; one that refuses,
+//!   trusted or not, withdraws.
 //! - Otherwise never.
 //!
 //! A stretch in which all said yes begins with the first packet of the question: what was said between the
@@ -34,6 +36,10 @@ pub(crate) struct Truth {
     /// When each leg's end was asked: a packet of the question left for it.
     pub(crate) asked: Vec<(Time, Leg)>,
     pub(crate) keys: Vec<Press>,
+    /// Which party's telephone, trusted with it, has asked for a recording when.
+    pub(crate) wishes: Vec<(Time, Leg, usize)>,
+    /// When a telephone refused.
+    pub(crate) refused: Option<Time>,
     /// Stretches of hold, the last perhaps without end.
     pub(crate) holds: Vec<(Time, Option<Time>)>,
     /// On a dispatch line: when the line's end became somebody else's.
@@ -70,6 +76,8 @@ impl Truth {
             arrivals: Vec::new(),
             asked: Vec::new(),
             keys: Vec::new(),
+            wishes: Vec::new(),
+            refused: None,
             holds: Vec::new(),
             left_line: None,
         }
@@ -94,7 +102,7 @@ impl Truth {
 
     /// When somebody took consent back.
     pub(crate) fn withdrawn(&self) -> Option<Time> {
-        Leg::BOTH.into_iter().filter_map(|leg| self.withdrawn_by(leg)).min()
+        Leg::BOTH.into_iter().filter_map(|leg| self.withdrawn_by(leg)).chain(self.refused).min()
     }
 
     fn withdrawn_by(&self, leg: Leg) -> Option<Time> {
@@ -125,9 +133,20 @@ impl Truth {
         for stretch in self.stretches(answered) {
             let asked =
                 |leg| self.asked.iter().find(|(at, l)| *l == leg && *at >= stretch.from && *at < stretch.to);
+            let mut wished = stretch.from;
+            for leg in Leg::BOTH {
+                let party = stretch.parties[leg.index()];
+                let first =
+                    self.wishes.iter().find(|(at, l, p)| (*l, *p) == (leg, party) && *at < stretch.to);
+                if let Some((at, ..)) = first {
+                    agreed[leg.index()] = Some(party);
+                    wished = wished.max(*at);
+                }
+            }
             let mut declined = false;
             let still =
                 |agreed: &[Option<usize>; 2]| agreed.iter().zip(stretch.parties).all(|(a, p)| *a == Some(p));
+            let all_wished = still(&agreed);
             for Press { arrived, began, leg, key } in self.keys.iter().copied() {
                 let was_asked = asked(leg).is_some_and(|(asked, _)| *asked <= began);
                 if arrived < stretch.from || arrived >= stretch.to || !was_asked {
@@ -146,8 +165,10 @@ impl Truth {
                 break;
             }
             let first = Leg::BOTH.into_iter().filter_map(|leg| Some(asked(leg)?.0)).min();
-            if let Some(from) = first.filter(|_| still(&agreed)) {
-                let span = Span { from, to: stretch.to.min(withdrawn), ..stretch };
+            // A doubt may lead to a question although all had wished for a recording.
+            let from = first.filter(|first| !all_wished || *first < wished).unwrap_or(wished);
+            let span = Span { from, to: stretch.to.min(withdrawn), ..stretch };
+            if still(&agreed) && span.from < span.to {
                 spans.extend(self.without_holds(span));
             }
         }
@@ -214,5 +235,32 @@ mod tests {
         let mut newcomer = asked_and_agreed();
         newcomer.arrivals = vec![(500, Leg::B, 1)];
         assert_eq!(newcomer.spans(), [Span { from: 110, to: 500, parties: [0, 0] }]);
+    }
+
+    #[test]
+    fn a_trusted_telephones_word_stands_for_a_key_and_a_refusal_for_a_withdrawal() {
+        let wished = Truth {
+            answered: Some(100),
+            wishes: vec![(50, Leg::A, 0), (100, Leg::B, 0)],
+            ..Truth::new(Ground::Consent)
+        };
+        assert_eq!(wished.spans(), [Span { from: 100, to: Time::MAX, parties: [0, 0] }]);
+        let mut doubted = wished.clone();
+        doubted.asked = vec![(500, Leg::A), (500, Leg::B)];
+        assert_eq!(doubted.spans(), wished.spans());
+        let mut one = wished.clone();
+        one.wishes.pop();
+        assert_eq!(one.spans(), []);
+        one.asked = vec![(110, Leg::B)];
+        one.keys = vec![press(200, Leg::B, '1')];
+        assert_eq!(one.spans()[0].from, 110, "the other was asked");
+        let mut refused = wished.clone();
+        refused.refused = Some(300);
+        assert_eq!(refused.spans()[0].to, 300);
+        refused.refused = Some(60);
+        assert_eq!(refused.spans(), []);
+        let mut newcomer = wished;
+        newcomer.arrivals = vec![(500, Leg::B, 1)];
+        assert_eq!(newcomer.spans().len(), 1, "nobody has spoken for the newcomer");
     }
 }

@@ -21,7 +21,7 @@ const OFFICE: &str = "+18607427310";
 const NEVER: &str = "+18607427320";
 const UNION_LINE: &str = "+18607427325";
 const UNLISTED: &str = "+18607427399";
-const UNION_NUMBER: &str = "+18605550199";
+pub(crate) const UNION_NUMBER: &str = "+18605550199";
 const ATTORNEY: &str = "+18605550198";
 
 /// The district's rules in the simulation: short waits, so that calls are short.
@@ -55,29 +55,38 @@ pub(crate) fn rules() -> Result<Arc<RuleSet>, Box<dyn std::error::Error>> {
 }
 
 /// Who may talk to the gateway.
-pub(crate) fn config(signalled: [bool; 2]) -> Config {
-    let peer = |name: &str, side, address: std::net::SocketAddr, parties_signalled| Peer {
-        name: name.to_owned(),
-        side,
-        place: Place::at(Transport::Udp, address),
-        host: address.to_string(),
-        allow: vec![(address.ip(), 32)],
-        ping_s: None,
-        parties_signalled,
-        may_refer: true,
-        redirects: Redirects::Follow,
-        certificate: None,
-        account: None,
-    };
+pub(crate) fn config(signalled: [bool; 2], trusted: [bool; 2]) -> Config {
+    let peer =
+        |name: &str, side, address: std::net::SocketAddr, (parties_signalled, preference_trusted)| Peer {
+            name: name.to_owned(),
+            side,
+            place: Place::at(Transport::Udp, address),
+            allow: vec![(address.ip(), 32)],
+            ping_s: None,
+            parties_signalled,
+            preference_trusted,
+            may_refer: true,
+            trusts_identity: side == Side::District,
+            redirects: Redirects::Follow,
+            certificate: None,
+            account: None,
+            allowance: sip_gateway::Allowance::default(),
+        };
     Config {
         listeners: vec![Listener { transport: Transport::Udp, address: GATEWAY }],
         peers: vec![
-            peer("pbx", Side::District, PBX, signalled[0]),
-            peer("carrier", Side::Public, CARRIER, signalled[1]),
+            peer("pbx", Side::District, PBX, (signalled[0], trusted[0])),
+            peer("carrier", Side::Public, CARRIER, (signalled[1], trusted[1])),
         ],
         routes: Routes::default(),
         emergency: Vec::new(),
-        limits: Limits { max_calls: 100, max_message_bytes: 65_535, max_headers: 200, max_streams: 10 },
+        limits: Limits {
+            max_calls: 100,
+            max_message_bytes: 65_535,
+            max_headers: 200,
+            max_streams: 10,
+            requests_per_s: None,
+        },
         session_timer: sip_gateway::SessionTimer::default(),
     }
 }
@@ -155,7 +164,7 @@ fn draw_kind(random: &mut Random) -> Kind {
 }
 
 /// Draws call number `index`.
-pub(crate) fn draw(random: &mut Random, index: usize, signalled: [bool; 2]) -> Plan {
+pub(crate) fn draw(random: &mut Random, index: usize, signalled: [bool; 2], trusted: [bool; 2]) -> Plan {
     let kind = draw_kind(random);
     let hidden = kind.peers.iter().any(|peer| !signalled[usize::from(*peer == CARRIER)]);
     let ground = if kind.ground == Ground::Consent && hidden { Ground::Nothing } else { kind.ground };
@@ -165,8 +174,14 @@ pub(crate) fn draw(random: &mut Random, index: usize, signalled: [bool; 2]) -> P
         ssrc: 0x1000_0000 + (index * 100 + leg * 10 + n) as u32,
         hz: VOICES[(index * 4 + leg * 2 + n) % VOICES.len()],
     };
+    // A dispatch call is recorded with a union number too, whoever was there before.
+    let union = kind.ground == Ground::Dispatch && kind.from != UNION_NUMBER && random.apart().per_mille(300);
     let parties = |leg: usize, first: &str| {
-        let later = if leg == 0 { "+12125550177" } else { "+18607427388" };
+        let later = match leg {
+            _ if union => UNION_NUMBER,
+            0 => "+12125550177",
+            _ => "+18607427388",
+        };
         // Who takes over on the same address has that address; the phone speaks from it.
         vec![party(leg, 0, first), party(leg, 1, later)]
     };
@@ -182,6 +197,11 @@ pub(crate) fn draw(random: &mut Random, index: usize, signalled: [bool; 2]) -> P
         talk(random, [&mut caller, &mut callee], kind.ground);
     }
     let mut phones = vec![caller, callee];
+    let mut wishes = apart.split();
+    for phone in &mut phones {
+        phone.is_trusted = trusted[usize::from(phone.peer == CARRIER)];
+        wish(&mut wishes, phone, answers == Some(200));
+    }
     if answers == Some(200) && apart.per_mille(250) {
         let leg = apart.pick(&Leg::BOTH);
         let first = if leg == Leg::A { kind.from } else { callee_number };
@@ -189,6 +209,8 @@ pub(crate) fn draw(random: &mut Random, index: usize, signalled: [bool; 2]) -> P
         let newcomer = Phone::newcomer(leg, kind.peers[leg.index()], index, people, apart.split());
         refer(&mut apart, &mut phones[leg.index()]);
         phones.push(receive(&mut apart, newcomer));
+    } else {
+        phones.iter_mut().for_each(|phone| phone.tries_again = true);
     }
     Plan { phones, ground, emergency, line_leg: kind.line_leg, answers, cancels, what: kind.what }
 }
@@ -251,6 +273,26 @@ fn talk(random: &mut Random, mut phones: [&mut Phone; 2], ground: Ground) {
             phones[leg].once_talking(again, Act::Press('1'));
             phones[1 - leg].once_talking(again + random.between(0, 500) * MS, Act::Press('1'));
         }
+    }
+}
+
+/// What a telephone knows of recording (RFC 7866), and what it wants.
+fn wish(random: &mut Random, phone: &mut Phone, talks: bool) {
+    if !random.per_mille(500) {
+        return;
+    }
+    phone.is_aware = true;
+    phone.takes_update = random.per_mille(700);
+    let fate = random.between(0, 99);
+    phone.wish = match fate {
+        0..60 => Some("on"),
+        60..70 => Some("nopreference"),
+        70..75 => Some("off"),
+        _ => None,
+    };
+    if talks && random.per_mille(150) {
+        let at = random.between(500, 8_000) * MS;
+        phone.once_talking(at, Act::Wish(random.pick(&["on", "off", "off", "pause"])));
     }
 }
 

@@ -67,7 +67,7 @@ pub struct Failure {
     pub seed: u64,
     /// At which step.
     pub step: u64,
-    /// `I1`, `I2`, `I3` or `I5`.
+    /// `I1` to `I6`.
     pub invariant: &'static str,
     /// What was found.
     pub what: String,
@@ -130,7 +130,10 @@ impl World {
         faults.end(HORIZON);
         let signalled = [random.per_mille(900), random.per_mille(900)];
         let count = random.between(1, 3) as usize;
-        let plans: Vec<Plan> = (0..count).map(|index| script::draw(&mut random, index, signalled)).collect();
+        let mut apart = random.apart();
+        let trusted = [apart.per_mille(800), apart.per_mille(500)];
+        let plans: Vec<Plan> =
+            (0..count).map(|index| script::draw(&mut random, index, signalled, trusted)).collect();
         let spool = folder.join("spool");
         fs::create_dir(&spool)?;
         let objects = Objects::open(&folder.join("audio"))?;
@@ -146,7 +149,8 @@ impl World {
         let checks = Checks::new(&plans, &faults, &network);
         let machine = Machine::new(wall, faults, spool, objects, random.split());
         let prompts = PROMPTS.clone()?;
-        let setup = Setup { config: Arc::new(script::config(signalled)), rules: script::rules()?, prompts };
+        let setup =
+            Setup { config: Arc::new(script::config(signalled, trusted)), rules: script::rules()?, prompts };
         let phones = plans.into_iter().map(|plan| plan.phones).collect();
         let trace = VecDeque::new();
         Ok(Self {

@@ -4,7 +4,6 @@ use super::super::{Call, CallTimer, Owner, TIMER_C_MS};
 use super::{Invited, Newcomer, Said, Stage};
 use crate::core::Environment;
 use crate::dialog::{Dialog, sequence_of};
-use crate::transaction::Report;
 use crate::wire::{Method, Response, name};
 
 impl Call {
@@ -16,22 +15,19 @@ impl Call {
         response: Response,
     ) {
         match response.status {
-            100..=199 => self.on_target_provisional(env, index, &response),
+            100..=199 => self.on_target_provisional(env, &response),
             200..=299 => self.on_target_answer(env, index, response),
-            _ => self.on_target_failure(env, index, &response),
+            _ => self.on_failure(env, index, &response),
         }
     }
 
-    fn on_target_provisional(&mut self, env: &mut Environment, index: usize, response: &Response) {
+    fn on_target_provisional(&mut self, env: &mut Environment, response: &Response) {
         if !self.waits_for_target() {
             return;
         }
         self.arm(env, CallTimer::Transfer, TIMER_C_MS);
         if response.status == 100 {
             return;
-        }
-        if let Some(attempt) = self.attempts.get_mut(index) {
-            attempt.ringing = true;
         }
         let subscription = self.transfer.as_mut().and_then(|transfer| transfer.subscription.as_mut());
         if subscription.is_some_and(|subscription| !std::mem::replace(&mut subscription.rang, true)) {
@@ -48,6 +44,7 @@ impl Call {
         if let Some(attempt) = self.attempts.get_mut(index) {
             attempt.finished = true;
         }
+        self.give_up_hunt(env, Some(index));
         let Some(fork) = self.add_fork(env, index, &response) else {
             self.decline_unplaced(env, index, &response);
             return self.fail_transfer(env, &Response::new(503));
@@ -69,39 +66,8 @@ impl Call {
         env.request(path, bye, Owner::Nobody);
     }
 
-    fn on_target_failure(&mut self, env: &mut Environment, index: usize, response: &Response) {
-        let Some(attempt) = self.attempts.get_mut(index) else { return };
-        attempt.finished = true;
-        let failover = matches!(response.status, 408 | 503) && !attempt.ringing;
-        let peer = attempt.path.peer;
-        if self.redirects(env, peer, response) {
-            return;
-        }
-        self.end_target(env, response, failover);
-    }
-
-    pub(in super::super) fn on_target_failed(&mut self, env: &mut Environment, index: usize, report: Report) {
-        let Some(attempt) = self.attempts.get_mut(index) else { return };
-        attempt.finished = true;
-        let failover = !attempt.ringing;
-        if self.waits_for_target() {
-            self.end_target(env, &Response::new(report.status()), failover);
-        }
-    }
-
-    fn end_target(&mut self, env: &mut Environment, failure: &Response, failover: bool) {
-        if self.try_next_diversion(env, failure) {
-            return;
-        }
-        if failover {
-            self.last_failure = Some(failure.clone());
-            return self.invite_next_target(env);
-        }
-        self.fail_transfer(env, failure);
-    }
-
     pub(in super::super) fn waits_for_target(&self) -> bool {
         let stage = self.transfer.as_ref().map(|transfer| &transfer.stage);
-        matches!(stage, Some(Stage::Inviting(Invited::Called { .. })))
+        matches!(stage, Some(Stage::Inviting(Invited::Called)))
     }
 }

@@ -7,7 +7,7 @@ use consent::Leg;
 use super::super::glare::retry_later;
 use super::super::identity::FarEnd;
 use super::super::offering::own_ip;
-use super::super::session::{self, Found, Ours};
+use super::super::session::{self, Found, Numbered, Ours};
 use super::super::sips;
 use super::super::{Acceptance, Call, CallTimer, EndedBy, Event, Fork, Owner, Role};
 use super::{
@@ -41,6 +41,8 @@ struct Join {
     new: usize,
     /// Whom L has named.
     target: Option<Target>,
+    /// Whether T was offered something and has answered it.
+    answers: bool,
     reinvite: Box<Reinvite>,
 }
 
@@ -61,6 +63,7 @@ impl Call {
         let Stage::Joining { newcomer, said, .. } = &transfer.stage else { return };
         let delayed = matches!(newcomer, Newcomer::Calling(_));
         let (leg, headers, body) = (transfer.leg, said.headers.clone(), said.body.clone());
+        let said_in = said.fork;
         let left_ms = transfer.give_up_at.since_us(env.now.mono) / 1_000;
         let offer = match session::find(&headers, &body) {
             Ok(Some(found)) => Some(found),
@@ -68,17 +71,25 @@ impl Call {
             Ok(None) | Err(_) => return self.fail_transfer(env, &Response::new(488)),
         };
         let stays = leg.other();
+        let Some(said_from) = self.dialog(said_in, leg).map(|dialog| dialog.path) else { return };
         let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, stays)) else { return };
         let (mut sent, path) = Self::reinvite_in(env, dialog);
         self.keep_timer(env, stays, &mut sent);
+        self.learn(env, leg, &headers, said_from.to.ip());
+        let border = self.border(env, (leg, said_from.peer), &headers, &path);
         for field in SHOWN {
-            sent.headers.copy(&headers, field);
+            border.cross_all(&headers, field, &mut sent.headers);
         }
-        let former = self.session.ours(stays).sent().clone();
-        if let Some(found) = offer {
-            sent.body = self.session.rewrite(leg, &found, &body, own_ip(env, &path));
+        if let Some(found) = &offer {
+            self.learn_media(env, leg, &found.media(said_from.to.ip()));
         }
-        let sent = Box::new(self.send_reinvite(env, (sent, path), former, Role::Join));
+        let ours = (own_ip(env, &path), &*self.hosts[leg.index()]);
+        let offer = offer.map(|found| {
+            let offer = self.session.rewrite(leg, &found, &body, ours);
+            sent.body = found.replaced(&body, &offer);
+            offer
+        });
+        let sent = Box::new(self.send_reinvite(env, (sent, path), offer, Role::Join));
         if let Some(Transfer { stage: Stage::Joining { reinvite, .. }, .. }) = self.transfer.as_deref_mut() {
             *reinvite = Some(sent);
         }
@@ -98,13 +109,13 @@ impl Call {
         &self,
         env: &mut Environment,
         (mut sent, path): (Request, Path),
-        former: Bytes,
+        offer: Option<Numbered>,
         role: Role,
     ) -> Reinvite {
         env.authorize(&path, &mut sent);
         let branch = env.stamp_via(&path, &mut sent);
         let client = env.request_with_branch(path, &sent, branch.clone(), Owner::Call(self.id, role));
-        Reinvite { client, sent, path, branch, heard: false, former }
+        Reinvite { client, sent, path, branch, heard: false, offer }
     }
 
     /// The leg that stays, if this re-INVITE to it waits for an answer.
@@ -125,6 +136,10 @@ impl Call {
         client: TxId,
         response: &Response,
     ) {
+        let awaited = self.undoes(client) || self.pending_reinvite(client).is_some();
+        if let Some(leg) = self.exchange_of_ours().filter(|_| awaited && response.status >= 300) {
+            self.put_off_expiry(env, leg.other());
+        }
         if self.undoes(client) {
             return self.on_undoing_response(env, response);
         }
@@ -224,8 +239,10 @@ impl Call {
         self.disarm(env, CallTimer::Transfer);
         let leg = transfer.leg;
         let target = transfer.target.take();
-        self.never_expires |= target.as_ref().is_some_and(|target| env.is_emergency(&target.uri));
-        let join = Join { leg, stays: leg.other(), old: transfer.fork, new: said.fork, target, reinvite };
+        self.calls_for_help |= target.as_ref().is_some_and(|target| target.emergency);
+        let answers = self.offered_to(&newcomer).is_some();
+        let (stays, old, new) = (leg.other(), transfer.fork, said.fork);
+        let join = Join { leg, stays, old, new, target, answers, reinvite };
         let later = retry_later(env);
         self.end_relays(env, &later, |_| true);
         let offered = session::find(&said.headers, &said.body).ok().flatten();
@@ -235,7 +252,8 @@ impl Call {
         if !matches!(newcomer, Newcomer::Calling(_)) {
             self.take_timer(env, leg, &said.headers);
         }
-        let body = self.exchange(env, &join, offered.as_ref(), &found, &response.body);
+        let offered = offered.as_ref().map(|offered| (offered, &said.body));
+        let body = self.exchange(env, &join, offered, &found, &response.body);
         match newcomer {
             Newcomer::Calling(taker) => self.accept_taker(env, &join, &taker, response, body),
             Newcomer::Called { attempt } => {
@@ -295,10 +313,12 @@ impl Call {
         let (far_end, ours) = match newcomer {
             Newcomer::Lent(borrowed) => (borrowed.lent.far_end.clone(), borrowed.lent.ours.clone()),
             Newcomer::Called { .. } | Newcomer::Calling(_) => {
-                (FarEnd::new(&said.headers, &address), Ours::new(env.generator.session()))
+                let ours = self.offered_to(newcomer).cloned();
+                let ours = ours.unwrap_or_else(|| Ours::new(env.generator.session()));
+                (FarEnd::new(&said.headers, &address), ours)
             }
         };
-        let identity = far_end.identity(&said.headers, !Self::is_public(env, peer));
+        let identity = far_end.identity(&said.headers, env.trusts_identity(peer));
         let parties_signalled = env.config.peers.get(peer.0).is_some_and(|peer| peer.parties_signalled);
         self.far_ends[leg.index()] = far_end;
         self.session.replace(leg, ours);
@@ -309,6 +329,7 @@ impl Call {
         let called = called.map(|called| called.user);
         self.told[leg.index()] = None;
         self.forget_timing(env, leg);
+        self.forget_awareness(env, leg, &said.headers);
         let change =
             Change::Replaced { identity: identity.clone(), called, side, emergency, parties_signalled };
         if described {
@@ -325,6 +346,12 @@ impl Call {
         if let Some(arriving) = self.arriving.take_if(|arriving| arriving.leg == leg) {
             env.emit(Event::Changed { call: self.id, leg, change: arriving.change });
         }
+    }
+
+    /// What T was offered when it was called, if anything.
+    fn offered_to(&self, newcomer: &Newcomer) -> Option<&Ours> {
+        let Newcomer::Called { attempt } = newcomer else { return None };
+        self.attempts.get(*attempt)?.offered.as_ref()
     }
 
     /// From here on R talks to T: its dialog stands beside T's.
@@ -353,25 +380,38 @@ impl Call {
         }
     }
 
-    /// T's description, if it has given one, and R's; returns R's as T gets it.
+    /// T's description, if it has given one, and R's; returns R's as T gets it, if it still waits for one.
     fn exchange(
         &mut self,
         env: &mut Environment,
         join: &Join,
-        offered: Option<&Found>,
+        offered: Option<(&Found, &Bytes)>,
         found: &Found,
         body: &Bytes,
     ) -> Bytes {
         let (leg, stays) = (join.leg, join.stays);
-        if let Some(offered) = offered {
-            let told = self.session.describe(leg, offered.media(self.heard_from[leg.index()]), false);
+        if let (Some((offered, said)), Some(sent)) = (offered, join.reinvite.offer.clone()) {
+            let described = offered.passed_as(said, sent, self.heard_from[leg.index()]);
+            let told = self.session.pass(leg, described, false);
             self.tell(env, told);
+            self.heed_description(env, leg, &Headers::new(), Some(offered));
+        }
+        self.heed_description(env, stays, &Headers::new(), Some(found));
+        if join.answers {
+            let told = self.session.describe(stays, found.media(self.heard_from[stays.index()]), false);
+            self.tell(env, told);
+            return Bytes::new();
         }
         let path = self.dialog(join.new, leg).map_or(join.reinvite.path, |dialog| dialog.path);
-        let body = self.session.rewrite(stays, found, body, own_ip(env, &path));
-        let told = self.session.describe(stays, found.media(self.heard_from[stays.index()]), false);
+        let source = self.heard_from[stays.index()];
+        self.learn_media(env, stays, &found.media(source));
+        let ours = (own_ip(env, &path), &*self.hosts[stays.index()]);
+        let sent = self.session.rewrite(stays, found, body, ours);
+        let on = found.replaced(body, &sent);
+        let answered = found.passed_as(body, sent, source);
+        let told = self.session.pass(stays, answered, false);
         self.tell(env, told);
-        body
+        on
     }
 
     /// 200 to whom replaces L; its ACK is passed on to R as that of any re-INVITE.
@@ -388,7 +428,8 @@ impl Call {
         let (tag, path) = (dialog.id.local_tag.clone(), dialog.path);
         let mut accepted = response.clone();
         accepted.body = body;
-        let mut reply = self.reply(env, &taker.invite, &path, &tag, &accepted);
+        let by = self.end_in(join.new, join.stays);
+        let mut reply = self.reply(env, &taker.invite, &path, &tag, &accepted, by);
         self.answer_timer(env, join.leg, &taker.invite, &mut reply);
         let acceptance = Acceptance {
             from: join.leg,
@@ -417,8 +458,10 @@ impl Call {
         let (mut ack, path) = (dialog.ack(sequence_of(&invite.headers).unwrap_or_default()), dialog.path);
         ack.headers.push(name::MAX_FORWARDS, "70");
         ack.headers.append(&credentials_of(&invite.headers));
-        for field in [name::CONTENT_TYPE, "Content-Encoding", "Content-Disposition"] {
-            ack.headers.copy(answer, field);
+        if !body.is_empty() {
+            for field in [name::CONTENT_TYPE, "Content-Encoding", "Content-Disposition"] {
+                ack.headers.copy(answer, field);
+            }
         }
         ack.body = body;
         self.acknowledge(env, client, fork, path, ack);
@@ -433,9 +476,7 @@ impl Call {
         body: Bytes,
     ) {
         let mut answer = Headers::new();
-        if !body.is_empty() {
-            answer.push(name::CONTENT_TYPE, "application/sdp");
-        }
+        answer.push(name::CONTENT_TYPE, "application/sdp");
         self.acknowledge_newcomer(env, place, (reinvite.client, &reinvite.sent), &answer, body);
     }
 

@@ -13,9 +13,9 @@
 //! | lent | By gives T back, but T has hung up | BYE to L | ended |
 //! | lent | BYE of L | 200; T is By's for good | ended |
 //! | ended | By gives T back | BYE to T | ended |
+//! | lent | a refresh of L's session | as [`session_timer`] says | lent |
 //! | lent | anything else of L's | 491 | lent |
 
-use bytes::Bytes;
 use consent::{CallId, Leg};
 
 use super::super::identity::FarEnd;
@@ -46,7 +46,7 @@ pub(crate) enum NotLent {
     Busy,
     /// There is nobody.
     Gone,
-    /// Of is an emergency call.
+    /// Of calls an emergency service.
     Emergency,
     /// It had not answered yet, and is called no more: whom L dialled there.
     Unanswered { of: CallId, uri: String },
@@ -92,7 +92,7 @@ impl Call {
     }
 
     /// Whose peer L is.
-    pub(super) fn leavers_peer(&self, transfer: &Transfer) -> PeerId {
+    pub(in super::super) fn leavers_peer(&self, transfer: &Transfer) -> PeerId {
         let fork = self.forks.get(transfer.fork);
         fork.map_or(self.peer, |fork| fork.dialogs[transfer.leg.index()].path.peer)
     }
@@ -120,7 +120,8 @@ impl Call {
             _ => None,
         };
         if let Some(transfer) = &mut self.transfer {
-            transfer.target = Some(Target { uri, replaces: None, peer });
+            let emergency = env.is_emergency(&uri);
+            transfer.target = Some(Target { uri, replaces: None, peer, emergency });
             transfer.stage = Stage::Deciding;
         }
         self.ask_for_target(env);
@@ -136,8 +137,10 @@ impl Call {
         let Some(dialog) = self.dialog(fork, leg) else { return };
         let mut begun = Self::reinvite_in(env, dialog);
         lent.dialog.local_seq = dialog.local_seq;
-        session_timer::ask(env.config.session_timer, &mut begun.0.headers);
-        let reinvite = self.send_reinvite(env, begun, Bytes::new(), Role::Lent);
+        if !self.is_emergency() {
+            session_timer::ask(env.config.session_timer, &mut begun.0.headers);
+        }
+        let reinvite = self.send_reinvite(env, begun, None, Role::Lent);
         if let Some(transfer) = &mut self.transfer {
             let borrowed = Box::new(Borrowed { lent, reinvite });
             transfer.stage = Stage::Inviting(Invited::Lent { borrowed, fork });
@@ -204,11 +207,11 @@ impl Call {
         let Some(dialog) = self.dialog(place.fork, place.leg) else { return };
         let (mut ack, path) = (dialog.ack(sequence_of(&response.headers).unwrap_or_default()), dialog.path);
         let offer = super::super::session::find(&response.headers, &response.body).ok().flatten();
-        let former = self.session.ours(place.leg).sent().clone();
         ack.headers.push(name::MAX_FORWARDS, "70");
         ack.headers.push(name::CONTENT_TYPE, "application/sdp");
-        ack.body = self.session.restore(place.leg, &former, offer.as_ref());
+        ack.body = self.session.answer_again(place.leg, offer.as_ref());
         self.acknowledge(env, client, place.fork, path, ack);
+        self.take_timer(env, place.leg, &response.headers);
     }
 
     /// Of lends the far end opposite this dialog.
@@ -216,7 +219,7 @@ impl Call {
     /// # Errors
     /// [`NotLent`] if it does not.
     pub(crate) fn lend(&mut self, env: &mut Environment, place: DialogPlace) -> Result<Box<Lent>, NotLent> {
-        if self.is_emergency() || self.never_expires {
+        if self.calls_for_help {
             return Err(NotLent::Emergency);
         }
         if self.phase == Phase::Calling && place.leg == Leg::A {
@@ -281,6 +284,7 @@ impl Call {
             return self.finish(env, End::by(EndedBy::of(leg)), None, None);
         }
         self.over[leg.index()] = false;
+        self.session.resume(leg, lent.ours);
         self.take_timing(env, leg, lent.timing);
     }
 }

@@ -1,18 +1,20 @@
 //! REFER (RFC 3515, RFC 3892, RFC 4488), and the INVITE to whom it names.
 
-use consent::Leg;
+use consent::{Leg, Side};
 
+use super::super::border::Border;
 use super::super::forward::passes_option;
+use super::super::hunt::Hunt;
 use super::super::identity::user_of;
-use super::super::offering::{Place, address_at, uri_at};
-use super::super::redirect::Diversions;
-use super::super::{Attempt, Call, CallTimer, Event, Owner, Role, TIMER_C_MS};
-use super::super::{reliable, session_timer, sips};
-use super::{DECISION_MS, Invited, MAX_TRANSFERS, Stage, Subscription, Target, Transfer};
+use super::super::offering::{Place, STATIC_ROUTE, address_at, uri_at};
+use super::super::session::Ours;
+use super::super::{Call, CallTimer, DECISION_MS, Event, decision_ms};
+use super::super::{awareness, reliable, session_timer, sips};
+use super::{Invited, MAX_TRANSFERS, Stage, Subscription, Target, Transfer};
 use crate::core::{DialogPlace, Environment, Path};
 use crate::dialog::sequence_of;
-use crate::transaction::TxId;
-use crate::wire::{Method, NameAddr, Request, Response, name};
+use crate::transaction::{Class, TxId};
+use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
 use crate::{PeerId, Route, Transport};
 
 impl Call {
@@ -38,7 +40,7 @@ impl Call {
         let subscription = Subscription { id: sequence_of(&refer.headers).unwrap_or_default(), rang: false };
         let replaces = target.replaces.clone().filter(|replaces| env.dialogs.contains_key(&replaces.dialog));
         self.transfers_begun += 1;
-        self.diversions = Diversions::default();
+        self.hunt = Hunt::default();
         let stage = replaces.map_or(Stage::Deciding, |replaces| Stage::Borrowing { replaces });
         let give_up_at = env.now.mono.plus_ms(DECISION_MS);
         self.transfer = Some(Box::new(Transfer {
@@ -60,9 +62,9 @@ impl Call {
     pub(super) fn ask_for_target(&mut self, env: &mut Environment) {
         let Some(transfer) = &self.transfer else { return };
         let Some(target) = &transfer.target else { return };
-        let leg = transfer.leg;
+        let (leg, emergency) = (transfer.leg, target.emergency);
         let target = target.told(env, env.side(self.leavers_peer(transfer)));
-        self.arm(env, CallTimer::Transfer, DECISION_MS);
+        self.arm(env, CallTimer::Transfer, decision_ms(emergency));
         env.emit(Event::Diverted { call: self.id, leg, target });
     }
 
@@ -73,7 +75,7 @@ impl Call {
         refer: &Request,
     ) -> Result<Target, Response> {
         let refusal = |status| Err(Response::new(status));
-        if self.is_emergency() || !env.may_refer(place.peer) || self.transfers_begun >= MAX_TRANSFERS {
+        if self.calls_for_help || !env.may_refer(place.peer) || self.transfers_begun >= MAX_TRANSFERS {
             return refusal(403);
         }
         if self.answered != Some(place.fork) && self.answered.is_some() {
@@ -108,113 +110,115 @@ impl Call {
     /// The hub says where whom L named is.
     pub(in super::super) fn proceed_to_target(&mut self, env: &mut Environment, route: &Route) {
         let Some(transfer) =
-            self.transfer.as_mut().filter(|transfer| matches!(transfer.stage, Stage::Deciding))
+            self.transfer.as_ref().filter(|transfer| matches!(transfer.stage, Stage::Deciding))
         else {
             return;
         };
-        let named = transfer.target.as_ref().and_then(|target| target.peer);
-        self.take_ways(env.ways_for(route.side, named));
-        self.route = Some(route.clone());
-        self.invite_next_target(env);
+        let leaver = self.leavers_peer(transfer);
+        let Some(target) = transfer.target.clone() else { return };
+        if !self.admits_transfer(env, leaver, route, &target) {
+            return self.fail_transfer(env, &Response::new(503));
+        }
+        self.hunt_for(env, route, &target);
     }
 
-    pub(super) fn invite_next_target(&mut self, env: &mut Environment) {
+    /// Takes a call of the minute of whoever transfers, if there is one: for a call to the public side, unless it is
+    /// an emergency or dispatch call or becomes one.
+    fn admits_transfer(&self, env: &mut Environment, leaver: PeerId, route: &Route, target: &Target) -> bool {
+        let counts = self.class == Class::Ordinary && route.side == Side::Public && !target.emergency;
+        !counts || env.admission.take_call(&env.config, env.now.mono, leaver)
+    }
+
+    /// The hub does not say.
+    pub(super) fn on_no_route(&mut self, env: &mut Environment) {
         let target = self.transfer.as_ref().and_then(|transfer| transfer.target.as_ref());
-        let secure = target.is_some_and(|target| sips::is_sips(&target.uri));
-        if let Some((peer, path)) = self.next_path(env, secure) {
-            return self.invite_target(env, peer, path);
+        if target.is_some_and(|target| target.emergency) {
+            tracing::warn!(call = %self.id, "a transfer to an emergency service goes on without the hub");
+            return self.proceed_to_target(env, &STATIC_ROUTE);
         }
-        let nowhere = || if secure { sips::refusal() } else { Response::new(503) };
-        let failure = self.last_failure.take().unwrap_or_else(nowhere);
-        if !self.try_next_diversion(env, &failure) {
-            self.fail_transfer(env, &failure);
-        }
+        self.fail_transfer(env, &Response::new(500));
     }
 
-    fn invite_target(&mut self, env: &mut Environment, peer: PeerId, mut path: Path) {
-        let Some(mut invite) = self.invite_of_target(env, peer, &path) else { return };
-        self.introduce(env, &mut path, &mut invite);
-        let branch = env.stamp_via(&path, &mut invite);
-        let attempt = self.attempts.len();
-        let leg = self.transfer.as_ref().map_or(Leg::B, |transfer| transfer.leg);
-        self.emit_routed(env, leg, peer, &invite);
-        let client = env.request_with_branch(
-            path,
-            &invite,
-            branch.clone(),
-            Owner::Call(self.id, Role::Attempt(attempt)),
-        );
-        let Some(transfer) = &mut self.transfer else { return };
-        transfer.stage = Stage::Inviting(Invited::Called { attempt });
-        self.attempts.push(Attempt {
-            leg,
-            path,
-            client,
-            branch,
-            invite,
-            heard: false,
-            ringing: false,
-            finished: false,
-            unwanted: false,
-            cancelled: false,
-            reason: None,
-            raised: 0,
-        });
-        self.arm(env, CallTimer::Transfer, TIMER_C_MS);
-        self.await_sign(env);
-    }
-
-    /// Where T's INVITE went nothing answers: the next way is tried, if there is one.
-    pub(in super::super) fn try_another_target(&mut self, env: &mut Environment) {
-        if !self.ways_left.is_empty() {
-            let silent = self.attempts.len().saturating_sub(1);
-            self.give_up_attempt(env, silent);
-            self.invite_next_target(env);
+    /// An INVITE to T is on its way.
+    pub(in super::super) fn await_target(&mut self) {
+        if let Some(transfer) = &mut self.transfer {
+            transfer.stage = Stage::Inviting(Invited::Called);
         }
     }
 
-    /// An INVITE without an offer (RFC 3725 §4.1): T's is for R.
-    fn invite_of_target(&mut self, env: &mut Environment, peer: PeerId, path: &Path) -> Option<Request> {
+    /// What T may be offered, before it has said anything: R's description as L was last told it.
+    pub(in super::super) fn offer_to_target(&self) -> Option<Ours> {
+        self.transfer.as_ref().and_then(|transfer| self.session.offer_anew(transfer.leg))
+    }
+
+    /// The INVITE to T, and the leg that T is to take: without an offer (RFC 3725 §4.1), because T's is for R,
+    /// unless T would take none.
+    pub(in super::super) fn invite_of_target(
+        &mut self,
+        env: &mut Environment,
+        peer: PeerId,
+        path: &Path,
+        offered: Option<&Ours>,
+    ) -> Option<(Leg, Request)> {
         let (leg, target, referred_by) = {
             let transfer = self.transfer.as_ref()?;
             (transfer.leg, transfer.target.clone()?, transfer.referred_by.clone())
         };
-        let host = env.config.peers.get(peer.0).map_or_else(String::new, |peer| peer.host.clone());
+        let host = env.config.host_of(peer);
         let own_host = env.host(path.listener);
         let secure = path.transport == Transport::Tls;
         let (theirs, ours) = (Place { host: &host, secure }, Place { host: &own_host, secure });
-        let user = self.route.as_ref().and_then(|route| route.user.clone());
+        let user = self.hunt.route.as_ref().and_then(|route| route.user.clone());
         let user = user.or_else(|| env.emergency_number(&target.uri));
-        let uri = uri_at(&target.uri, theirs, user.as_deref());
+        let emergency = target.emergency || self.is_emergency();
+        let named = Border { emergency, ..self.border_to_target(env, leg, path)? };
+        let shown = Border { emergency, ..self.border_to_target(env, leg.other(), path)? };
+        let uri = named.cleared_uri(uri_at(&target.uri, theirs, user.as_deref()));
         let stays = self.answered.and_then(|fork| self.dialog(fork, leg.other()))?.remote.clone();
         let leaves = self.answered.and_then(|fork| self.dialog(fork, leg))?.remote.clone();
         let mut invite = Request::new(Method::INVITE, uri.clone());
         let headers = &mut invite.headers;
         headers.push(name::MAX_FORWARDS, "70");
-        headers.push(name::FROM, address_at(&untagged(&stays), ours, None, Some(&env.generator.tag())));
+        headers.push(name::FROM, shown.from(&untagged(&stays), &env.generator.tag()));
         headers.push(name::TO, format!("<{uri}>"));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&uri)));
         headers.push(name::ALLOW, super::super::ALLOW);
-        session_timer::ask(env.config.session_timer, headers);
+        if !self.is_emergency() {
+            session_timer::ask(env.config.session_timer, headers);
+            awareness::offer(headers);
+        }
         if leg == Leg::B {
             for field in [name::P_ASSERTED_IDENTITY, name::PRIVACY] {
-                headers.copy(&self.invite.headers, field);
+                shown.cross_all(&self.invite.headers, field, headers);
             }
         }
-        headers.push(name::REFERRED_BY, referrer(referred_by.as_deref(), &leaves, ours));
-        if let Some(replaces) = &target.replaces {
+        if !named.hides_user() {
+            headers.push(name::REFERRED_BY, named.cleared(referrer(referred_by.as_deref(), &leaves, ours)));
+        }
+        if let Some(replaces) = target.replaces.as_ref().filter(|_| !target.emergency) {
             headers.push(name::REPLACES, replaces.text());
             headers.push(name::REQUIRE, "replaces");
         }
-        Some(invite)
+        if let Some(offered) = offered {
+            headers.push(name::CONTENT_TYPE, "application/sdp");
+            invite.body = offered.sent().clone();
+        }
+        Some((leg, invite))
+    }
+
+    /// What lies between a party and T, whom this path leads to. What the caller asked to be withheld stays so.
+    fn border_to_target(&self, env: &Environment, leg: Leg, path: &Path) -> Option<Border> {
+        let nothing = Headers::new();
+        let asked = if leg == Leg::A { &self.invite.headers } else { &nothing };
+        Some(self.border(env, self.end_in(self.answered?, leg)?, asked, path))
     }
 }
 
 /// Options that we answer ourselves and that go no further.
 pub(crate) fn is_answered_option(option: &str) -> bool {
-    ["replaces", "norefersub", reliable::OPTION, session_timer::OPTION]
+    ["replaces", "norefersub", reliable::OPTION, session_timer::OPTION, awareness::OPTION]
         .iter()
         .any(|own| option.eq_ignore_ascii_case(own))
 }

@@ -7,6 +7,7 @@ use super::super::calling::cancel_of;
 use super::super::{Call, Event, session};
 use super::{Invited, Leaving, Loan, Newcomer, Reinvite, Said, Stage, Taker};
 use crate::core::Environment;
+use crate::sdp::RecordLine;
 use crate::wire::{Headers, Response};
 
 impl Call {
@@ -25,7 +26,7 @@ impl Call {
         match std::mem::replace(&mut transfer.stage, Stage::Deciding) {
             Stage::Borrowing { .. } | Stage::Deciding => {}
             Stage::Announced { taker, said } => self.refuse_taker(env, leg, &taker, &said, failure),
-            Stage::Inviting(Invited::Called { attempt }) => self.give_up_attempt(env, attempt),
+            Stage::Inviting(Invited::Called) => self.give_up_hunt(env, None),
             Stage::Inviting(Invited::Lent { borrowed, .. }) => {
                 cancel(env, &borrowed.reinvite);
                 let pending = Some(borrowed.reinvite.client);
@@ -63,8 +64,7 @@ impl Call {
             Newcomer::Lent(mut borrowed) => {
                 // What it had before is its answer again.
                 let offer = session::find(&said.headers, &said.body).ok().flatten();
-                let former = borrowed.lent.ours.sent().clone();
-                let answer = borrowed.lent.ours.again(&former, offer.as_ref());
+                let answer = borrowed.lent.ours.answer_again(offer.as_ref(), RecordLine::Received);
                 self.acknowledge_reinvite(env, (said.fork, leg), &borrowed.reinvite, answer);
                 env.loans.push_back(Loan::Back { lent: borrowed.lent, pending: None });
             }
@@ -83,7 +83,7 @@ impl Call {
         env.emit(Event::ReplacementEnded { call: self.id, record: taker.record, status });
         let tag = self.dialog(said.fork, leg).map(|dialog| dialog.id.local_tag.clone());
         let tag = tag.as_deref().unwrap_or(&self.tag);
-        let reply = self.reply(env, &taker.invite, &self.back, tag, &Response::new(status));
+        let reply = self.reply(env, &taker.invite, &self.back, tag, &Response::new(status), None);
         env.respond(taker.server, &reply);
     }
 }

@@ -7,7 +7,7 @@
 //! | 3 | ended | 603 |
 //! | 3 | confirmed, with `early-only` | 486 |
 //! | 3 | early, begun by us (a pick-up) | 501: not carried out here |
-//! | 5 | another side's; a public peer's that may not refer; an emergency call's | 403 |
+//! | 5 | another side's; a public peer's that may not refer; a call's to an emergency service | 403 |
 //! | | being transferred already | 491 |
 //! | | of a call that has tried 32 transfers | 403 |
 //! | 3 | confirmed | taken over |
@@ -16,8 +16,8 @@ use consent::{CallId, Leg};
 
 use super::super::identity::identity;
 use super::super::offering::called_user;
-use super::super::{Call, CallTimer, Event, Owner, Phase, Role};
-use super::{DECISION_MS, MAX_TRANSFERS, Newcomer, Said, Stage, Taker, Transfer};
+use super::super::{Call, CallTimer, DECISION_MS, Event, Owner, Phase, Role};
+use super::{MAX_TRANSFERS, Newcomer, Said, Stage, Taker, Transfer};
 use crate::core::{DialogPlace, Environment, Origin};
 use crate::dialog::{Dialog, DialogId, add_tag};
 use crate::transaction::TxId;
@@ -125,7 +125,7 @@ impl Call {
     /// # Errors
     /// Why it may not.
     pub(crate) fn judge_replaced(&self, place: DialogPlace, early_only: bool) -> Result<(), NotReplaced> {
-        if self.is_emergency() {
+        if self.calls_for_help {
             return Err(NotReplaced::Forbidden);
         }
         match self.phase {
@@ -203,7 +203,7 @@ impl Call {
         record: CallId,
         invite: &Request,
     ) -> Replacement {
-        let trusted = !Self::is_public(env, place.peer);
+        let trusted = env.trusts_identity(peer);
         Replacement {
             call: self.id,
             leg: place.leg,

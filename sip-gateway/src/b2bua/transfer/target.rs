@@ -16,6 +16,8 @@ pub(crate) struct Target {
     pub(crate) replaces: Option<Replaces>,
     /// The peer that its host names.
     pub(crate) peer: Option<PeerId>,
+    /// Whether it is an emergency form.
+    pub(crate) emergency: bool,
 }
 
 impl Target {
@@ -27,9 +29,12 @@ impl Target {
     pub(crate) fn parse(env: &Environment, address: &str) -> Result<Self, u16> {
         let address = NameAddr::parse(address).map_err(|_| 400_u16)?;
         let uri = match address.parsed_uri().map_err(|_| 400_u16)? {
-            Uri::Tel(_) => return Ok(Self { uri: address.uri.to_owned(), replaces: None, peer: None }),
             Uri::Sip(uri) => uri,
-            Uri::Other { .. } => return Err(416),
+            Uri::Other { .. } if !env.is_emergency(address.uri) => return Err(416),
+            Uri::Tel(_) | Uri::Other { .. } => {
+                let (uri, emergency) = (address.uri.to_owned(), env.is_emergency(address.uri));
+                return Ok(Self { uri, replaces: None, peer: None, emergency });
+            }
         };
         if uri.params.get("method").is_some_and(|method| method != "INVITE") {
             return Err(501);
@@ -47,7 +52,9 @@ impl Target {
         let peer = env.peer_at(uri.host, uri.port);
         let bare = address.uri.split('?').next().unwrap_or_default();
         let kept = bare.split(';').filter(|param| !is_method(param));
-        Ok(Self { uri: kept.collect::<Vec<_>>().join(";"), replaces, peer })
+        let uri = kept.collect::<Vec<_>>().join(";");
+        let emergency = env.is_emergency(&uri);
+        Ok(Self { uri, replaces, peer, emergency })
     }
 
     /// As the hub needs it.
@@ -58,7 +65,7 @@ impl Target {
             user: user.unwrap_or_default(),
             side: named.map(|peer| peer.side),
             from,
-            emergency: env.is_emergency(&self.uri),
+            emergency: self.emergency,
         }
     }
 }

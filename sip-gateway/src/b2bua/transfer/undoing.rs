@@ -17,7 +17,7 @@
 use bytes::Bytes;
 use consent::Leg;
 
-use super::super::session;
+use super::super::session::{self, Numbered};
 use super::super::{Call, CallTimer, EndedBy, Role};
 use super::Reinvite;
 use super::releasing::cancel;
@@ -109,16 +109,19 @@ impl Call {
         if let Some(dialog) = self.dialog(fork, leg) {
             dialog.refresh_target(env, &response.headers);
         }
-        let offered = reinvite.sent.body.is_empty();
         let found = session::find(&response.headers, &response.body).ok().flatten();
-        let answer = if offered && !response.body.is_empty() {
-            self.session.restore(leg, &reinvite.former, found.as_ref())
+        let answer = if reinvite.offer.is_none() && !response.body.is_empty() {
+            self.session.answer_again(leg, found.as_ref())
         } else {
             Bytes::new()
         };
         self.acknowledge_reinvite(env, (fork, leg), &reinvite, answer);
-        if state == State::Withdrawn && !offered {
-            return self.restore(env, leg, reinvite.former);
+        self.take_timer(env, leg, &response.headers);
+        if let Some(offer) = reinvite.offer {
+            let former = self.session.take(leg, offer);
+            if state == State::Withdrawn {
+                return self.restore(env, leg, &former);
+            }
         }
         if let Some(found) = found {
             let media = found.media(self.heard_from[leg.index()]);
@@ -128,20 +131,22 @@ impl Call {
     }
 
     /// Gives R the description again that it had before.
-    fn restore(&mut self, env: &mut Environment, leg: Leg, former: Bytes) {
+    fn restore(&mut self, env: &mut Environment, leg: Leg, former: &Numbered) {
         let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, leg)) else { return };
         let (mut sent, path) = Self::reinvite_in(env, dialog);
+        self.keep_timer(env, leg, &mut sent);
         sent.headers.push(name::CONTENT_TYPE, "application/sdp");
-        sent.body = self.session.restore(leg, &former, None);
-        let reinvite = self.send_reinvite(env, (sent, path), former, Role::Join);
+        let offer = self.session.again(leg, former);
+        sent.body = offer.octets().clone();
+        let reinvite = self.send_reinvite(env, (sent, path), Some(offer), Role::Join);
         self.undoing = Some(Undoing { leg, reinvite, state: State::Restoring });
         self.arm(env, CallTimer::Undoing, T1_64_MS);
     }
 
     pub(in super::super) fn on_undoing_timer(&mut self, env: &mut Environment) {
         let Some(undoing) = self.undoing.take() else { return };
-        if undoing.state == State::Waiting {
-            return self.restore(env, undoing.leg, undoing.reinvite.former);
+        if let (State::Waiting, Some(former)) = (undoing.state, &undoing.reinvite.offer) {
+            return self.restore(env, undoing.leg, former);
         }
         // §9.1: given up for good; it would wait for ever.
         let (transactions, mut ports) = env.split();

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | ACK, CANCEL | never: they cannot be sent again |
 //! | BYE, INFO, NOTIFY, OPTIONS, PRACK | never: they add nothing to a call, and a call must be able to end |
-//! | of an emergency form, or inside an emergency call | never |
+//! | of an emergency form, an answering point's call-back, or inside an emergency call | never |
 //! | anything else, inside a dialog or not | until its credentials are good |
 //!
 //! A challenge takes no transaction (§8.2.7): the client repeats what is lost, and its ACK is dropped.
@@ -42,12 +42,15 @@ impl Core {
             Method::ACK | Method::CANCEL => true,
             Method::BYE | Method::INFO | Method::NOTIFY | Method::OPTIONS | Method::PRACK => true,
             _ if arrival.has_to_tag() => self.is_inside_emergency(arrival),
-            _ => self.env.is_emergency(&arrival.request.uri),
+            _ => {
+                self.env.is_emergency(&arrival.request.uri)
+                    || self.env.calls_back(arrival.origin.peer, &arrival.request)
+            }
         }
     }
 
     fn is_inside_emergency(&self, arrival: &Arrival) -> bool {
         let place = DialogId::of_request(&arrival.request.headers).and_then(|id| self.env.dialogs.get(&id));
-        place.and_then(|place| self.calls.get(&place.call)).is_some_and(|call| call.is_emergency())
+        place.and_then(|place| self.calls.get(&place.call)).is_some_and(|call| call.serves_emergency())
     }
 }

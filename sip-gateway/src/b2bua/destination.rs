@@ -1,0 +1,47 @@
+//! Whom the peers that place a call may not have called (`Allowance::refused`).
+//!
+//! | who is called | by whom |
+//! |---|---|
+//! | whom the caller dials | the caller's peer |
+//! | whom a followed 3xx names | the same, and each peer that has redirected the call |
+//! | whom a REFER names | the peer that sent it, and each that has redirected the new INVITE |
+//!
+//! Only on the public side; never in an emergency or dispatch call, nor where an emergency service is called.
+
+use consent::Side;
+
+use super::Call;
+use super::offering::{called_user, request_user};
+use crate::core::{Environment, Refusal};
+use crate::transaction::Class;
+use crate::wire::{Response, name};
+use crate::{PeerId, Route};
+
+impl Call {
+    /// The refusal of this destination, if one of those who place the call may not call it.
+    pub(super) fn refused_destination(
+        &self,
+        env: &mut Environment,
+        route: &Route,
+        uri: &str,
+    ) -> Option<Response> {
+        if self.class != Class::Ordinary || route.side != Side::Public || env.is_emergency(uri) {
+            return None;
+        }
+        let dialled = || {
+            if uri == self.invite.uri { called_user(env, self.peer, &self.invite) } else { request_user(uri) }
+        };
+        let user = route.user.clone().unwrap_or_else(dialled);
+        let placing = self.transfer.as_ref().map_or(self.peer, |transfer| self.leavers_peer(transfer));
+        let refuses = |peer: &PeerId| {
+            let peer = env.config.peers.get(peer.0);
+            peer.and_then(|peer| peer.allowance.refused.as_ref()).is_some_and(|refused| refused.refuse(&user))
+        };
+        let peer = std::iter::once(placing).chain(self.redirected_by()).find(refuses)?;
+        env.admission.refused(peer, Refusal::Destination);
+        tracing::info!(call = %self.id, peer = peer.0, "destination refused");
+        let mut refusal = Response::new(403);
+        refusal.headers.push(name::WARNING, "399 earmark \"Calls to this destination are not allowed\"");
+        Some(refusal)
+    }
+}

@@ -1,0 +1,219 @@
+//! Whom a peer may not call on the public side: what toll fraud earns by (ITU-T E.156), and what an administrator adds.
+//!
+//! | pattern | numbers |
+//! |---|---|
+//! | `all` | every one, and what is no number |
+//! | `international` | outside the country; with country 1 also the islands that are dialled like one's own |
+//! | `premium` | +979 (ITU-T E.169.2); with country 1 also area code 900 and exchange 976 |
+//! | `+1900` | those that begin so |
+//!
+//! Of a peer's patterns the one that matches the most digits decides; of two that match as many, the refusal. What
+//! cannot be read as a number, and has eight digits or more, is refused wherever anything is: it could be a
+//! number in a form that only the carrier knows (`01…` through an operator, `1010288…` through another carrier).
+//!
+//! Left out: prices, and the parts of other countries' numbers that are dear: list them.
+
+use std::str::FromStr;
+
+use consent::{Dialled, E164, Numbering};
+
+/// Area codes of country code 1 that belong neither to the United States and their territories nor to Canada.
+const ISLANDS: [&str; 21] = [
+    "242", "246", "264", "268", "284", "345", "441", "473", "649", "658", "664", "721", "758", "767", "784",
+    "809", "829", "849", "868", "869", "876",
+];
+
+/// Shorter ones are services, extensions and feature codes.
+const LONG: usize = 8;
+
+/// What stands between digits, or makes a feature code.
+const BESIDE_DIGITS: [char; 8] = ['+', '*', '#', '-', '.', '(', ')', ' '];
+
+/// Numbers of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// All.
+    All,
+    /// Outside the country.
+    International,
+    /// Those that cost more than the way there.
+    Premium,
+    /// Those that begin with this: `+` and digits.
+    Prefix(String),
+}
+
+/// A text that is no [`Pattern`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("neither all, international, premium, nor + and 1 to 15 digits")]
+pub struct NoPattern;
+
+impl FromStr for Pattern {
+    type Err = NoPattern;
+
+    fn from_str(text: &str) -> Result<Self, NoPattern> {
+        match text {
+            "all" => Ok(Self::All),
+            "international" => Ok(Self::International),
+            "premium" => Ok(Self::Premium),
+            _ => {
+                let digits = text.strip_prefix('+').ok_or(NoPattern)?;
+                let fits =
+                    (1..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+                if fits { Ok(Self::Prefix(text.to_owned())) } else { Err(NoPattern) }
+            }
+        }
+    }
+}
+
+impl Pattern {
+    /// How much of the number it matches, `+` included; `None`: not at all.
+    fn matches(&self, number: &E164, country: &str) -> Option<usize> {
+        let (number, home) = (number.as_str(), format!("+{country}"));
+        let national = number.strip_prefix(&home);
+        let north_american = national.filter(|_| country == "1");
+        match self {
+            Self::All => Some(0),
+            Self::International => match north_american {
+                Some(national) => ISLANDS.iter().any(|area| national.starts_with(area)).then_some(1),
+                None => national.is_none().then_some(1),
+            },
+            Self::Premium => match north_american {
+                Some(national) if national.starts_with("900") => Some("+1900".len()),
+                Some(national) if national.get(3..6) == Some("976") => Some("+1NPA976".len()),
+                _ => number.starts_with("+979").then_some("+979".len()),
+            },
+            Self::Prefix(prefix) => number.starts_with(prefix.as_str()).then_some(prefix.len()),
+        }
+    }
+}
+
+/// Whom a peer may not call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destinations {
+    numbering: Numbering,
+    refused: Vec<Pattern>,
+    allowed: Vec<Pattern>,
+}
+
+impl Destinations {
+    /// Those that `refused` matches, but not those that `allowed` matches more closely.
+    #[must_use]
+    pub const fn new(numbering: Numbering, refused: Vec<Pattern>, allowed: Vec<Pattern>) -> Self {
+        Self { numbering, refused, allowed }
+    }
+
+    /// Whether the user part (or telephone-subscriber) may not be dialled.
+    #[must_use]
+    pub fn refuse(&self, user: &str) -> bool {
+        match self.numbering.normalise(user) {
+            Dialled::Full(number) => {
+                let country = self.numbering.country();
+                let closest = |patterns: &[Pattern]| {
+                    patterns.iter().filter_map(|pattern| pattern.matches(&number, country)).max()
+                };
+                let refused = closest(&self.refused);
+                refused.is_some() && refused >= closest(&self.allowed)
+            }
+            Dialled::Other(text) => {
+                !self.refused.is_empty() && (self.refused.contains(&Pattern::All) || is_long(&text))
+            }
+        }
+    }
+}
+
+fn is_long(user: &str) -> bool {
+    let subscriber = user.split(';').next().unwrap_or_default();
+    let dialled = subscriber.chars().all(|c| c.is_ascii_digit() || BESIDE_DIGITS.contains(&c));
+    dialled && subscriber.bytes().filter(u8::is_ascii_digit).count() >= LONG
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn destinations(country: &str, refused: &[&str], allowed: &[&str]) -> Destinations {
+        let patterns = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let numbering = Numbering::new(country, if country == "1" { "860" } else { "" }, "9").unwrap();
+        Destinations::new(numbering, patterns(refused), patterns(allowed))
+    }
+
+    #[track_caller]
+    fn assert_refused(country: &str, refused: &[&str], allowed: &[&str], users: &[(&str, bool)]) {
+        let destinations = destinations(country, refused, allowed);
+        for (user, is_refused) in users {
+            assert_eq!(destinations.refuse(user), *is_refused, "{user}");
+        }
+    }
+
+    #[test]
+    fn what_is_abroad_is_refused_in_every_written_form() {
+        let users = [
+            ("+442071838750", true),
+            ("011442071838750", true),
+            ("9011442071838750", true),
+            ("00442071838750", true),
+            ("442071838750;phone-context=+", true),
+            ("2071838750;phone-context=+44", true),
+            ("+1-876-555-0123", true),
+            ("18765550123", true),
+            ("8765550123", true),
+            ("98765550123", true),
+            ("01442071838750", true),
+            ("101028801144207", true),
+            ("*671442071838750", true),
+            ("8605550123", false),
+            ("+18605550123", false),
+            ("+17875550123", false),
+            ("+14165550123", false),
+            ("5550123", false),
+            ("411", false),
+            ("7331", false),
+            ("*98", false),
+            ("conference-20261129-0800", false),
+        ];
+        assert_refused("1", &["international"], &[], &users);
+        let users = [("+18605550123", true), ("+442071838750", false), ("00442071838750", false)];
+        assert_refused("44", &["international"], &[], &users);
+    }
+
+    #[test]
+    fn premium_numbers_are_known() {
+        let users = [
+            ("19005550123", true),
+            ("+18609765012", true),
+            ("+979123456789", true),
+            ("+18605559765", false),
+            ("+442071838750", false),
+        ];
+        assert_refused("1", &["premium"], &[], &users);
+        assert_refused("1", &["premium"], &["+1900555"], &[("19005550123", false), ("19006660123", true)]);
+    }
+
+    #[test]
+    fn the_closest_pattern_decides_and_of_two_as_close_the_refusal() {
+        let users = [
+            ("+442071838750", false),
+            ("+447000123456", true),
+            ("+33123456789", true),
+            ("+18605550123", false),
+        ];
+        assert_refused("1", &["international", "+4470"], &["+44"], &users);
+        assert_refused("1", &["+1900"], &["+1900"], &[("+19005550123", true)]);
+        let users = [("+18605550123", false), ("+12125550123", true), ("reception", true), ("411", true)];
+        assert_refused("1", &["all"], &["+1860"], &users);
+    }
+
+    #[test]
+    fn without_a_refusal_everything_may_be_dialled() {
+        assert_refused("1", &[], &["+1"], &[("+442071838750", false), ("101028801144207", false)]);
+    }
+
+    #[test]
+    fn a_pattern_is_a_word_or_a_prefix() {
+        for text in ["", "+", "1900", "+19x", "International", "+1234567890123456", "premium "] {
+            assert_eq!(text.parse::<Pattern>(), Err(NoPattern), "{text}");
+        }
+    }
+}
