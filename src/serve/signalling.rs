@@ -193,6 +193,10 @@ impl Signalling {
                         let Ok(input) = inputs.network.try_recv() else { break };
                         self.on_input(input);
                     }
+                    // The readers' turn on this thread, so that what waits is seen in the queue.
+                    if !inputs.network.is_empty() {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Some(event) = inputs.media.recv() => self.on_media(event),
                 Some(call) = self.under_way.journalled_in.recv() => self.hub.on_journalled(self.clock.now(), call),

@@ -9,8 +9,8 @@ use consent::{
 };
 
 use crate::{
-    CallEnded, CallStarted, ElsewhereState, Entry, LadderPart, LegMediaRecord, Outcome, RecordingRow, Rung,
-    Stamped,
+    Attestation, CallEnded, CallStarted, ElsewhereState, Entry, IdentityVerdict, LadderPart, LegMediaRecord,
+    Outcome, RecordingRow, Rung, Stamped, Verstat,
 };
 
 /// 2026-11-22T18:00:00.123456Z.
@@ -126,12 +126,17 @@ pub(crate) fn ended(n: u128, recording_outcome: RecordingOutcome, basis: Option<
     }))
 }
 
-/// A dispatch call, recorded from its answer to its end.
+/// A dispatch call of a verified caller, recorded from its answer to its end.
 pub(crate) fn dispatch_call(n: u128) -> Vec<Stamped> {
     let id = call(n);
     let row = stored(n, n);
+    let mut began = at(0, started(n, LineClass::Dispatch));
+    if let Entry::CallStarted(started) = &mut began.entry {
+        let attestation = Some(Attestation::A);
+        started.identity_verdict = Some(IdentityVerdict { verstat: Verstat::Passed, attestation });
+    }
     vec![
-        at(0, started(n, LineClass::Dispatch)),
+        began,
         at(10, Entry::CallRouted { call: id, sip_call_id: format!("b{n}@gw1") }),
         at(100, Entry::CallRinging { call: id }),
         at(1_000, Entry::CallAnswered { call: id }),

@@ -15,6 +15,7 @@ use consent::{CallId, EpochCounter, Mono};
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
 
 use super::media_thread::{DATAGRAM_BYTES, Shared};
 use super::ring::{RingReader, RingWriter, ring};
@@ -183,6 +184,8 @@ impl CallMedia {
     async fn receive(self: Rc<Self>, path: Path) {
         let Some(socket) = self.sockets.socket(path) else { return };
         loop {
+            // A socket that is always readable never waits: its flood would keep the thread from other calls.
+            consume_budget().await;
             let received = match socket.readable().await {
                 Ok(()) => self.take_packet(path, socket),
                 Err(error) => Err(error),

@@ -32,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::task::coop::unconstrained;
 
 use crate::{Input, Limits, Listener, ListenerId, PeerId, StreamId, Transport};
 
@@ -176,8 +177,16 @@ impl Sockets {
                 let _there = datagrams_on.enter();
                 let socket = Arc::new(tokio::net::UdpSocket::from_std(socket)?);
                 let (inputs, counters) = (self.inputs.clone(), Arc::clone(&self.counters));
-                let read =
-                    move || datagram::read(id, Arc::clone(&socket), inputs.clone(), Arc::clone(&counters));
+                // What waits is to be seen in the queue, which bounds each turn: one that takes the inputs on the
+                // same thread would otherwise keep up with the reader, and the system's buffer overflow unseen.
+                let read = move || {
+                    unconstrained(datagram::read(
+                        id,
+                        Arc::clone(&socket),
+                        inputs.clone(),
+                        Arc::clone(&counters),
+                    ))
+                };
                 self.readers.spawn(supervise::supervise(id, Arc::clone(&self.counters), read));
             }
             Transport::Tcp | Transport::Tls => {

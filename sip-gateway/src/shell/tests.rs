@@ -98,6 +98,18 @@ async fn datagrams_go_both_ways_over_both_families() {
 }
 
 #[tokio::test]
+async fn all_that_waits_is_in_the_queue() {
+    const WAITING: usize = 100;
+    let mut shell = Shell::new(&[(Transport::Udp, "127.0.0.1:0")], QUICK);
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..WAITING {
+        peer.send_to(b"x", shell.at[0]).unwrap();
+    }
+    shell.next().await;
+    assert_eq!(shell.inputs.len(), WAITING - 1);
+}
+
+#[tokio::test]
 async fn a_datagram_that_cannot_be_sent_is_counted() {
     let mut shell = Shell::new(&[(Transport::Udp, "127.0.0.1:0")], QUICK);
     let to: SocketAddr = "[::1]:9".parse().unwrap();
