@@ -86,7 +86,7 @@ const OF_THE_USER: [&str; 8] = [
 #[derive(Clone, Debug)]
 pub(crate) struct Border {
     pub(super) emergency: bool,
-    /// Whether what the two ends can do is between them alone.
+    /// Whether 100rel and session timers run end to end, and options are between the two ends alone.
     pub(super) options: bool,
     /// Whether the sender's word on identities counts.
     pub(super) believed: bool,
@@ -137,7 +137,7 @@ impl Border {
     /// The same in an emergency call.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn of_emergency() -> Self {
-        Self { emergency: true, ..Self::none() }
+        Self { emergency: true, options: true, ..Self::none() }
     }
 
     /// Lets a field of the message cross into another.
@@ -329,7 +329,7 @@ impl Call {
         let (leg, sender) = by;
         Border {
             emergency: self.crosses_whole(env),
-            options: self.serves_emergency(),
+            options: self.is_emergency(),
             believed: env.trusts_identity(sender),
             trusted: env.trusts_identity(to.peer),
             hosts: self.hidden_from(env, leg, to),

@@ -337,8 +337,7 @@ fn an_answering_point_that_calls_back_passes_the_same_way() {
     world.command(Command::Drain);
     let mut a = Ua::caller(CARRIER, "7310");
     let (content_type, body) = multipart();
-    let extra =
-        "Priority: PSAP-Callback\r\nRequire: martian\r\nSubject: back\r\nResource-Priority: esnet.1\r\n";
+    let extra = "Priority: PSAP-Callback\r\nRequire: martian\r\nSession-Expires: 600\r\nResource-Priority: esnet.1\r\n";
     // Its mark makes nobody believed who is not.
     let forged =
         "X-Consent: 1\r\nP-Asserted-Identity: <sip:7300@district.example>\r\nAttestation-Info: A\r\n";
