@@ -233,6 +233,33 @@ fn a_number_is_judged_with_its_parameters() {
     world.expect(CARRIER, "SIP/2.0 403 ");
 }
 
+/// RFC 4694, and numbers that cannot be read.
+#[test]
+fn what_only_the_carrier_knows_the_way_of_is_refused() {
+    let mut world = allowing(no_calls_abroad());
+    let users = [
+        "8605550123;npdi;rn=+338605550123@10.0.0.1",
+        "8605550123;cic=+10288@10.0.0.1",
+        "8605550123@10.0.0.1;user=phone;rn=+338605550123",
+        "8605550123@10.0.0.1;phone-context=+33",
+        "011331234567,89@10.0.0.1",
+        "%2B1%20876~5550123@10.0.0.1",
+        "0%3B11331234567@10.0.0.1",
+        "+101133123456@10.0.0.1",
+    ];
+    for (number, user) in users.iter().enumerate() {
+        let mut a = numbered(PBX, 1 + u32::try_from(number).unwrap(), "200");
+        world.send(PBX, a.invite("", "").replace("INVITE sip:200@10.0.0.1", &format!("INVITE sip:{user}")));
+        world.expect(PBX, "SIP/2.0 100 ");
+        world.expect(PBX, "SIP/2.0 403 ");
+        world.expect_nothing(CARRIER);
+    }
+    assert_eq!(refused(&world, 0, Refusal::Destination), users.len() as u64);
+    world.events.clear();
+    assert_goes_on(&mut world, PBX, 20, "911;rn=+338605550123");
+    assert_goes_on(&mut world, CARRIER, 21, "8605550123;rn=+338605550123");
+}
+
 /// Invariant I4: what withholds numbers must hear the whole number.
 #[test]
 fn the_hub_hears_every_number_with_its_context() {
