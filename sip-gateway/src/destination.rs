@@ -34,7 +34,7 @@ const ISLANDS: [&str; 21] = [
 /// Shorter ones are services, extensions and feature codes.
 const LONG: usize = 8;
 
-/// Parameters that choose another way than the number's (RFC 4694 §3).
+/// Parameters that choose another way than the number's (RFC 4694 §4).
 const ROUTING: [&str; 3] = ["rn", "cic", "npdi"];
 
 /// How much of an island's number is matched as being abroad: more than `+1` is, less than its own area code.

@@ -316,8 +316,9 @@ pub(super) fn hops_left(request: &Request) -> u8 {
     }
 }
 
-/// The user part that an INVITE calls, with its parameters: the Request-URI's, or To's where that is only the name under which we
-/// are registered with the peer (a registrar puts our Contact into the Request-URI, RFC 3261 §16.5).
+/// The user part that an INVITE calls, with its parameters: the Request-URI's, or To's where that is only the
+/// name under which we are registered with the peer (a registrar puts our Contact into the Request-URI, RFC 3261
+/// §16.5).
 pub(crate) fn called_user(env: &Environment, peer: PeerId, invite: &Request) -> String {
     let user = request_user(&invite.uri);
     let account = env.config.peers.get(peer.0).and_then(|peer| peer.account.as_ref());

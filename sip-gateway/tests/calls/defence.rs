@@ -233,7 +233,7 @@ fn a_number_is_judged_with_its_parameters() {
     world.expect(CARRIER, "SIP/2.0 403 ");
 }
 
-/// RFC 4694, and numbers that cannot be read.
+/// RFC 4694 §5.1, and numbers that cannot be read.
 #[test]
 fn what_only_the_carrier_knows_the_way_of_is_refused() {
     let mut world = allowing(no_calls_abroad());
