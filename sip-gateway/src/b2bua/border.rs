@@ -86,6 +86,8 @@ const OF_THE_USER: [&str; 8] = [
 #[derive(Clone, Debug)]
 pub(crate) struct Border {
     pub(super) emergency: bool,
+    /// Whether what the two ends can do is between them alone.
+    pub(super) options: bool,
     /// Whether the sender's word on identities counts.
     pub(super) believed: bool,
     /// Whether the receiver may know what is withheld.
@@ -100,11 +102,16 @@ pub(crate) struct Border {
     pub(super) privacy: Privacy,
 }
 
+/// What a body is.
+const OF_THE_BODY: [&str; 5] =
+    [name::CONTENT_TYPE, name::CONTENT_ENCODING, "Content-Disposition", "Content-ID", "MIME-Version"];
+
 impl Border {
     /// Between us and whoever gets a message of ours.
     pub(super) fn none() -> Self {
         Self {
             emergency: false,
+            options: false,
             believed: true,
             trusted: true,
             hosts: Arc::default(),
@@ -165,6 +172,10 @@ impl Border {
 
     fn crossed<'a>(&self, name: &str, value: &'a str) -> Option<Cow<'a, str>> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
+        // Without them the body, which goes on, is not what it was.
+        if is_one_of(name, &OF_THE_BODY) {
+            return Some(Cow::Borrowed(value));
+        }
         if is(name::PRIVACY) && !self.trusted {
             return left_over(value).map(Cow::Owned);
         }
@@ -317,7 +328,8 @@ impl Call {
     ) -> Border {
         let (leg, sender) = by;
         Border {
-            emergency: self.is_emergency(),
+            emergency: self.crosses_whole(env),
+            options: self.serves_emergency(),
             believed: env.trusts_identity(sender),
             trusted: env.trusts_identity(to.peer),
             hosts: self.hidden_from(env, leg, to),
@@ -325,6 +337,12 @@ impl Call {
             secure: to.transport == Transport::Tls,
             privacy: Privacy::of(headers),
         }
+    }
+
+    /// Whether everything crosses: where an emergency service was called, and in the call-back of a peer that is
+    /// believed to say who calls. The mark of any other proves nothing.
+    fn crosses_whole(&self, env: &Environment) -> bool {
+        self.calls_for_help || (self.is_emergency() && env.trusts_identity(self.peer))
     }
 
     /// Where a leg's side is, but for the place to which this path leads: whoever is there knows it. It is on both
@@ -340,7 +358,7 @@ impl Call {
 
     /// Takes in the addresses of a leg's session description.
     pub(super) fn learn_media(&mut self, env: &Environment, leg: Leg, media: &LegMedia) {
-        if !self.is_emergency() {
+        if !self.crosses_whole(env) {
             let hosts = Arc::make_mut(&mut self.hosts[leg.index()]);
             hosts.learn_media(media, |host| env.is_own(host));
         }
@@ -348,7 +366,7 @@ impl Call {
 
     /// Takes in the peer whom a leg leads to.
     pub(super) fn learn_peer(&mut self, env: &Environment, leg: Leg, path: &Path) {
-        if self.is_emergency() {
+        if self.crosses_whole(env) {
             return;
         }
         let hosts = Arc::make_mut(&mut self.hosts[leg.index()]);
@@ -360,7 +378,7 @@ impl Call {
 
     /// Takes in where a leg's side is, as a message of it shows.
     pub(super) fn learn(&mut self, env: &Environment, leg: Leg, headers: &Headers, source: IpAddr) {
-        if self.is_emergency() {
+        if self.crosses_whole(env) {
             return;
         }
         let own = |host: &str| env.is_own(host);
@@ -418,15 +436,20 @@ fn without_verstat(address: &str) -> Cow<'_, str> {
 
 fn strip_verstat(uri: &str) -> Cow<'_, str> {
     const PARAM: &str = ";verstat";
-    let ends = |at: usize| {
-        matches!(uri.as_bytes().get(at + PARAM.len()), None | Some(b'=' | b';' | b'@' | b'?' | b'>'))
-    };
-    let found = uri.to_ascii_lowercase().find(PARAM).filter(|at| ends(*at));
-    let Some(start) = found else { return Cow::Borrowed(uri) };
-    let rest = uri.get(start + 1..).unwrap_or_default();
-    let end = rest.find([';', '@', '?']).map_or(uri.len(), |end| start + 1 + end);
-    let (before, after) = (uri.get(..start).unwrap_or_default(), uri.get(end..).unwrap_or_default());
-    Cow::Owned(strip_verstat(&format!("{before}{after}")).into_owned())
+    let lower = uri.to_ascii_lowercase();
+    let ends =
+        |after: usize| matches!(uri.as_bytes().get(after), None | Some(b'=' | b';' | b'@' | b'?' | b'>'));
+    let (mut kept, mut from) = (String::new(), 0);
+    for (start, _) in lower.match_indices(PARAM).filter(|(at, _)| ends(at + PARAM.len())) {
+        kept.push_str(uri.get(from..start).unwrap_or_default());
+        let rest = uri.get(start + 1..).unwrap_or_default();
+        from = rest.find([';', '@', '?']).map_or(uri.len(), |end| start + 1 + end);
+    }
+    if kept.is_empty() {
+        return Cow::Borrowed(uri);
+    }
+    kept.push_str(uri.get(from..).unwrap_or_default());
+    Cow::Owned(kept)
 }
 
 fn is_one_of(name: &str, names: &[&str]) -> bool {

@@ -105,6 +105,7 @@ fn copy_field(field: Field<'_>, to: &mut Headers, border: &Border) {
         return;
     }
     let keep: fn(&str) -> bool = match field.name {
+        name::SUPPORTED | name::REQUIRE | name::ALLOW if border.options => return to.push_field(field),
         name::SUPPORTED | name::REQUIRE => passes_option,
         name::ALLOW => |method| !is_one_of(method, &HELD_BACK),
         _ => return border.cross(field, to),

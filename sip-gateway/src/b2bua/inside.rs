@@ -144,7 +144,9 @@ impl Call {
         let unsupported: Vec<&str> = request
             .headers
             .list(name::REQUIRE)
-            .filter(|option| !self.is_emergency() && !passes_option(option) && !is_answered_option(option))
+            .filter(|option| {
+                !self.serves_emergency() && !passes_option(option) && !is_answered_option(option)
+            })
             .collect();
         if !unsupported.is_empty() {
             let mut refusal = Response::new(420);
@@ -155,7 +157,7 @@ impl Call {
             return Some(retry_later(env));
         }
         let too_short = || session_timer::refusal(env.config.session_timer, request);
-        if let Some(refusal) = (!self.is_emergency()).then(too_short).flatten() {
+        if let Some(refusal) = (!self.serves_emergency()).then(too_short).flatten() {
             return Some(refusal);
         }
         self.judge_glare(env, place, request)

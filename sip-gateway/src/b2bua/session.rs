@@ -99,9 +99,10 @@ pub(crate) struct Found {
 /// # Errors
 /// [`SdpError`] if it cannot be read.
 pub(crate) fn find(headers: &Headers, body: &Bytes) -> Result<Option<Found>, SdpError> {
-    let Some(content_type) = headers.first(name::CONTENT_TYPE).filter(|_| !body.is_empty()) else {
+    if body.is_empty() {
         return Ok(None);
-    };
+    }
+    let content_type = headers.first(name::CONTENT_TYPE).unwrap_or_default();
     let Some(place) = locate(content_type, body)? else { return Ok(None) };
     let description = Description::parse(body.get(place.clone()).unwrap_or_default())?;
     Ok(Some(Found { place, description }))

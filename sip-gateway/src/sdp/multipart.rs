@@ -45,7 +45,7 @@ fn locate_within(
     place: Range<usize>,
     depth: usize,
 ) -> Result<Option<Range<usize>>, SdpError> {
-    if is_description(content_type) {
+    if is_description(content_type) || (depth == 0 && is_taken_for_one(content_type, body)) {
         return Ok(Some(place));
     }
     let Ok(media_type) = MediaType::parse(content_type) else { return Ok(None) };
@@ -77,6 +77,11 @@ fn is_description(content_type: &str) -> bool {
     essence.is_some_and(|(kind, subtype)| {
         kind.eq_ignore_ascii_case("application") && subtype.eq_ignore_ascii_case("sdp")
     })
+}
+
+/// Whether a body of no usable Content-Type is read as a description all the same, as Sofia-SIP does.
+fn is_taken_for_one(content_type: &str, body: &[u8]) -> bool {
+    !content_type.contains('/') && body.trim_ascii_start().starts_with(b"v=0")
 }
 
 /// The parts between delimiter lines, headers included, without the line break that belongs to the next

@@ -281,6 +281,10 @@ fn bodies_without_a_description_have_none() {
         assert_eq!(locate(spoilt, b"v=0\r\n").unwrap(), Some(0..5), "{spoilt}");
     }
     assert_eq!(locate("application/sdpx", b"v=0\r\n").unwrap(), None);
+    for none in ["", "sdp", ";"] {
+        assert_eq!(locate(none, b"v=0\r\n").unwrap(), Some(0..5), "{none}: as Sofia-SIP reads it");
+        assert_eq!(locate(none, b"hello").unwrap(), None, "{none}");
+    }
     assert_eq!(locate("multipart/mixed;boundary=b", b"").unwrap(), None);
     assert_eq!(locate("multipart/mixed;boundary=b", b"--b--").unwrap(), None);
     assert_eq!(locate("multipart/mixed;boundary=b", b"--b\r\n\r\nno type\r\n--b--").unwrap(), None);

@@ -338,14 +338,21 @@ fn an_answering_point_that_calls_back_passes_the_same_way() {
     let mut a = Ua::caller(CARRIER, "7310");
     let (content_type, body) = multipart();
     let extra =
-        "Priority: PSAP-Callback\r\nRequire: martian\r\nX-Consent: 1\r\nResource-Priority: esnet.1\r\n";
-    world.send(CARRIER, a.invite(&format!("{extra}{content_type}"), &body));
+        "Priority: PSAP-Callback\r\nRequire: martian\r\nSubject: back\r\nResource-Priority: esnet.1\r\n";
+    // Its mark makes nobody believed who is not.
+    let forged =
+        "X-Consent: 1\r\nP-Asserted-Identity: <sip:7300@district.example>\r\nAttestation-Info: A\r\n";
+    world.send(CARRIER, a.invite(&format!("{extra}{forged}{content_type}"), &body));
     world.expect(CARRIER, "SIP/2.0 100 ");
     world.advance(250);
     let invite = world.expect(PBX, "INVITE sip:7310@10.1.0.10 ");
     for field in extra.lines() {
         let (name, value) = field.split_once(": ").unwrap();
         assert_eq!(invite.get(name), value, "{name}");
+    }
+    for field in forged.lines() {
+        let (name, _) = field.split_once(": ").unwrap();
+        assert!(!invite.text().contains(name), "{name}");
     }
     assert_eq!(invite.body(), body);
     world.advance(1_500);

@@ -38,6 +38,9 @@ fn a_transfer_takes_the_trunks_of_emergency_calls() {
         let invite = talk.world.expect(CARRIER2, "INVITE ");
         assert_eq!(invite.request().uri, uri, "{refer_to}");
         assert!(!invite.headers().contains("Require"));
+        for ordinary in ["Session-Expires", "Min-SE", "record-aware"] {
+            assert!(!invite.text().contains(ordinary), "{ordinary}");
+        }
         talk.world.expect_nothing(CARRIER);
         assert_eq!(talk.world.core.counters().emergency_calls, 1, "the front desk hears of it");
     }

@@ -34,10 +34,26 @@ fn unknown_and_signed_headers_pass_byte_for_byte_in_both_directions() {
     }
 }
 
+/// Content-IDs are written like addresses (RFC 2392), and a body is nothing without its type.
+#[test]
+fn a_body_keeps_its_type_whatever_host_that_names() {
+    let host = PBX.split(':').next().unwrap();
+    let kind = format!("multipart/related;boundary=b;start=\"<sdp@{host}>\"");
+    let body = format!("--b\r\nContent-Type: application/sdp\r\n\r\n{}--b--\r\n", sdp(OFFER_IP, 4000, ""));
+    let mut world = World::new();
+    let mut a = Ua::caller(PBX, "100");
+    world.send(PBX, a.invite(&format!("Content-Type: {kind}\r\n"), &body));
+    let invite = world.expect(CARRIER, "INVITE ");
+    assert_eq!(invite.get("Content-Type"), kind);
+    assert!(invite.body().contains("application/sdp") && !invite.body().contains(OFFER_IP));
+}
+
 /// Whatever a lenient reader takes for a description has our addresses.
 #[test]
 fn a_description_under_a_spoilt_type_is_one() {
-    for spoilt in ["application/sdp;", "application/sdp,,", "Application / SDP ;;=", "application/sdp x"] {
+    let spoilt =
+        ["application/sdp;", "application/sdp,,", "Application / SDP ;;=", "application/sdp x", "", "sdp"];
+    for spoilt in spoilt {
         let mut world = World::new();
         let mut a = Ua::caller(PBX, "100");
         let offer = a.invite("", &sdp(OFFER_IP, 4000, ""));

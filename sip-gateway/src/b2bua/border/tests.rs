@@ -68,6 +68,7 @@ fn only_whoever_is_believed_says_what_was_verified() {
         ("<sip:+1860@x;Verstat=TN-Validation-Failed;a=b>;tag=a", "<sip:+1860@gw;a=b>;tag=t"),
         ("<tel:+1860;verstat=No-TN-Validation>;tag=a", "<tel:+1860>;tag=t"),
         ("<sip:+1860;verstatx=1@x>;tag=a", "<sip:+1860;verstatx=1@gw>;tag=t"),
+        ("<sip:+1860;verstatx=1;verstat=a;VERSTAT@x>;tag=a", "<sip:+1860;verstatx=1@gw>;tag=t"),
     ] {
         assert_eq!(border(false, true, "none").from(said, "t"), kept);
         let believed = border(true, true, "none").from(said, "t");

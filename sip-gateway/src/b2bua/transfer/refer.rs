@@ -185,7 +185,7 @@ impl Call {
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&uri)));
         headers.push(name::ALLOW, super::super::ALLOW);
-        if !self.is_emergency() {
+        if !emergency {
             session_timer::ask(env.config.session_timer, headers);
             awareness::offer(headers);
         }
