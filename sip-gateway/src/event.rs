@@ -167,7 +167,7 @@ impl Event {
     }
 }
 
-/// An initial INVITE as the hub needs it. User parts are percent-decoded, without parameters.
+/// An initial INVITE as the hub needs it. User parts are percent-decoded and whole, with their parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// The id given to the call.
@@ -182,7 +182,7 @@ pub struct Offer {
     pub emergency: bool,
     /// Which limit it would exceed; the hub answers with [`Excess::refusal`]. Of emergency and dispatch calls: none.
     pub excess: Option<Excess>,
-    /// User part (or whole telephone-subscriber of a `tel:`) of the Request-URI.
+    /// User part (or telephone-subscriber of a `tel:`) of the Request-URI.
     pub request_user: String,
     /// User part of To.
     pub to_user: String,
@@ -233,7 +233,7 @@ impl Excess {
 /// Whom a transfer or redirection names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// User part (or whole telephone-subscriber of a `tel:`), percent-decoded, without parameters.
+    /// User part (or telephone-subscriber of a `tel:`), percent-decoded, with its parameters.
     pub user: String,
     /// The side of the peer that its host names, if it names one.
     pub side: Option<Side>,
@@ -263,7 +263,7 @@ pub struct Replacement {
     pub sip_call_id: String,
 }
 
-/// Who a far end says it is.
+/// Who a far end says it is; user parts as in [`Offer`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// User part of P-Asserted-Identity; `None` from peers that are not trusted with it.

@@ -19,6 +19,7 @@ use consent::{
 };
 use recorder::{LegStatistics, SourceChange};
 use sip_gateway::sdp::Recording;
+use sip_gateway::wire::before_params;
 use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
 use storage::{CallStarted, Entry, Stamped};
 
@@ -585,10 +586,12 @@ impl Call {
         out.push_back(Output::Journal { stamped: Stamped { at: now.wall, entry }, awaited_by: None });
     }
 
-    /// How a user is shown in records, if it may be: in full form where it is a number.
+    /// How a user is shown in records, if it may be: in full form where it is a number, else without parameters.
     fn shown(&self, user: &str, withheld: bool) -> Option<String> {
-        (!withheld)
-            .then(|| self.full(user).map_or_else(|| user.to_owned(), |number| number.as_str().to_owned()))
+        (!withheld).then(|| {
+            self.full(user)
+                .map_or_else(|| before_params(user).to_owned(), |number| number.as_str().to_owned())
+        })
     }
 
     fn full(&self, user: &str) -> Option<E164> {
@@ -655,7 +658,7 @@ fn outside(rules: &RuleSet, user: &str, side: Side) -> Option<String> {
     }
     let numbering = rules.numbering();
     let prefix = numbering.outside_prefix();
-    let rest = user.strip_prefix(prefix).filter(|_| !prefix.is_empty())?;
+    let rest = before_params(user).strip_prefix(prefix).filter(|_| !prefix.is_empty())?;
     let with = numbering.normalise(user).number().cloned()?;
     let without = numbering.normalise(rest).number().cloned()?;
     (with == without).then(|| rest.to_owned())

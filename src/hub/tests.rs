@@ -472,14 +472,15 @@ fn a_record_is_closed_even_if_the_media_plane_never_answers() {
 
 #[test]
 fn the_outside_prefix_stays_with_the_pbx() {
-    let mut hub = hub();
-    let outputs = connect(&mut hub, offer(Side::District, "98605550123"));
-    let route = outputs.iter().find_map(|output| match output {
-        Output::Gateway(Sip::Proceed { route, .. }) => Some(route.clone()),
-        _ => None,
-    });
-    assert_eq!(route.unwrap().user.as_deref(), Some("8605550123"));
-    assert_eq!(started(&outputs).to.as_deref(), Some("+18605550123"));
+    for dialled in ["98605550123", "98605550123;phone-context=pbx.example.com"] {
+        let outputs = connect(&mut hub(), offer(Side::District, dialled));
+        let route = outputs.iter().find_map(|output| match output {
+            Output::Gateway(Sip::Proceed { route, .. }) => Some(route.clone()),
+            _ => None,
+        });
+        assert_eq!(route.unwrap().user.as_deref(), Some("8605550123"));
+        assert_eq!(started(&outputs).to.as_deref(), Some("+18605550123"));
+    }
 }
 
 #[test]
