@@ -184,9 +184,10 @@ pub struct Offer {
     pub excess: Option<Excess>,
     /// User part (or telephone-subscriber of a `tel:`) of the Request-URI.
     pub request_user: String,
-    /// User part of To.
+    /// User part of To, which the caller's telephone wrote.
     pub to_user: String,
-    /// Users of History-Info and Diversion, oldest first. From a public peer they grant nothing.
+    /// Users of History-Info and Diversion, oldest first. Only the district's peers that are trusted with
+    /// identities grant anything by them.
     pub diverted_from: Vec<String>,
     /// Who calls.
     pub caller: Identity,
@@ -270,6 +271,8 @@ pub struct Identity {
     pub asserted: Option<String>,
     /// User part of From (or of To, for the callee).
     pub from: String,
+    /// Whether its peer is trusted with identities: then From counts where nothing is asserted.
+    pub trusted: bool,
     /// Whether Privacy (`id` of RFC 3325, `user` of RFC 3323) withholds it.
     pub privacy: bool,
 }

@@ -12,6 +12,7 @@ pub(crate) fn identity(headers: &Headers, field: &str, trusted: bool) -> Identit
     Identity {
         asserted: if trusted { asserted(headers) } else { None },
         from: headers.first(field).map_or_else(String::new, user_of),
+        trusted,
         privacy: Privacy::of(headers).withholds_sender(),
     }
 }
@@ -103,6 +104,7 @@ impl FarEnd {
         Identity {
             asserted: self.asserted.clone().filter(|_| trusted),
             from: self.address.clone(),
+            trusted,
             privacy: Privacy::of(headers).withholds_sender(),
         }
     }

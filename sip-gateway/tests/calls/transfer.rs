@@ -139,7 +139,7 @@ pub fn call_in_with(world: &mut World, dialled: &str, name: &str, more: &str) ->
 }
 
 pub fn identity(user: &str) -> Identity {
-    Identity { asserted: None, from: user.to_owned(), privacy: false }
+    Identity { asserted: None, from: user.to_owned(), trusted: true, privacy: false }
 }
 
 #[test]
