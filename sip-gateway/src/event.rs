@@ -103,6 +103,14 @@ pub enum Event {
         /// Whom.
         target: Target,
     },
+    /// A transfer to an emergency service has come to nothing: whoever was at that leg is there still, and nobody is
+    /// called in its place.
+    EmergencyNotReached {
+        /// Which call.
+        call: CallId,
+        /// In whose place.
+        leg: Leg,
+    },
     /// An INVITE was accepted that is to replace the far end of one of our legs. The core waits for
     /// [`Command::Replace`](crate::Command::Replace).
     Replacing(Box<Replacement>),
@@ -151,6 +159,7 @@ impl Event {
             Self::Offered(offer) => offer.call,
             Self::Replacing(replacement) => replacement.call,
             Self::Diverted { call, .. }
+            | Self::EmergencyNotReached { call, .. }
             | Self::ReplacementEnded { call, .. }
             | Self::Vacated { call, .. }
             | Self::Linked { call, .. }

@@ -198,6 +198,9 @@ impl Call {
             Sip::Media { leg, media, .. } => self.describe(leg, &media, out),
             Sip::Answered { .. } => self.on_answered(now, out),
             Sip::Diverted { leg, target, .. } => self.on_diverted(now, leg, &target, out),
+            Sip::EmergencyNotReached { leg, .. } => {
+                self.calls_emergency.take_if(|called| *called == leg);
+            }
             Sip::Replacing(replacement) => self.on_replacing(now, &replacement, out),
             Sip::ReplacementEnded { record, status, .. } => self.on_replaced(now, record, status, out),
             Sip::Vacated { leg, identity, side, .. } => {

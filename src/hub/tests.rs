@@ -201,6 +201,8 @@ fn a_call_is_not_ended_with_the_rest_while_an_emergency_service_is_called_for_it
         // It was not reached, and somebody else is called or has come.
         (vec![rings(), diverted("7427355", false)], false),
         (vec![rings(), replaced("7427355")], false),
+        (vec![rings(), Event::EmergencyNotReached { call: CALL, leg: Leg::B }], false),
+        (vec![rings(), Event::EmergencyNotReached { call: CALL, leg: Leg::B }, rings()], true),
     ] {
         let mut hub = hub();
         connect(&mut hub, offer(Side::Public, "7427310"));
