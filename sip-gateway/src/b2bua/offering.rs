@@ -39,8 +39,8 @@ impl Call {
         }
     }
 
-    /// Takes an initial INVITE and tells the hub of it, with its [`Self::describe_offer`] and
-    /// [`Self::offered_media`].
+    /// Takes an initial INVITE and tells the hub of it, with its [`Self::describe_offer`],
+    /// [`Self::offered_media`], and the marks of [`Environment::passes`].
     pub(crate) fn offer(
         env: &mut Environment,
         origin: Origin,
@@ -48,8 +48,10 @@ impl Call {
         invite: Request,
         class: Class,
         offer: Offer,
+        passes: String,
     ) -> Self {
         let mut call = Self::new(env, &offer, origin, server, invite, class);
+        call.passes = passes;
         let (headers, back) = (std::mem::take(&mut call.invite.headers), call.back);
         call.learn(env, consent::Leg::A, &headers, origin.source.ip());
         call.invite.headers = headers;
@@ -81,12 +83,11 @@ impl Call {
         let far_end = FarEnd::new(&invite.headers, from);
         let session_ids = [env.generator.session(), env.generator.session()];
         let admitted = env.admission.begin(&env.config, env.now.mono, class, offer);
-        let passes = env.passes(origin.peer, &called_user(env, origin.peer, &invite), &invite);
         Self {
             id: offer.call,
             class,
             admitted,
-            passes: passes.unwrap_or_default(),
+            passes: String::new(),
             phase: Phase::Waiting,
             server,
             peer: origin.peer,

@@ -418,6 +418,13 @@ fn a_branch_of_ours_that_another_gateway_made_is_no_loop() {
         world.expect(PBX, "SIP/2.0 100 ");
         world.expect(CARRIER, "INVITE ");
     }
+    // What is no mark is not carried on.
+    let mut a = numbered(PBX, 20, "8605550100");
+    let via = format!("SIP/2.0/UDP 10.0.0.1:5060;branch={own}.{}", "a".repeat(4_000));
+    world.send(PBX, a.invite(&format!("Via: {via}\r\n"), ""));
+    world.expect(PBX, "SIP/2.0 100 ");
+    let invite = world.expect(CARRIER, "INVITE ");
+    assert_eq!(invite.get("Via").len(), out.get("Via").len());
 }
 
 /// RFC 3261 §16.3.
