@@ -17,7 +17,7 @@
 //! Reason: a redirection would lead the caller past the gateway and show it the other side, credentials are
 //! never asked of one side for the other, and how long a session lasts is each leg's own affair.
 
-use super::border::Border;
+use super::border::{Border, is_one_of};
 use crate::wire::{Field, Headers, Response, name};
 
 /// The methods that we answer or pass on.
@@ -144,8 +144,4 @@ pub(crate) fn map_failure(response: &Response) -> Response {
     let mut mapped = Response::new(status);
     mapped.headers.push(name::REASON, format!("SIP;cause={}", response.status));
     mapped
-}
-
-fn is_one_of(name: &str, names: &[&str]) -> bool {
-    names.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
