@@ -26,6 +26,6 @@ pub use number::{Dialled, E164, NumberBlock, NumberError, Numbering};
 pub use permit::{Basis, Permit, PermitId};
 pub use recorded::{Gap, GapCause, Interval, Phase};
 pub use rules::{
-    Ask, CallFacts, Direction, Line, LineClass, NumberClass, Preamble, RetentionTag, RuleError, RuleSet,
-    RuleVersion, Settings, Tone,
+    Ask, CallFacts, Direction, Line, LineClass, Name, NumberClass, Preamble, RetentionTag, RuleError,
+    RuleSet, RuleVersion, Settings, Tone,
 };

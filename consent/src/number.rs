@@ -36,6 +36,13 @@ impl E164 {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it begins with the country code 1, but no national number of that plan follows: no telephone has
+    /// it, and what a carrier makes of it is its own affair.
+    #[must_use]
+    pub fn breaks_north_american_plan(&self) -> bool {
+        self.0.strip_prefix("+1").is_some_and(|national| !is_nanp_national(national))
+    }
 }
 
 impl fmt::Display for E164 {

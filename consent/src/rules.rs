@@ -140,24 +140,48 @@ pub struct Settings {
     pub tone: Tone,
 }
 
-/// What is known of a call when its INVITE arrives. Numbers are user parts as received, most
-/// trustworthy first; the gateway leaves out what a peer may not assert.
+/// A name that somebody goes by: a user part as received.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// The user part.
+    pub user: &'a str,
+    /// Whether the gateway routes by it, or a peer vouches for it that is trusted with identities; a telephone
+    /// may write the others as it likes. Only a known name is ever a dispatch line's.
+    pub known: bool,
+}
+
+/// What is known of a call when its INVITE arrives. Names are most trustworthy first; the gateway leaves out
+/// what a peer may not assert.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CallFacts {
+pub struct CallFacts<'a> {
     /// Between which sides.
     pub direction: Direction,
     /// Who is called: Request-URI, then To, then History-Info and Diversion (what a public peer says in any but
     /// the first can only bar).
-    pub called: Vec<String>,
+    pub called: Vec<Name<'a>>,
     /// Who calls: P-Asserted-Identity (of peers that are trusted with it), then From.
-    pub calling: Vec<String>,
+    pub calling: Vec<Name<'a>>,
     /// Whether it is an emergency call.
     pub emergency: bool,
     /// Whether every peer on the way signals changes of its parties (`party_signals = "verified"`).
     pub parties_signalled: bool,
 }
 
-impl fmt::Debug for CallFacts {
+impl<'a> Name<'a> {
+    /// A name that is known.
+    #[must_use]
+    pub const fn known(user: &'a str) -> Self {
+        Self { user, known: true }
+    }
+
+    /// A name that somebody gives.
+    #[must_use]
+    pub const fn said(user: &'a str) -> Self {
+        Self { user, known: false }
+    }
+}
+
+impl fmt::Debug for CallFacts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallFacts")
             .field("direction", &self.direction)
@@ -347,29 +371,35 @@ impl RuleSet {
     ///
     /// The called side is looked at first (not for outbound calls), then the calling side (not for inbound
     /// ones); within a side the most trustworthy candidate first. Where several lines match, the class
-    /// decides: union, never, dispatch, consent; within a class, the first. Of an inbound call the
+    /// decides: union, never, dispatch, consent; within a class, the first. A dispatch line counts only by a
+    /// [known](Name::known) name, so that no telephone opens its basis by what it writes. Of an inbound call the
     /// Request-URI counts, the first of `called`; a public peer wrote the rest, which grants nothing: it
     /// counts only where it names a union or never line, and no dispatch line was dialled, whose recording no
     /// caller can switch off.
     #[must_use]
-    pub fn line_of(&self, facts: &CallFacts) -> Option<&Line> {
+    pub fn line_of(&self, facts: &CallFacts<'_>) -> Option<&Line> {
         let (called, calling) = match facts.direction {
             Direction::Inbound => (facts.called.as_slice(), [].as_slice()),
             Direction::Outbound => ([].as_slice(), facts.calling.as_slice()),
             Direction::Internal => (facts.called.as_slice(), facts.calling.as_slice()),
         };
         let inbound = facts.direction == Direction::Inbound;
-        let first = called.first().and_then(|user| self.line(user));
+        let first = called.first().and_then(|name| self.line_named(name));
         if inbound && first.is_some_and(|line| line.class == LineClass::Dispatch) {
             return first;
         }
-        let lines = called.iter().chain(calling).enumerate().filter_map(|(place, user)| {
-            let line = self.line(user)?;
+        let lines = called.iter().chain(calling).enumerate().filter_map(|(place, name)| {
+            let line = self.line_named(name)?;
             let counts = !inbound || place == 0 || line.class.bars();
             counts.then_some(line)
         });
         // `min_by_key` keeps the first of equals.
         lines.min_by_key(|line| line.class.rank())
+    }
+
+    /// The line that a name names; a dispatch line only if the name is known.
+    pub(crate) fn line_named(&self, name: &Name<'_>) -> Option<&Line> {
+        self.line(name.user).filter(|line| line.class != LineClass::Dispatch || name.known)
     }
 
     /// Whether a user part is one of the district's lines, by its number or an alias.
@@ -389,9 +419,9 @@ impl RuleSet {
     }
 
     /// The weightiest class among all numbers of a call, on either side: union, privileged, student.
-    pub(crate) fn number_class_of(&self, facts: &CallFacts) -> Option<NumberClass> {
-        let users = facts.called.iter().chain(&facts.calling);
-        users.filter_map(|user| self.number_class(user)).min_by_key(|class| class.rank())
+    pub(crate) fn number_class_of(&self, facts: &CallFacts<'_>) -> Option<NumberClass> {
+        let names = facts.called.iter().chain(&facts.calling);
+        names.filter_map(|name| self.number_class(name.user)).min_by_key(|class| class.rank())
     }
 
     /// The district's line that a user part names, by its number or an alias.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use consent::{
-    Action, Ask, Call, CallFacts, CallId, Direction, Epoch, Line, LineClass, Now, Numbering, Permit,
+    Action, Ask, Call, CallFacts, CallId, Direction, Epoch, Line, LineClass, Name, Now, Numbering, Permit,
     Preamble, RetentionTag, RuleSet, RuleVersion, Settings, Tone,
 };
 
@@ -34,7 +34,7 @@ pub(crate) fn dispatch_permit(call: CallId) -> Permit {
     let rules = RuleSet::new(RuleVersion(1), numbering, vec![line], Vec::new(), settings).unwrap();
     let facts = CallFacts {
         direction: Direction::Inbound,
-        called: vec!["+18607427331".to_owned()],
+        called: vec![Name::known("+18607427331")],
         calling: Vec::new(),
         emergency: false,
         parties_signalled: true,

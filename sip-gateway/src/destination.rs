@@ -7,15 +7,23 @@
 //! | `premium` | +979 (ITU-T E.169.2); with country 1 also area code 900 and exchange 976 |
 //! | `+1900` | those that begin so |
 //!
-//! Of a peer's patterns the one that matches the most digits decides; of two that match as many, the refusal. What
-//! cannot be read as a number, and has eight digits or more, is refused wherever anything is: it could be a
-//! number in a form that only the carrier knows (`01…` through an operator, `1010288…` through another carrier).
+//! Of a peer's patterns the one that matches the most digits decides; of two that match as many, the refusal.
+//! Wherever anything is refused, so is what only the carrier knows the way of:
+//!
+//! | refused | for example |
+//! |---|---|
+//! | what is no number, with eight digits or more before any letter | `01…` through an operator, `1010288…` through another carrier, `011442071838750,` |
+//! | +1 and eight digits or more that are none of the North American plan's | `+101129051234` |
+//! | a number that parameters lead elsewhere (RFC 4694) | `rn`, `cic`, `npdi` |
+//! | a number whose parameters cannot be read | two `phone-context`, digits without a name |
 //!
 //! Left out: prices, and the parts of other countries' numbers that are dear: list them.
 
 use std::str::FromStr;
 
 use consent::{Dialled, E164, Numbering};
+
+use crate::wire::before_params;
 
 /// Area codes of country code 1 that belong neither to the United States and their territories nor to Canada.
 const ISLANDS: [&str; 21] = [
@@ -26,8 +34,11 @@ const ISLANDS: [&str; 21] = [
 /// Shorter ones are services, extensions and feature codes.
 const LONG: usize = 8;
 
-/// What stands between digits, or makes a feature code.
-const BESIDE_DIGITS: [char; 8] = ['+', '*', '#', '-', '.', '(', ')', ' '];
+/// Parameters that choose another way than the number's (RFC 4694 §4).
+const ROUTING: [&str; 3] = ["rn", "cic", "npdi"];
+
+/// How much of an island's number is matched as being abroad: more than `+1` is, less than its own area code.
+const AMONG_AREA_CODES: usize = "+1NP".len();
 
 /// Numbers of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +85,9 @@ impl Pattern {
         match self {
             Self::All => Some(0),
             Self::International => match north_american {
-                Some(national) => ISLANDS.iter().any(|area| national.starts_with(area)).then_some(1),
+                Some(national) => {
+                    ISLANDS.iter().any(|area| national.starts_with(area)).then_some(AMONG_AREA_CODES)
+                }
                 None => national.is_none().then_some(1),
             },
             Self::Premium => match north_american {
@@ -102,11 +115,17 @@ impl Destinations {
         Self { numbering, refused, allowed }
     }
 
-    /// Whether the user part (or telephone-subscriber) may not be dialled.
+    /// Whether the user part (or telephone-subscriber), with its parameters, may not be dialled.
     #[must_use]
     pub fn refuse(&self, user: &str) -> bool {
+        if self.refused.is_empty() {
+            return false;
+        }
+        if is_led_elsewhere(user) {
+            return true;
+        }
         match self.numbering.normalise(user) {
-            Dialled::Full(number) => {
+            Dialled::Full(number) if !(number.breaks_north_american_plan() && is_long(number.as_str())) => {
                 let country = self.numbering.country();
                 let closest = |patterns: &[Pattern]| {
                     patterns.iter().filter_map(|pattern| pattern.matches(&number, country)).max()
@@ -114,17 +133,25 @@ impl Destinations {
                 let refused = closest(&self.refused);
                 refused.is_some() && refused >= closest(&self.allowed)
             }
-            Dialled::Other(text) => {
-                !self.refused.is_empty() && (self.refused.contains(&Pattern::All) || is_long(&text))
-            }
+            Dialled::Full(_) | Dialled::Other(_) => self.refused.contains(&Pattern::All) || is_long(user),
         }
     }
 }
 
+/// Whatever stands between the digits: a carrier may pass over it.
 fn is_long(user: &str) -> bool {
-    let subscriber = user.split(';').next().unwrap_or_default();
-    let dialled = subscriber.chars().all(|c| c.is_ascii_digit() || BESIDE_DIGITS.contains(&c));
-    dialled && subscriber.bytes().filter(u8::is_ascii_digit).count() >= LONG
+    let dialled = before_params(user).chars().take_while(|c| !c.is_alphabetic());
+    dialled.filter(|c| c.is_numeric()).count() >= LONG
+}
+
+fn is_led_elsewhere(user: &str) -> bool {
+    let mut contexts = 0;
+    user.split(';').skip(1).any(|parameter| {
+        let name = parameter.split('=').next().unwrap_or_default().trim();
+        contexts += usize::from(name.eq_ignore_ascii_case("phone-context"));
+        let nameless = !name.is_empty() && !name.contains(char::is_alphabetic);
+        contexts > 1 || nameless || ROUTING.iter().any(|routing| name.eq_ignore_ascii_case(routing))
+    })
 }
 
 #[cfg(test)]
@@ -172,6 +199,20 @@ mod tests {
             ("7331", false),
             ("*98", false),
             ("conference-20261129-0800", false),
+            ("011442071838750,", true),
+            ("011_442071838750", true),
+            ("1876~5550123", true),
+            ("_011442071838750", true),
+            ("+44x2071838750", false),
+            ("12345678-line", true),
+            ("1234567-line", false),
+            ("0;11442071838750", true),
+            ("+101129051234", true),
+            ("+1 (011) 2905-1234", true),
+            ("01129051234;phone-context=+1", true),
+            ("+1411", false),
+            ("8605550123;ext=12345678", false),
+            ("8605550123;phone-context=pbx.example.com;user=phone;", false),
         ];
         assert_refused("1", &["international"], &[], &users);
         let users = [("+18605550123", true), ("+442071838750", false), ("00442071838750", false)];
@@ -203,6 +244,31 @@ mod tests {
         assert_refused("1", &["+1900"], &["+1900"], &[("+19005550123", true)]);
         let users = [("+18605550123", false), ("+12125550123", true), ("reception", true), ("411", true)];
         assert_refused("1", &["all"], &["+1860"], &users);
+    }
+
+    #[test]
+    fn whoever_refuses_the_islands_refuses_them_where_the_rest_of_their_country_code_is_allowed() {
+        let users =
+            [("+18765550123", true), ("8765550123", true), ("8605550123", false), ("+442071838750", true)];
+        assert_refused("1", &["all", "international"], &["+1"], &users);
+        let users = [("+18765550123", false), ("+18095550123", true)];
+        assert_refused("1", &["international"], &["+1876"], &users);
+    }
+
+    #[test]
+    fn parameters_that_lead_a_number_elsewhere_are_refused() {
+        let users = [
+            ("8605550123;rn=+442071838750", true),
+            ("8605550123;npdi;rn=8605550100", true),
+            ("+18605550123;NPDI", true),
+            ("8605550123;cic=+10288", true),
+            ("411;cic=0288", true),
+            ("reception;rn=1", true),
+            ("8605550123;phone-context=+1;phone-context=+44", true),
+            ("8605550123;ringing;circle=1", false),
+        ];
+        assert_refused("1", &["premium"], &[], &users);
+        assert_refused("1", &[], &[], &[("8605550123;rn=+442071838750", false), ("+101129051234", false)]);
     }
 
     #[test]

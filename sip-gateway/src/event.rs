@@ -103,6 +103,14 @@ pub enum Event {
         /// Whom.
         target: Target,
     },
+    /// A transfer to an emergency service has come to nothing: whoever was at that leg is there still, and nobody is
+    /// called in its place.
+    EmergencyNotReached {
+        /// Which call.
+        call: CallId,
+        /// In whose place.
+        leg: Leg,
+    },
     /// An INVITE was accepted that is to replace the far end of one of our legs. The core waits for
     /// [`Command::Replace`](crate::Command::Replace).
     Replacing(Box<Replacement>),
@@ -151,6 +159,7 @@ impl Event {
             Self::Offered(offer) => offer.call,
             Self::Replacing(replacement) => replacement.call,
             Self::Diverted { call, .. }
+            | Self::EmergencyNotReached { call, .. }
             | Self::ReplacementEnded { call, .. }
             | Self::Vacated { call, .. }
             | Self::Linked { call, .. }
@@ -167,7 +176,7 @@ impl Event {
     }
 }
 
-/// An initial INVITE as the hub needs it. User parts are percent-decoded, without parameters.
+/// An initial INVITE as the hub needs it. User parts are percent-decoded and whole, with their parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// The id given to the call.
@@ -182,11 +191,12 @@ pub struct Offer {
     pub emergency: bool,
     /// Which limit it would exceed; the hub answers with [`Excess::refusal`]. Of emergency and dispatch calls: none.
     pub excess: Option<Excess>,
-    /// User part (or whole telephone-subscriber of a `tel:`) of the Request-URI.
+    /// User part (or telephone-subscriber of a `tel:`) of the Request-URI.
     pub request_user: String,
-    /// User part of To.
+    /// User part of To, which the caller's telephone wrote.
     pub to_user: String,
-    /// Users of History-Info and Diversion, oldest first. From a public peer they grant nothing.
+    /// Users of History-Info and Diversion, oldest first. Only the district's peers that are trusted with
+    /// identities grant anything by them.
     pub diverted_from: Vec<String>,
     /// Who calls.
     pub caller: Identity,
@@ -233,7 +243,7 @@ impl Excess {
 /// Whom a transfer or redirection names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// User part (or whole telephone-subscriber of a `tel:`), percent-decoded, without parameters.
+    /// User part (or telephone-subscriber of a `tel:`), percent-decoded, with its parameters.
     pub user: String,
     /// The side of the peer that its host names, if it names one.
     pub side: Option<Side>,
@@ -263,13 +273,15 @@ pub struct Replacement {
     pub sip_call_id: String,
 }
 
-/// Who a far end says it is.
+/// Who a far end says it is; user parts as in [`Offer`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// User part of P-Asserted-Identity; `None` from peers that are not trusted with it.
     pub asserted: Option<String>,
     /// User part of From (or of To, for the callee).
     pub from: String,
+    /// Whether its peer is trusted with identities: then From counts where nothing is asserted.
+    pub trusted: bool,
     /// Whether Privacy (`id` of RFC 3325, `user` of RFC 3323) withholds it.
     pub privacy: bool,
 }

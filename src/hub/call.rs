@@ -14,11 +14,12 @@ use std::sync::Arc;
 
 use consent::{
     Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Joined, Leg,
-    LineClass, Mono, Newcomer, Now, NumberBlock, Permit, PermitId, Preference, RecordingId, RecordingOutcome,
-    RuleSet, Side, SignalSource,
+    LineClass, Mono, Name, Newcomer, Now, NumberBlock, Permit, PermitId, Preference, RecordingId,
+    RecordingOutcome, RuleSet, Side, SignalSource,
 };
 use recorder::{LegStatistics, SourceChange};
 use sip_gateway::sdp::Recording;
+use sip_gateway::wire::before_params;
 use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
 use storage::{CallStarted, Entry, Stamped};
 
@@ -197,6 +198,9 @@ impl Call {
             Sip::Media { leg, media, .. } => self.describe(leg, &media, out),
             Sip::Answered { .. } => self.on_answered(now, out),
             Sip::Diverted { leg, target, .. } => self.on_diverted(now, leg, &target, out),
+            Sip::EmergencyNotReached { leg, .. } => {
+                self.calls_emergency.take_if(|called| *called == leg);
+            }
             Sip::Replacing(replacement) => self.on_replacing(now, &replacement, out),
             Sip::ReplacementEnded { record, status, .. } => self.on_replaced(now, record, status, out),
             Sip::Vacated { leg, identity, side, .. } => {
@@ -345,7 +349,7 @@ impl Call {
                 caller_user(&offer.caller),
                 offer.caller.privacy || self.machine.withholds(Leg::A, &calling),
             ),
-            to: self.shown(called, self.machine.withholds(Leg::B, &[called])),
+            to: self.shown(called, self.machine.withholds(Leg::B, &[Name::known(called)])),
             privacy: offer.caller.privacy,
             emergency: offer.emergency,
             identity_verdict: offer.verdict.map(record::verdict),
@@ -410,7 +414,7 @@ impl Call {
         self.answered = true;
         self.write(now, Entry::CallAnswered { call: self.id }, out);
         let callee = Identity { from: self.callee.clone(), ..Identity::default() };
-        self.join(now, Leg::B, &callee, &[&callee.from], out);
+        self.join(now, Leg::B, &callee, &[Name::known(&callee.from)], out);
         out.push_back(Output::Media(recorder::Command::Answered { call: self.id }));
         self.take_wish(now, out);
         let epoch = self.epoch.raise();
@@ -439,8 +443,9 @@ impl Call {
                 self.tell(now, Event::Doubt { leg, epoch }, out);
             }
             Change::NewParty { identity } => {
-                // From stays what it was when the dialog began (RFC 3261 §12.2.1.1), whoever is there now.
-                let (side, names) = (self.sides[leg.index()], &[caller_user(&identity)]);
+                // From stays what it was when the dialog began (RFC 3261 §12.2.1.1), whoever is there now. In
+                // that dialog no name brings a call to a dispatch line, so this one needs no more credit.
+                let (side, names) = (self.sides[leg.index()], &[Name::known(caller_user(&identity))]);
                 let newcomer = Newcomer { side, names, emergency: false, same_dialog: true };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);
             }
@@ -450,7 +455,8 @@ impl Call {
                 self.sides[leg.index()] = side;
                 self.emergency |= emergency;
                 self.calls_emergency.take_if(|called| *called == leg);
-                let names: Vec<&str> = called.as_deref().into_iter().chain(names(&identity)).collect();
+                let called = called.as_deref().map(Name::known);
+                let names: Vec<Name<'_>> = called.into_iter().chain(names(&identity)).collect();
                 let newcomer = Newcomer { side, names: &names, emergency, same_dialog: false };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);
             }
@@ -569,7 +575,7 @@ impl Call {
     }
 
     /// Enters who is at a leg from now on; before the machine is told what that means.
-    fn join(&mut self, now: Now, leg: Leg, who: &Identity, names: &[&str], out: &mut VecDeque<Output>) {
+    fn join(&mut self, now: Now, leg: Leg, who: &Identity, names: &[Name<'_>], out: &mut VecDeque<Output>) {
         let Joined { ordinal, withheld } = self.machine.join(leg, names);
         let identity = self.shown(caller_user(who), who.privacy || withheld);
         self.write(now, Entry::PartyJoined { call: self.id, leg, ordinal, identity }, out);
@@ -585,10 +591,12 @@ impl Call {
         out.push_back(Output::Journal { stamped: Stamped { at: now.wall, entry }, awaited_by: None });
     }
 
-    /// How a user is shown in records, if it may be: in full form where it is a number.
+    /// How a user is shown in records, if it may be: in full form where it is a number, else without parameters.
     fn shown(&self, user: &str, withheld: bool) -> Option<String> {
-        (!withheld)
-            .then(|| self.full(user).map_or_else(|| user.to_owned(), |number| number.as_str().to_owned()))
+        (!withheld).then(|| {
+            self.full(user)
+                .map_or_else(|| before_params(user).to_owned(), |number| number.as_str().to_owned())
+        })
     }
 
     fn full(&self, user: &str) -> Option<E164> {
@@ -608,7 +616,7 @@ pub(super) fn shows_foreign_number(offer: &Offer, rules: &RuleSet, own: &[Number
     if offer.emergency || direction(offer, rules) != Direction::Outbound {
         return false;
     }
-    let shown = names(&offer.caller).filter(|user| !rules.is_line(user));
+    let shown = names(&offer.caller).map(|name| name.user).filter(|user| !rules.is_line(user));
     let mut numbers = shown.filter_map(|user| rules.numbering().normalise(user).number().cloned());
     numbers.any(|number| !own.iter().any(|block| block.contains(&number)))
 }
@@ -621,19 +629,25 @@ fn direction(offer: &Offer, rules: &RuleSet) -> Direction {
     }
 }
 
-/// Every name that a far end goes by, the most trustworthy first.
-fn names(identity: &Identity) -> impl Iterator<Item = &str> {
-    identity.asserted.as_deref().into_iter().chain([identity.from.as_str()])
+/// Every name that a far end goes by, the most trustworthy first. Whoever is asserted to be somebody may write
+/// anybody into From.
+fn names(identity: &Identity) -> impl Iterator<Item = Name<'_>> {
+    let asserted = identity.asserted.as_deref();
+    let from = Name { user: &identity.from, known: identity.trusted && asserted.is_none() };
+    asserted.map(Name::known).into_iter().chain([from])
 }
 
 fn caller_user(identity: &Identity) -> &str {
     identity.asserted.as_deref().unwrap_or(&identity.from)
 }
 
-fn facts(offer: &Offer, direction: Direction) -> CallFacts {
-    let mut called = vec![offer.request_user.clone(), offer.to_user.clone()];
-    called.extend(offer.diverted_from.iter().cloned());
-    let calling = names(&offer.caller).map(str::to_owned).collect();
+/// The called side's known name is the one that the call is routed by ([`Offer::request_user`]), and whom a trusted
+/// PBX says that it has diverted from; To is the telephone's own word.
+fn facts(offer: &Offer, direction: Direction) -> CallFacts<'_> {
+    let vouched = offer.side == Side::District && offer.caller.trusted;
+    let mut called = vec![Name::known(&offer.request_user), Name::said(&offer.to_user)];
+    called.extend(offer.diverted_from.iter().map(|user| Name { user, known: vouched }));
+    let calling = names(&offer.caller).collect();
     CallFacts {
         direction,
         called,
@@ -655,7 +669,7 @@ fn outside(rules: &RuleSet, user: &str, side: Side) -> Option<String> {
     }
     let numbering = rules.numbering();
     let prefix = numbering.outside_prefix();
-    let rest = user.strip_prefix(prefix).filter(|_| !prefix.is_empty())?;
+    let rest = before_params(user).strip_prefix(prefix).filter(|_| !prefix.is_empty())?;
     let with = numbering.normalise(user).number().cloned()?;
     let without = numbering.normalise(rest).number().cloned()?;
     (with == without).then(|| rest.to_owned())

@@ -62,7 +62,7 @@ fn offer(side: Side, request_user: &str) -> Offer {
         request_user: request_user.to_owned(),
         to_user: request_user.to_owned(),
         diverted_from: Vec::new(),
-        caller: Identity { asserted: None, from: "8605550100".to_owned(), privacy: false },
+        caller: Identity { asserted: None, from: "8605550100".to_owned(), trusted: true, privacy: false },
         verdict: None,
         sip_call_id: "a@host".to_owned(),
         media: None,
@@ -201,6 +201,8 @@ fn a_call_is_not_ended_with_the_rest_while_an_emergency_service_is_called_for_it
         // It was not reached, and somebody else is called or has come.
         (vec![rings(), diverted("7427355", false)], false),
         (vec![rings(), replaced("7427355")], false),
+        (vec![rings(), Event::EmergencyNotReached { call: CALL, leg: Leg::B }], false),
+        (vec![rings(), Event::EmergencyNotReached { call: CALL, leg: Leg::B }, rings()], true),
     ] {
         let mut hub = hub();
         connect(&mut hub, offer(Side::Public, "7427310"));
@@ -271,7 +273,11 @@ fn each_limit_has_its_refusal() {
 
 #[test]
 fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
-    let mut lines = vec![line(DISPATCH, LineClass::Dispatch), line("+18607427320", LineClass::Union)];
+    let mut lines = vec![
+        line(DISPATCH, LineClass::Dispatch),
+        line("+18607427320", LineClass::Union),
+        line("+18607427310", LineClass::Consent),
+    ];
     lines[0].aliases = vec!["+18607427330".parse().unwrap()];
     let numbering = Numbering::new("1", "860", "9").unwrap();
     let rules = RuleSet::new(RuleVersion(1), numbering, lines, Vec::new(), Settings::default()).unwrap();
@@ -283,6 +289,10 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
         offer.caller.from = from.to_owned();
         offer
     };
+    let untrusted = |offer: Offer| Offer { caller: Identity { trusted: false, ..offer.caller }, ..offer };
+    let to = |user: &str, to: &str| Offer { to_user: to.to_owned(), ..offer(Side::District, user) };
+    let forwarded =
+        |user: &str| Offer { diverted_from: vec![DISPATCH.to_owned()], ..offer(Side::District, user) };
     let passed_on =
         |user: &str| Offer { diverted_from: vec![user.to_owned()], ..offer(Side::Public, DISPATCH) };
     let to_by_name = Offer { to_user: DISPATCH.to_owned(), ..offer(Side::Public, "7427399") };
@@ -295,6 +305,19 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
         (called(Side::District, "918607427331"), true),
         (calling(Side::District, Some("8607427331"), "100"), true),
         (calling(Side::District, None, "7427331"), true),
+        // What a telephone writes into From or To opens no dispatch basis, and bars all the same.
+        (calling(Side::District, Some("7310"), "7427331"), false),
+        (calling(Side::District, Some("7427320"), "7427331"), false),
+        (calling(Side::District, Some("7427331"), "7427320"), false),
+        (untrusted(calling(Side::District, None, "7427331")), false),
+        (to("7427320", "7427331"), false),
+        (to("7427330", "7427320"), false),
+        (to("7427330", "7427310"), true),
+        (untrusted(called(Side::District, "7427331")), true),
+        (forwarded("7427310"), true),
+        (untrusted(forwarded("7427310")), false),
+        // Of whom the carrier calls by our account, To is whom the gateway calls (`Offer::request_user`).
+        (Offer { to_user: DISPATCH.to_owned(), ..untrusted(called(Side::Public, DISPATCH)) }, true),
         (calling(Side::Public, None, "7427331"), false),
         (called(Side::Public, "7427399"), false),
         (to_by_name, false),
@@ -332,8 +355,12 @@ fn a_call_to_the_outside_with_a_number_that_is_not_the_districts_is_marked() {
     ] {
         let mut hub = hub().with_own_numbers(own.as_slice().into());
         let mut offer = offer(side, if side == Side::District { "98605550123" } else { "7427310" });
-        offer.caller =
-            Identity { asserted: asserted.map(str::to_owned), from: from.to_owned(), privacy: false };
+        offer.caller = Identity {
+            asserted: asserted.map(str::to_owned),
+            from: from.to_owned(),
+            trusted: true,
+            privacy: false,
+        };
         hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
         assert_eq!(started(&drain(&mut hub)).foreign_caller_id, foreign, "{from}");
         assert_eq!(hub.foreign_caller_ids(), u64::from(foreign));
@@ -380,8 +407,12 @@ fn a_dispatch_recording_stops_when_the_call_leaves_the_line_and_goes_on_among_di
         let epoch = shared_epoch(&outputs);
         let permit = begun(outputs);
         assert!(permit.covers(CALL, epoch.current()));
-        let identity =
-            Identity { asserted: Some(user.to_owned()), from: DISPATCH.to_owned(), privacy: false };
+        let identity = Identity {
+            asserted: Some(user.to_owned()),
+            from: DISPATCH.to_owned(),
+            trusted: true,
+            privacy: false,
+        };
         hub.on_gateway(
             at(9),
             Event::Changed { call: CALL, leg: Leg::B, change: Change::NewParty { identity } },
@@ -437,7 +468,12 @@ fn whoever_is_barred_is_withheld_from_the_record_of_its_own_invite() {
             call: CALL,
             leg: Leg::A,
             record: CallId(8),
-            caller: Identity { asserted: Some("7427300".to_owned()), from: user.to_owned(), privacy: false },
+            caller: Identity {
+                asserted: Some("7427300".to_owned()),
+                from: user.to_owned(),
+                trusted: true,
+                privacy: false,
+            },
             side: Side::District,
             request_user: String::new(),
             sip_call_id: "pick@up".to_owned(),
@@ -472,14 +508,15 @@ fn a_record_is_closed_even_if_the_media_plane_never_answers() {
 
 #[test]
 fn the_outside_prefix_stays_with_the_pbx() {
-    let mut hub = hub();
-    let outputs = connect(&mut hub, offer(Side::District, "98605550123"));
-    let route = outputs.iter().find_map(|output| match output {
-        Output::Gateway(Sip::Proceed { route, .. }) => Some(route.clone()),
-        _ => None,
-    });
-    assert_eq!(route.unwrap().user.as_deref(), Some("8605550123"));
-    assert_eq!(started(&outputs).to.as_deref(), Some("+18605550123"));
+    for dialled in ["98605550123", "98605550123;phone-context=pbx.example.com"] {
+        let outputs = connect(&mut hub(), offer(Side::District, dialled));
+        let route = outputs.iter().find_map(|output| match output {
+            Output::Gateway(Sip::Proceed { route, .. }) => Some(route.clone()),
+            _ => None,
+        });
+        assert_eq!(route.unwrap().user.as_deref(), Some("8605550123"));
+        assert_eq!(started(&outputs).to.as_deref(), Some("+18605550123"));
+    }
 }
 
 #[test]
@@ -499,7 +536,7 @@ fn privacy_withholds_the_caller() {
 }
 
 fn replaced(user: &str, parties_signalled: bool) -> Change {
-    let identity = Identity { from: user.to_owned(), ..Identity::default() };
+    let identity = Identity { from: user.to_owned(), trusted: true, ..Identity::default() };
     let emergency = user == "911";
     let side = if emergency { Side::Public } else { Side::District };
     Change::Replaced { identity, called: None, side, emergency, parties_signalled }
@@ -684,9 +721,37 @@ fn a_dispatch_line_whose_place_is_vacated_for_an_extension_is_left_at_once() {
     for (user, reasons) in [("7427355", vec![consent::Reason::LeftLine]), (DISPATCH, vec![])] {
         let mut hub = hub();
         connect(&mut hub, offer(Side::Public, DISPATCH));
-        let identity = Identity { from: user.to_owned(), ..Identity::default() };
+        let identity = Identity { from: user.to_owned(), trusted: true, ..Identity::default() };
         hub.on_gateway(at(9), Event::Vacated { call: CALL, leg: Leg::B, identity, side: Side::District });
         assert_eq!(decided(&drain(&mut hub)), reasons, "{user}");
+    }
+}
+
+/// As at the start of a call: whoever comes in the line's place may write the line into its From.
+#[test]
+fn a_dispatch_line_is_kept_by_whom_a_trusted_peer_names_and_not_by_what_a_telephone_writes() {
+    let left = vec![consent::Reason::LeftLine];
+    for (called, asserted, trusted, reasons) in [
+        (None, Some("7427310"), true, left.clone()),
+        (None, None, false, left),
+        (None, None, true, vec![]),
+        (None, Some(DISPATCH), true, vec![]),
+        (Some(DISPATCH), Some("7427310"), true, vec![]),
+        (Some(DISPATCH), None, false, vec![]),
+    ] {
+        let mut hub = hub();
+        connect(&mut hub, offer(Side::Public, DISPATCH));
+        let case = format!("{called:?} {asserted:?} {trusted}");
+        let asserted = asserted.map(str::to_owned);
+        let change = Change::Replaced {
+            identity: Identity { asserted, from: "7427331".to_owned(), trusted, privacy: false },
+            called: called.map(str::to_owned),
+            side: Side::District,
+            emergency: false,
+            parties_signalled: true,
+        };
+        hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change });
+        assert_eq!(decided(&drain(&mut hub)), reasons, "{case}");
     }
 }
 

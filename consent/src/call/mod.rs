@@ -212,7 +212,7 @@ impl Call {
     pub fn new(
         id: CallId,
         rules: Arc<RuleSet>,
-        facts: &CallFacts,
+        facts: &CallFacts<'_>,
         now: Now,
         epoch: Epoch,
         out: &mut Vec<Action>,

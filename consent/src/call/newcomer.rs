@@ -14,18 +14,21 @@
 //! recorded with a union number, and the number withheld all the same.
 //!
 //! A PBX often shows its main number in place of an extension, so every name that a newcomer goes by counts:
-//! any of them bars, and any of them, from the district's side, is enough to be a dispatch line.
+//! any of them bars, and any of them that is [known](Name::known), from the district's side, is enough to be a
+//! dispatch line.
 
 use super::{Call, State};
-use crate::{CallFacts, Direction, EpochCounter, Event, Leg, LineClass, NumberClass, Reason, RuleSet, Side};
+use crate::{
+    CallFacts, Direction, EpochCounter, Event, Leg, LineClass, Name, NumberClass, Reason, RuleSet, Side,
+};
 
 /// Somebody who comes to a leg.
 #[derive(Clone, Copy)]
 pub struct Newcomer<'a> {
     /// On which side of the gateway.
     pub side: Side,
-    /// User parts: the one dialled to reach it, P-Asserted-Identity of a trusted peer, From.
-    pub names: &'a [&'a str],
+    /// The one dialled to reach it, P-Asserted-Identity of a trusted peer, From.
+    pub names: &'a [Name<'a>],
     /// Whether it is an emergency service.
     pub emergency: bool,
     /// Whether only another identity was shown, within the same dialog: it may be the same person.
@@ -73,7 +76,7 @@ impl Arrival {
 impl Call {
     /// Somebody is at a leg from now on, the first or in another's place. To be told before the event of it:
     /// what the machine says of the party goes by the number given here.
-    pub fn join(&mut self, leg: Leg, names: &[&str]) -> Joined {
+    pub fn join(&mut self, leg: Leg, names: &[Name<'_>]) -> Joined {
         self.with_union |= self.is_union(names);
         Joined { ordinal: self.parties[leg.index()].join(), withheld: self.withholds(leg, names) }
     }
@@ -88,13 +91,16 @@ impl Call {
     /// or a union number, unless it is the call's own line; of a call that one is or was on, whoever is not at
     /// the line's leg.
     #[must_use]
-    pub fn withholds(&self, leg: Leg, names: &[&str]) -> bool {
+    pub fn withholds(&self, leg: Leg, names: &[Name<'_>]) -> bool {
         self.is_union(names) || (self.with_union && leg != self.line_leg)
     }
 
-    fn is_union(&self, names: &[&str]) -> bool {
-        let is_own = |name: &str| self.line.is_some() && self.rules.line(name) == self.line.as_ref();
-        names.iter().any(|name| self.rules.number_class(name) == Some(NumberClass::Union) && !is_own(name))
+    fn is_union(&self, names: &[Name<'_>]) -> bool {
+        let is_own =
+            |name: &Name<'_>| self.line.is_some() && self.rules.line(name.user) == self.line.as_ref();
+        names
+            .iter()
+            .any(|name| self.rules.number_class(name.user) == Some(NumberClass::Union) && !is_own(name))
     }
 
     /// What it means that this newcomer is at a leg from now on.
@@ -107,7 +113,7 @@ impl Call {
         if newcomer.emergency && !dispatch {
             return Arrival::Barred(Reason::Emergency);
         }
-        let bars = newcomer.names.iter().filter_map(|name| self.bars(name));
+        let bars = newcomer.names.iter().filter_map(|name| self.bars(name.user));
         if let Some(reason) = bars.min_by_key(|reason| weight(*reason)) {
             return Arrival::Barred(reason);
         }
@@ -119,8 +125,9 @@ impl Call {
     }
 
     fn is_dispatch_line(&self, newcomer: &Newcomer<'_>) -> bool {
-        let is_dispatch =
-            |name: &&str| self.rules.line(name).is_some_and(|line| line.class == LineClass::Dispatch);
+        let is_dispatch = |name: &Name<'_>| {
+            self.rules.line_named(name).is_some_and(|line| line.class == LineClass::Dispatch)
+        };
         newcomer.side == Side::District && !newcomer.emergency && newcomer.names.iter().any(is_dispatch)
     }
 
@@ -151,13 +158,14 @@ const fn weight(reason: Reason) -> u8 {
 }
 
 /// The leg at whose far end the district's line is.
-pub(super) fn line_leg(facts: &CallFacts, rules: &RuleSet) -> Leg {
+pub(super) fn line_leg(facts: &CallFacts<'_>, rules: &RuleSet) -> Leg {
     match facts.direction {
         Direction::Inbound => Leg::B,
         Direction::Outbound => Leg::A,
         Direction::Internal => {
             let Some(line) = rules.line_of(facts) else { return Leg::B };
-            let is_line = |user: &String| rules.line(user).is_some_and(|named| named.number == line.number);
+            let is_line =
+                |name: &Name<'_>| rules.line_named(name).is_some_and(|named| named.number == line.number);
             if facts.called.iter().any(is_line) { Leg::B } else { Leg::A }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use consent::{
-    Arrival, Basis, CallFacts, Direction, Epoch, Event, GateState, Leg, Notice, PartyConsent, PermitId,
+    Arrival, Basis, CallFacts, Direction, Epoch, Event, GateState, Leg, Name, Notice, PartyConsent, PermitId,
     Reason, RecordingOutcome, RuleSet, RuleVersion, Settings, SignalMeaning, SignalSource,
 };
 
@@ -737,8 +737,11 @@ fn a_newcomer_with_whom_nothing_may_be_stored_ends_it_in_every_state() {
             (STUDENT, Reason::Student),
         ] {
             let mut stage = begun();
-            assert_eq!(stage.call.arrival(B, &newcomer(&[STRANGER, number])), Arrival::Barred(reason));
-            assert_eq!(stage.call.arrival(B, &newcomer(&[STRANGER])), Arrival::Change);
+            assert_eq!(
+                stage.call.arrival(B, &newcomer(&[Name::known(STRANGER), Name::known(number)])),
+                Arrival::Barred(reason)
+            );
+            assert_eq!(stage.call.arrival(B, &newcomer(&[Name::known(STRANGER)])), Arrival::Change);
             let epoch = stage.raise();
             let did = stage.event(Event::Barred { leg: B, epoch, reason });
             assert_eq!(did.last(), Some(&Did::Decided(SHUT, reason)), "{state}");

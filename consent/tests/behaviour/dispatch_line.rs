@@ -1,13 +1,13 @@
 //! The lines that are recorded always, and the calls that are recorded never.
 
 use consent::{
-    Arrival, Basis, Direction, EpochCounter, Event, GateState, Joined, Leg, LineClass, Newcomer, Notice,
-    PermitId, Reason, RecordingOutcome, Side, SignalMeaning,
+    Arrival, Basis, Direction, EpochCounter, Event, GateState, Joined, Leg, LineClass, Name, Newcomer,
+    Notice, PermitId, Reason, RecordingOutcome, Side, SignalMeaning,
 };
 
 use crate::stage::{
     ATTORNEY, DISPATCH, Did, NEVER, OFFICE, STRANGER, STUDENT, Stage, UNION_LINE, UNION_NUMBER, facts,
-    inbound, newcomer,
+    inbound, known, newcomer,
 };
 
 const OPEN: GateState = GateState::Open;
@@ -141,7 +141,7 @@ fn union_beats_dispatch_where_both_are_lines_of_the_call() {
     let mut stage = Stage::new(&facts(Direction::Internal, &[DISPATCH], &[UNION_LINE]));
     do_everything(&mut stage);
     assert_eq!(stage.did, only_shut(Reason::Union));
-    assert!(stage.call.withholds(stage.call.line_leg().other(), &[STRANGER]));
+    assert!(stage.call.withholds(stage.call.line_leg().other(), &[Name::known(STRANGER)]));
     assert_eq!(stage.call.recording_outcome(), RecordingOutcome::UnionLine);
 }
 
@@ -150,7 +150,7 @@ fn a_dispatch_call_with_a_classified_number_is_stored() {
     for (other, withheld) in [(UNION_NUMBER, true), (ATTORNEY, false), (STUDENT, false)] {
         let stage = Stage::new(&facts(Direction::Inbound, &[DISPATCH], &[other]));
         assert_eq!(stage.did, opened_at_once());
-        assert_eq!(stage.call.withholds(Leg::A, &[other]), withheld);
+        assert_eq!(stage.call.withholds(Leg::A, &[Name::known(other)]), withheld);
     }
 }
 
@@ -167,7 +167,7 @@ fn f22_a_union_line_or_number_is_not_recorded_whatever_anybody_presses() {
         let mut stage = Stage::new(&facts);
         do_everything(&mut stage);
         assert_eq!(stage.did, only_shut(Reason::Union));
-        assert!(stage.call.withholds(stage.call.line_leg().other(), &[STRANGER]));
+        assert!(stage.call.withholds(stage.call.line_leg().other(), &[Name::known(STRANGER)]));
         assert_eq!(stage.call.recording_outcome(), RecordingOutcome::UnionLine);
         assert_eq!(stage.call.basis(), None);
         assert!(stage.last().clause.contains("cl. 9"));
@@ -211,9 +211,16 @@ fn no_notice_is_played_on_a_dispatch_line() {
 fn only_another_lines_class_ends_a_dispatch_recording() {
     let mut stage = Stage::new(&inbound(DISPATCH));
     for number in [UNION_NUMBER, ATTORNEY, STUDENT, STRANGER, DISPATCH] {
-        assert_eq!(stage.call.arrival(Leg::A, &newcomer(&[number])), Arrival::Change, "{number}");
+        assert_eq!(
+            stage.call.arrival(Leg::A, &newcomer(&[Name::known(number)])),
+            Arrival::Change,
+            "{number}"
+        );
     }
-    assert_eq!(stage.call.arrival(Leg::A, &newcomer(&[NEVER])), Arrival::Barred(Reason::NeverLine));
+    assert_eq!(
+        stage.call.arrival(Leg::A, &newcomer(&[Name::known(NEVER)])),
+        Arrival::Barred(Reason::NeverLine)
+    );
     let epoch = stage.raise();
     let did = stage.event(Event::Barred { leg: Leg::A, epoch, reason: Reason::NeverLine });
     assert_eq!(did, [Did::Close(0), Did::Decided(GateState::Shut, Reason::NeverLine)]);
@@ -236,12 +243,21 @@ fn every_name_of_a_newcomer_counts() {
         (&[NEVER, UNION_NUMBER], Arrival::OffLine, Arrival::Barred(Reason::Union)),
         (&[], Arrival::OffLine, Arrival::Change),
     ] {
-        assert_eq!(dispatch.call.arrival(line, &newcomer(names)), on_dispatch, "{names:?}");
-        assert_eq!(office.call.arrival(Leg::B, &newcomer(names)), on_office, "{names:?}");
+        assert_eq!(dispatch.call.arrival(line, &newcomer(&known(names))), on_dispatch, "{names:?}");
+        assert_eq!(office.call.arrival(Leg::B, &newcomer(&known(names))), on_office, "{names:?}");
     }
-    let public = Newcomer { side: Side::Public, ..newcomer(&[DISPATCH]) };
+    let written = [Name::known(OFFICE), Name::said(DISPATCH)];
+    assert_eq!(
+        dispatch.call.arrival(line, &newcomer(&written)),
+        Arrival::OffLine,
+        "whoever writes that From"
+    );
+    let barred = [Name::known(OFFICE), Name::said(NEVER)];
+    assert_eq!(office.call.arrival(Leg::B, &newcomer(&barred)), Arrival::Barred(Reason::NeverLine));
+    let (named, service) = ([Name::known(DISPATCH)], [Name::known("911")]);
+    let public = Newcomer { side: Side::Public, ..newcomer(&named) };
     assert_eq!(dispatch.call.arrival(line, &public), Arrival::OffLine, "a public peer's word grants nothing");
-    let emergency = Newcomer { side: Side::Public, emergency: true, ..newcomer(&["911"]) };
+    let emergency = Newcomer { side: Side::Public, emergency: true, ..newcomer(&service) };
     assert_eq!(dispatch.call.arrival(line, &emergency), Arrival::OffLine);
     assert_eq!(dispatch.call.arrival(line.other(), &emergency), Arrival::Change);
     assert_eq!(office.call.arrival(Leg::B, &emergency), Arrival::Barred(Reason::Emergency));
@@ -258,7 +274,7 @@ fn a_call_that_comes_back_to_a_dispatch_line_is_stored_again() {
         let counter = EpochCounter::default();
         let line = stage.call.line_leg();
         let mut comes = |leg, name| {
-            let arrival = stage.call.arrival(leg, &newcomer(&[name]));
+            let arrival = stage.call.arrival(leg, &newcomer(&[Name::known(name)]));
             let event = arrival.begin(leg, &counter);
             (arrival, stage.event(event))
         };
@@ -282,20 +298,32 @@ fn a_union_partys_number_is_withheld_wherever_it_comes_and_the_lines_own_never()
     stage.answer();
     let (line, other) = (stage.call.line_leg(), stage.call.line_leg().other());
     for names in [&[UNION_NUMBER][..], &[STRANGER, UNION_NUMBER], &[UNION_LINE]] {
-        assert!(stage.call.withholds(other, names) && stage.call.withholds(line, names), "{names:?}");
+        assert!(
+            stage.call.withholds(other, &known(names)) && stage.call.withholds(line, &known(names)),
+            "{names:?}"
+        );
     }
-    assert!(!stage.call.withholds(other, &[STRANGER, ATTORNEY, DISPATCH]), "none has come yet");
-    assert_eq!(stage.call.join(other, &[STRANGER, UNION_NUMBER]), Joined { ordinal: 1, withheld: true });
+    assert!(
+        !stage.call.withholds(other, &[Name::known(STRANGER), Name::known(ATTORNEY), Name::known(DISPATCH)]),
+        "none has come yet"
+    );
     assert_eq!(
-        stage.call.join(other, &[STRANGER]),
+        stage.call.join(other, &[Name::known(STRANGER), Name::known(UNION_NUMBER)]),
+        Joined { ordinal: 1, withheld: true }
+    );
+    assert_eq!(
+        stage.call.join(other, &[Name::known(STRANGER)]),
         Joined { ordinal: 2, withheld: true },
         "perhaps the same"
     );
-    assert_eq!(stage.call.join(line, &[OFFICE]), Joined { ordinal: 1, withheld: false });
+    assert_eq!(stage.call.join(line, &[Name::known(OFFICE)]), Joined { ordinal: 1, withheld: false });
 
     let mut union = Stage::new(&inbound(UNION_LINE));
-    assert_eq!(union.call.join(union.call.line_leg(), &[UNION_LINE]), Joined { ordinal: 0, withheld: false });
-    assert!(union.call.withholds(union.call.line_leg().other(), &[STRANGER]));
+    assert_eq!(
+        union.call.join(union.call.line_leg(), &[Name::known(UNION_LINE)]),
+        Joined { ordinal: 0, withheld: false }
+    );
+    assert!(union.call.withholds(union.call.line_leg().other(), &[Name::known(STRANGER)]));
 }
 
 /// A PBX that shows its main number for the union line that a transfer has called.
@@ -307,15 +335,15 @@ fn another_identity_alone_brings_no_call_back_to_its_line() {
     let (line, caller) = (stage.call.line_leg(), stage.call.line_leg().other());
     let shown = |name| Newcomer { same_dialog: true, ..newcomer(name) };
     for (leg, who, arrival) in [
-        (caller, newcomer(&[UNION_LINE]), Arrival::Barred(Reason::Union)),
-        (caller, shown(&[STRANGER]), Arrival::Doubt),
-        (line, shown(&[DISPATCH]), Arrival::Change),
-        (line, newcomer(&[DISPATCH]), Arrival::Change),
+        (caller, newcomer(&[Name::known(UNION_LINE)]), Arrival::Barred(Reason::Union)),
+        (caller, shown(&[Name::known(STRANGER)]), Arrival::Doubt),
+        (line, shown(&[Name::known(DISPATCH)]), Arrival::Change),
+        (line, newcomer(&[Name::known(DISPATCH)]), Arrival::Change),
     ] {
         assert_eq!(stage.call.arrival(leg, &who), arrival);
         stage.did.clear();
         stage.event(arrival.begin(leg, &counter));
         assert!(!stage.did.iter().any(|did| matches!(did, Did::Open(..))));
     }
-    assert_eq!(stage.call.arrival(caller, &newcomer(&[STRANGER])), Arrival::OnLine);
+    assert_eq!(stage.call.arrival(caller, &newcomer(&[Name::known(STRANGER)])), Arrival::OnLine);
 }

@@ -91,7 +91,7 @@ struct World {
 }
 
 impl World {
-    fn new(facts: &CallFacts, basis: Basis) -> Self {
+    fn new(facts: &CallFacts<'_>, basis: Basis) -> Self {
         let now = Now { mono: Mono(0), wall: Wall(1_790_000_000_000_000) };
         let (id, mut out) = (CallId(3), Vec::new());
         let mut world = Self {

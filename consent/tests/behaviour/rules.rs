@@ -1,13 +1,13 @@
 //! The rule set: what it refuses, and whose line a call is.
 
 use consent::{
-    Ask, CodeMatcher, Direction, Line, LineClass, Mono, NumberClass, Preamble, RetentionTag, RuleError,
-    RuleSet, RuleVersion, Settings, Tone,
+    Ask, CallFacts, CodeMatcher, Direction, Leg, Line, LineClass, Mono, Name, NumberClass, Preamble,
+    RetentionTag, RuleError, RuleSet, RuleVersion, Settings, Tone,
 };
 
 use crate::stage::{
-    DISPATCH, NEVER, OFFICE, STRANGER, UNION_LINE, UNION_NUMBER, facts, line, lines, number, numbers, plan,
-    rules,
+    DISPATCH, NEVER, OFFICE, STRANGER, Stage, UNION_LINE, UNION_NUMBER, facts, line, lines, number, numbers,
+    plan, rules,
 };
 
 fn refusal(lines: Vec<Line>, settings: Settings) -> RuleError {
@@ -124,8 +124,8 @@ fn a_line_matches_only_on_the_districts_side_of_the_call() {
     assert_eq!(class(Direction::Outbound, &[DISPATCH], &[STRANGER]), None);
     assert_eq!(class(Direction::Inbound, &[STRANGER], &[DISPATCH]), None);
     assert_eq!(class(Direction::Internal, &["7310"], &[DISPATCH]), Some(LineClass::Dispatch));
-    // What a public peer asserts beyond the Request-URI grants nothing, it only bars; what the PBX asserts
-    // does both.
+    // What a public peer asserts beyond the Request-URI grants nothing, it only bars; what a trusted PBX
+    // asserts does both.
     assert_eq!(class(Direction::Inbound, &[OFFICE, DISPATCH], &[STRANGER]), Some(LineClass::Consent));
     assert_eq!(class(Direction::Inbound, &[STRANGER, OFFICE, DISPATCH], &[STRANGER]), None);
     assert_eq!(
@@ -140,6 +140,43 @@ fn a_line_matches_only_on_the_districts_side_of_the_call() {
         Some(LineClass::Dispatch)
     );
     assert_eq!(class(Direction::Internal, &[OFFICE, DISPATCH], &[STRANGER]), Some(LineClass::Dispatch));
+}
+
+/// A telephone may write what it likes into From and To: that bars, and opens nothing without asking.
+#[test]
+fn only_a_known_name_makes_a_dispatch_lines_call() {
+    use Direction::{Inbound, Internal, Outbound};
+    let rules = rules();
+    let (known, said) = (Name::known, Name::said);
+    let (outside, inside) = (vec![known(STRANGER)], vec![known("7355")]);
+    for (direction, called, calling, class, leg) in [
+        (Outbound, &outside, vec![known(OFFICE), said(DISPATCH)], Some(LineClass::Consent), Leg::A),
+        (Outbound, &outside, vec![said(DISPATCH)], None, Leg::A),
+        (Outbound, &outside, vec![known("100"), said(DISPATCH)], None, Leg::A),
+        (Outbound, &outside, vec![known(DISPATCH), said(OFFICE)], Some(LineClass::Dispatch), Leg::A),
+        (Outbound, &outside, vec![known(OFFICE), said(NEVER)], Some(LineClass::Never), Leg::A),
+        (Outbound, &outside, vec![known(DISPATCH), said(UNION_LINE)], Some(LineClass::Union), Leg::A),
+        (Internal, &inside, vec![said(DISPATCH)], None, Leg::B),
+        (Internal, &vec![known(OFFICE), said(DISPATCH)], inside.clone(), Some(LineClass::Consent), Leg::B),
+        (
+            Internal,
+            &vec![known(OFFICE), said(DISPATCH)],
+            vec![known(DISPATCH)],
+            Some(LineClass::Dispatch),
+            Leg::A,
+        ),
+        (Internal, &vec![known(OFFICE), said(UNION_LINE)], inside.clone(), Some(LineClass::Union), Leg::B),
+        (Internal, &vec![known(DISPATCH)], vec![said(OFFICE)], Some(LineClass::Dispatch), Leg::B),
+        (Inbound, &vec![known(DISPATCH), said(OFFICE)], outside.clone(), Some(LineClass::Dispatch), Leg::B),
+        (Inbound, &vec![said(DISPATCH)], outside.clone(), None, Leg::B),
+    ] {
+        let called = called.clone();
+        let facts = CallFacts { called, calling, ..facts(direction, &[], &[]) };
+        let names = |side: &[Name<'_>]| side.iter().map(|name| (name.user.to_owned(), name.known)).collect();
+        let case: [Vec<_>; 2] = [names(&facts.called), names(&facts.calling)];
+        assert_eq!(rules.line_of(&facts).map(|line| line.class), class, "{direction:?} {case:?}");
+        assert_eq!(Stage::new(&facts).call.line_leg(), leg, "{direction:?} {case:?}");
+    }
 }
 
 #[test]

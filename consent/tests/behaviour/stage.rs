@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use consent::{
     Action, Ask, Call, CallFacts, CallId, Decision, Direction, E164, Epoch, Event, GateState, Leg, Line,
-    LineClass, Mono, Newcomer, Notice, Now, NumberClass, Numbering, PermitId, Reason, RetentionTag, RuleSet,
-    RuleVersion, Settings, Side, SignalMeaning, SignalSource, Wall,
+    LineClass, Mono, Name, Newcomer, Notice, Now, NumberClass, Numbering, PermitId, Reason, RetentionTag,
+    RuleSet, RuleVersion, Settings, Side, SignalMeaning, SignalSource, Wall,
 };
 
 pub(crate) const DISPATCH: &str = "+18607427331";
@@ -62,23 +62,27 @@ pub(crate) fn rules() -> Arc<RuleSet> {
     Arc::new(RuleSet::new(RuleVersion(1), plan(), lines(), numbers(), Settings::default()).unwrap())
 }
 
-pub(crate) fn facts(direction: Direction, called: &[&str], calling: &[&str]) -> CallFacts {
-    let owned = |users: &[&str]| users.iter().map(|&user| user.to_owned()).collect();
+/// Facts of known names.
+pub(crate) fn facts<'a>(direction: Direction, called: &[&'a str], calling: &[&'a str]) -> CallFacts<'a> {
     CallFacts {
         direction,
-        called: owned(called),
-        calling: owned(calling),
+        called: known(called),
+        calling: known(calling),
         emergency: false,
         parties_signalled: true,
     }
 }
 
-pub(crate) fn inbound(called: &str) -> CallFacts {
+pub(crate) fn known<'a>(users: &[&'a str]) -> Vec<Name<'a>> {
+    users.iter().copied().map(Name::known).collect()
+}
+
+pub(crate) fn inbound(called: &str) -> CallFacts<'_> {
     facts(Direction::Inbound, &[called], &[STRANGER])
 }
 
 /// Somebody of the district's who goes by these names.
-pub(crate) const fn newcomer<'a>(names: &'a [&'a str]) -> Newcomer<'a> {
+pub(crate) const fn newcomer<'a>(names: &'a [Name<'a>]) -> Newcomer<'a> {
     Newcomer { side: Side::District, names, emergency: false, same_dialog: false }
 }
 
@@ -109,11 +113,11 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) fn new(facts: &CallFacts) -> Self {
+    pub(crate) fn new(facts: &CallFacts<'_>) -> Self {
         Self::with(rules(), facts)
     }
 
-    pub(crate) fn with(rules: Arc<RuleSet>, facts: &CallFacts) -> Self {
+    pub(crate) fn with(rules: Arc<RuleSet>, facts: &CallFacts<'_>) -> Self {
         let now = Now { mono: Mono(5_000_000), wall: Wall(1_790_000_000_000_000) };
         let mut out = Vec::new();
         let mut call = Call::new(CallId(7), rules, facts, now, Epoch(0), &mut out);

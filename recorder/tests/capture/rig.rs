@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use consent::{
     Action, Ask, Call, CallFacts, CallId, Direction, Epoch, EpochCounter, Gap, GapCause, Leg, Line,
-    LineClass, Mono, Now, Numbering, Permit, Preamble, RecordingId, RetentionTag, RuleSet, RuleVersion,
+    LineClass, Mono, Name, Now, Numbering, Permit, Preamble, RecordingId, RetentionTag, RuleSet, RuleVersion,
     Settings, SignalSource, Tone, Wall,
 };
 use recorder::preamble::LockedBudget;
@@ -104,8 +104,8 @@ pub(crate) fn dispatch_permit() -> Permit {
 fn open_call(line: &str) -> (Call, Vec<Action>) {
     let facts = CallFacts {
         direction: Direction::Inbound,
-        called: vec![line.to_owned()],
-        calling: vec!["+18605550100".to_owned()],
+        called: vec![Name::known(line)],
+        calling: vec![Name::known("+18605550100")],
         emergency: false,
         parties_signalled: true,
     };

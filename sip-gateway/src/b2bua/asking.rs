@@ -11,12 +11,12 @@
 use consent::Leg;
 
 use super::calling::cancel_of;
-use super::{Call, CallTimer, Owner, Role};
+use super::{Call, CallTimer, Owner, Role, sips};
 use crate::core::{Again, Environment, Path};
-use crate::dialog::sequence_of;
+use crate::dialog::{Dialog, sequence_of};
 use crate::digest::credentials_of;
 use crate::transaction::{T1_64_MS, TxId};
-use crate::wire::{Method, Request, name};
+use crate::wire::{Headers, Method, Request, name};
 
 /// An UPDATE or re-INVITE of ours on its way.
 #[derive(Debug)]
@@ -52,11 +52,30 @@ impl Asked {
 }
 
 impl Call {
+    /// An UPDATE or re-INVITE of ours in this dialog, as yet without a body.
+    pub(super) fn request_in(env: &Environment, dialog: &mut Dialog, method: Method) -> (Request, Path) {
+        let (mut sent, path) = (dialog.request(method), dialog.path);
+        sent.headers.push(name::MAX_FORWARDS, "70");
+        sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
+        (sent, path)
+    }
+
+    /// Sends one, with our credentials and Via; its transaction and branch.
+    pub(super) fn send_own(
+        &self,
+        env: &mut Environment,
+        path: Path,
+        sent: &mut Request,
+        role: Role,
+    ) -> (TxId, String) {
+        env.authorize(&path, sent);
+        let branch = env.stamp_via(&path, sent);
+        (env.request_with_branch(path, sent, branch.clone(), Owner::Call(self.id, role)), branch)
+    }
+
     /// Sends what a leg is asked, `role` being what that is.
     pub(super) fn ask(&self, env: &mut Environment, path: Path, mut sent: Request, role: Role) -> Asked {
-        env.authorize(&path, &mut sent);
-        let branch = env.stamp_via(&path, &mut sent);
-        let client = env.request_with_branch(path, &sent, branch.clone(), Owner::Call(self.id, role));
+        let (client, branch) = self.send_own(env, path, &mut sent, role);
         Asked { client, sent, path, branch, progress: Progress::Sent }
     }
 
@@ -114,6 +133,14 @@ impl Call {
         transactions.abandon(&mut ports, client);
         self.give_up_refresh(env, leg);
         self.give_up_indication(leg);
+    }
+
+    /// What the 2xx to one shows of the far end.
+    pub(super) fn heed_accepted(&mut self, env: &mut Environment, fork: usize, leg: Leg, headers: &Headers) {
+        self.observe(env, leg, headers, None);
+        if let Some(dialog) = self.dialog(fork, leg) {
+            dialog.refresh_target(env, headers);
+        }
     }
 
     /// The ACK of an accepted one, if it needs one.

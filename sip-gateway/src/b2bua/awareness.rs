@@ -33,7 +33,7 @@ use consent::{Leg, Mono};
 
 use super::asking::Asked;
 use super::session::{self, Found, Numbered};
-use super::{Call, CallTimer, EndedBy, Phase, Role, sips};
+use super::{Call, CallTimer, EndedBy, Phase, Role};
 use crate::core::Environment;
 use crate::sdp::{RecordLine, Recording};
 use crate::transaction::{Report, TxId};
@@ -255,9 +255,7 @@ impl Call {
     fn send_indication(&mut self, env: &mut Environment, leg: Leg) {
         let Some(method) = self.means(leg) else { return };
         let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, leg)) else { return };
-        let (mut sent, path) = (dialog.request(method), dialog.path);
-        sent.headers.push(name::MAX_FORWARDS, "70");
-        sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
+        let (mut sent, path) = Self::request_in(env, dialog, method);
         offer(&mut sent.headers);
         self.keep_timer(env, leg, &mut sent);
         sent.headers.push(name::CONTENT_TYPE, "application/sdp");
@@ -323,10 +321,7 @@ impl Call {
 
     fn on_indicated(&mut self, env: &mut Environment, leg: Leg, indication: Indication, response: &Response) {
         let Some(fork) = self.answered else { return };
-        self.observe(env, leg, &response.headers, None);
-        if let Some(dialog) = self.dialog(fork, leg) {
-            dialog.refresh_target(env, &response.headers);
-        }
+        self.heed_accepted(env, fork, leg, &response.headers);
         self.session.take(leg, indication.offer);
         if let Ok(Some(found)) = session::find(&response.headers, &response.body) {
             let told = self.session.reassert(leg, found.media(self.heard_from[leg.index()]));

@@ -12,9 +12,11 @@
 //! | Warning | its text; in our name where it names an address of the sender's side |
 //! | Reason | its protocol and cause; its text unless it names an address of the sender's side |
 //! | a field that tells of the user (RFC 5379 §5), where `user` privacy is asked for | to a trusted peer |
+//! | what says of a body what it is | as it is: without it the body, which goes on, is not what it was |
 //! | everything else | as it is, unless it names an address of the sender's side: then not at all |
 //!
-//! An address of which no part can cross is left out. In an emergency call everything crosses. Left out: the
+//! An address of which no part can cross is left out. In an emergency call everything crosses, in a call-back only
+//! from a peer that is trusted with identities. Left out: the
 //! bodies of other types than SDP and sipfrag, which pass byte for byte.
 
 use std::borrow::Cow;
@@ -82,11 +84,16 @@ const OF_THE_USER: [&str; 8] = [
     name::WARNING,
 ];
 
+/// What a body is.
+const OF_THE_BODY: [&str; 5] =
+    [name::CONTENT_TYPE, name::CONTENT_ENCODING, "Content-Disposition", "Content-ID", "MIME-Version"];
+
 /// Between who sends a message and who gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct Border {
+    /// Whether everything crosses.
     pub(super) emergency: bool,
-    /// Whether what the two ends can do is between them alone.
+    /// Whether 100rel and session timers run end to end, and options are between the two ends alone.
     pub(super) options: bool,
     /// Whether the sender's word on identities counts.
     pub(super) believed: bool,
@@ -101,10 +108,6 @@ pub(crate) struct Border {
     /// What the message asks for.
     pub(super) privacy: Privacy,
 }
-
-/// What a body is.
-const OF_THE_BODY: [&str; 5] =
-    [name::CONTENT_TYPE, name::CONTENT_ENCODING, "Content-Disposition", "Content-ID", "MIME-Version"];
 
 impl Border {
     /// Between us and whoever gets a message of ours.
@@ -137,7 +140,7 @@ impl Border {
     /// The same in an emergency call.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn of_emergency() -> Self {
-        Self { emergency: true, ..Self::none() }
+        Self { emergency: true, options: true, ..Self::none() }
     }
 
     /// Lets a field of the message cross into another.
@@ -172,7 +175,6 @@ impl Border {
 
     fn crossed<'a>(&self, name: &str, value: &'a str) -> Option<Cow<'a, str>> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
-        // Without them the body, which goes on, is not what it was.
         if is_one_of(name, &OF_THE_BODY) {
             return Some(Cow::Borrowed(value));
         }
@@ -329,7 +331,7 @@ impl Call {
         let (leg, sender) = by;
         Border {
             emergency: self.crosses_whole(env),
-            options: self.serves_emergency(),
+            options: self.is_emergency(),
             believed: env.trusts_identity(sender),
             trusted: env.trusts_identity(to.peer),
             hosts: self.hidden_from(env, leg, to),
@@ -445,14 +447,15 @@ fn strip_verstat(uri: &str) -> Cow<'_, str> {
         let rest = uri.get(start + 1..).unwrap_or_default();
         from = rest.find([';', '@', '?']).map_or(uri.len(), |end| start + 1 + end);
     }
-    if kept.is_empty() {
+    if from == 0 {
         return Cow::Borrowed(uri);
     }
     kept.push_str(uri.get(from..).unwrap_or_default());
     Cow::Owned(kept)
 }
 
-fn is_one_of(name: &str, names: &[&str]) -> bool {
+/// Whether a field's name is among these, in any case.
+pub(super) fn is_one_of(name: &str, names: &[&str]) -> bool {
     names.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 

@@ -6,6 +6,9 @@
 //! | whom a followed 3xx names | the same, and each peer that has redirected the call |
 //! | whom a REFER names | the peer that sent it, and each that has redirected the new INVITE |
 //!
+//! Judged is what is sent there: the user part with its parameters, and those of the URI, where some write the
+//! number's.
+//!
 //! Only on the public side; never in an emergency or dispatch call, nor where an emergency service is called.
 
 use consent::Side;
@@ -14,7 +17,7 @@ use super::Call;
 use super::offering::{called_user, request_user};
 use crate::core::{Environment, Refusal};
 use crate::transaction::Class;
-use crate::wire::{Response, name};
+use crate::wire::{Response, Uri, name};
 use crate::{PeerId, Route};
 
 impl Call {
@@ -31,7 +34,7 @@ impl Call {
         let dialled = || {
             if uri == self.invite.uri { called_user(env, self.peer, &self.invite) } else { request_user(uri) }
         };
-        let user = route.user.clone().unwrap_or_else(dialled);
+        let user = route.user.clone().unwrap_or_else(dialled) + uri_params(uri);
         let placing = self.transfer.as_ref().map_or(self.peer, |transfer| self.leavers_peer(transfer));
         let refuses = |peer: &PeerId| {
             let peer = env.config.peers.get(peer.0);
@@ -43,5 +46,13 @@ impl Call {
         let mut refusal = Response::new(403);
         refusal.headers.push(name::WARNING, "399 earmark \"Calls to this destination are not allowed\"");
         Some(refusal)
+    }
+}
+
+/// The parameters of a `sip:`, each with its `;`.
+fn uri_params(uri: &str) -> &str {
+    match Uri::parse(uri) {
+        Ok(Uri::Sip(uri)) => uri.params.as_str(),
+        Ok(_) | Err(_) => "",
     }
 }

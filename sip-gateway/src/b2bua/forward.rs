@@ -10,13 +10,14 @@
 //! | everything else | as [`border`](super::border) says; what is not UTF-8 is taken as Latin-1 and goes on as UTF-8 (RFC 3261 §25.1 has no other text), and a control character, which a field can hold only as a quoted pair, becomes a space |
 //!
 //! In an emergency call everything passes, byte for byte but for control characters, but the first row and credentials and challenges, RAck's CSeq
-//! number excepted; with it 100rel and session timers run end to end.
+//! number excepted; with it 100rel and session timers run end to end. In the call-back of a peer that is not trusted
+//! with identities they do too, and only what [`border`](super::border) guards passes as in any call.
 //!
 //! A response's 3xx becomes 480, a 401 or 407 becomes 502, and a 422 becomes 500, each with the status in
 //! Reason: a redirection would lead the caller past the gateway and show it the other side, credentials are
 //! never asked of one side for the other, and how long a session lasts is each leg's own affair.
 
-use super::border::Border;
+use super::border::{Border, is_one_of};
 use crate::wire::{Field, Headers, Response, name};
 
 /// The methods that we answer or pass on.
@@ -89,11 +90,7 @@ pub(crate) fn copy_end_to_end(from: &Headers, to: &mut Headers, border: &Border)
         if is_one_of(field.name, &OURS) || is_one_of(field.name, &SECRET) {
             continue;
         }
-        if border.emergency {
-            to.push_field(field);
-        } else {
-            copy_field(field, to, border);
-        }
+        copy_field(field, to, border);
     }
 }
 
@@ -101,11 +98,18 @@ fn copy_field(field: Field<'_>, to: &mut Headers, border: &Border) {
     let forged = ["X-Earmark-", "X-Consent"]
         .iter()
         .any(|prefix| field.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)));
-    if forged || is_one_of(field.name, &HOP) || field.name.eq_ignore_ascii_case("In-Reply-To") {
+    if forged && !border.emergency {
+        return;
+    }
+    let of_a_leg = is_one_of(field.name, &HOP) || field.name.eq_ignore_ascii_case("In-Reply-To");
+    let of_both = of_a_leg || is_one_of(field.name, &[name::SUPPORTED, name::REQUIRE, name::ALLOW]);
+    if border.options && of_both {
+        return to.push_field(field);
+    }
+    if of_a_leg {
         return;
     }
     let keep: fn(&str) -> bool = match field.name {
-        name::SUPPORTED | name::REQUIRE | name::ALLOW if border.options => return to.push_field(field),
         name::SUPPORTED | name::REQUIRE => passes_option,
         name::ALLOW => |method| !is_one_of(method, &HELD_BACK),
         _ => return border.cross(field, to),
@@ -140,8 +144,4 @@ pub(crate) fn map_failure(response: &Response) -> Response {
     let mut mapped = Response::new(status);
     mapped.headers.push(name::REASON, format!("SIP;cause={}", response.status));
     mapped
-}
-
-fn is_one_of(name: &str, names: &[&str]) -> bool {
-    names.iter().any(|other| name.eq_ignore_ascii_case(other))
 }

@@ -3,7 +3,7 @@
 
 use super::border::ATTESTED;
 use super::privacy::Privacy;
-use crate::wire::{Headers, NameAddr, Params, Uri, name};
+use crate::wire::{Headers, NameAddr, Params, Uri, before_params, name};
 use crate::{Attestation, Identity, Validation, Verdict};
 
 /// Reads an identity: P-Asserted-Identity (or Remote-Party-ID, where that is all there is) and the user of
@@ -12,6 +12,7 @@ pub(crate) fn identity(headers: &Headers, field: &str, trusted: bool) -> Identit
     Identity {
         asserted: if trusted { asserted(headers) } else { None },
         from: headers.first(field).map_or_else(String::new, user_of),
+        trusted,
         privacy: Privacy::of(headers).withholds_sender(),
     }
 }
@@ -25,9 +26,9 @@ pub(crate) fn diverted_from(headers: &Headers) -> Vec<String> {
     users
 }
 
-/// User part of an address, percent-decoded.
+/// User part of an address with its parameters, percent-decoded.
 pub(crate) fn user_of(address: &str) -> String {
-    NameAddr::parse(address).map_or_else(|_| String::new(), |address| address.user().into_owned())
+    NameAddr::parse(address).map_or_else(|_| String::new(), |address| address.subscriber().into_owned())
 }
 
 /// What a verification service has found: `verstat` of P-Asserted-Identity, else of From (3GPP TS 24.229
@@ -103,6 +104,7 @@ impl FarEnd {
         Identity {
             asserted: self.asserted.clone().filter(|_| trusted),
             from: self.address.clone(),
+            trusted,
             privacy: Privacy::of(headers).withholds_sender(),
         }
     }
@@ -130,9 +132,19 @@ impl FarEnd {
     }
 }
 
-/// Whether two users are one: telephones write one number with and without its `+`.
+/// Whether two users are one: telephones write one number with and without its `+`, and with parameters, of
+/// which only another context makes it another number.
 fn is_same(user: &str, other: &str) -> bool {
-    user.strip_prefix('+').unwrap_or(user) == other.strip_prefix('+').unwrap_or(other)
+    let plain = |user| before_params(user).strip_prefix('+').unwrap_or(before_params(user));
+    let elsewhere =
+        context(user).zip(context(other)).is_some_and(|(one, two)| !one.eq_ignore_ascii_case(two));
+    plain(user) == plain(other) && !elsewhere
+}
+
+/// RFC 3966 §5.1.5.
+fn context(user: &str) -> Option<&str> {
+    let mut params = user.split(';').skip(1).filter_map(|param| param.split_once('='));
+    params.find(|(name, _)| name.eq_ignore_ascii_case("phone-context")).map(|(_, value)| value)
 }
 
 /// The user of Contact (empty if it has none) and whether it is a conference's focus.
@@ -184,6 +196,21 @@ mod tests {
         let same = [("Contact", "<sip:+18607427310@pbx>"), ("P-Asserted-Identity", "<sip:18607427310@pbx>")];
         assert!(!far.observe(&headers(&same), Some("<sip:18607427310@pbx>;tag=1")));
         assert!(far.observe(&headers(&[("P-Asserted-Identity", "<tel:+18607427311>")]), None));
+    }
+
+    #[test]
+    fn a_number_with_parameters_is_nobody_new_unless_its_context_is_another() {
+        let mut far = FarEnd::new(&headers(&[("Contact", "<sip:5550123;x=y@pbx>")]), "<sip:5550123@pbx>");
+        for user in ["5550123;verstat=No-TN-Validation", "5550123;phone-context=+1860", "5550123;user=phone"]
+        {
+            let (contact, from) = (format!("<sip:{user}@pbx>"), format!("<sip:{user}@pbx>;tag=1"));
+            assert!(!far.observe(&headers(&[("Contact", &contact)]), Some(&from)), "{user}");
+            let asserted = format!("<tel:{user}>");
+            assert!(!far.observe(&headers(&[("P-Asserted-Identity", &asserted)]), None), "{user}");
+        }
+        let local = |context: &str| format!("<tel:5550123;phone-context={context}>");
+        assert!(!far.observe(&headers(&[("P-Asserted-Identity", &local("+1860"))]), None));
+        assert!(far.observe(&headers(&[("P-Asserted-Identity", &local("+1203"))]), None));
     }
 
     #[test]

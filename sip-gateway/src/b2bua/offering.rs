@@ -10,7 +10,7 @@ use super::session::{self, Session};
 use super::{Call, CallTimer, Owner, Phase, RelayAddresses, Role, decision_ms, forward, session_timer, sips};
 use crate::core::{Environment, Origin, Path};
 use crate::transaction::{Class, TxId};
-use crate::wire::{Method, NameAddr, Request, Response, SipUri, Uri, max_forwards, name};
+use crate::wire::{Method, NameAddr, Request, Response, SipUri, Uri, before_params, max_forwards, name};
 use crate::{EndedBy, Event, Offer, PeerId, Route, Transport};
 
 /// RFC 3261 §8.1.1.6.
@@ -39,8 +39,8 @@ impl Call {
         }
     }
 
-    /// Takes an initial INVITE and tells the hub of it, with its [`Self::describe_offer`] and
-    /// [`Self::offered_media`].
+    /// Takes an initial INVITE and tells the hub of it, with its [`Self::describe_offer`],
+    /// [`Self::offered_media`], and the marks of [`Environment::passes`].
     pub(crate) fn offer(
         env: &mut Environment,
         origin: Origin,
@@ -48,8 +48,10 @@ impl Call {
         invite: Request,
         class: Class,
         offer: Offer,
+        passes: String,
     ) -> Self {
         let mut call = Self::new(env, &offer, origin, server, invite, class);
+        call.passes = passes;
         let (headers, back) = (std::mem::take(&mut call.invite.headers), call.back);
         call.learn(env, consent::Leg::A, &headers, origin.source.ip());
         call.invite.headers = headers;
@@ -81,12 +83,11 @@ impl Call {
         let far_end = FarEnd::new(&invite.headers, from);
         let session_ids = [env.generator.session(), env.generator.session()];
         let admitted = env.admission.begin(&env.config, env.now.mono, class, offer);
-        let passes = env.passes(origin.peer, &called_user(env, origin.peer, &invite), &invite);
         Self {
             id: offer.call,
             class,
             admitted,
-            passes: passes.unwrap_or_default(),
+            passes: String::new(),
             phase: Phase::Waiting,
             server,
             peer: origin.peer,
@@ -242,14 +243,16 @@ impl Call {
         headers.push(name::FROM, border.from(from, &env.generator.tag()));
         let to = self.invite.headers.first(name::TO).unwrap_or_default();
         let called = called_user(env, self.peer, &self.invite);
-        let to_user = user.as_deref().filter(|_| self.is_emergency() || user_of(to) == called);
+        let called = before_params(&called);
+        let is_called = || before_params(&user_of(to)) == called;
+        let to_user = user.as_deref().filter(|_| self.is_emergency() || is_called());
         headers.push(name::TO, border.cleared(address_at(to, theirs, to_user, None)));
         headers.push(name::CALL_ID, env.generator.call_id());
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&invite.uri)));
         if diverted.is_some() {
             // RFC 5806 §5.1: the newest comes first.
-            headers.push(name::DIVERSION, format!("<sip:{}@{own_host}>;reason=deflection", escaped(&called)));
+            headers.push(name::DIVERSION, format!("<sip:{}@{own_host}>;reason=deflection", escaped(called)));
         }
         forward::copy_end_to_end(&self.invite.headers, headers, &border);
         forward::offer_refer(headers, !self.is_emergency() && env.may_refer(peer));
@@ -314,20 +317,22 @@ pub(super) fn hops_left(request: &Request) -> u8 {
     }
 }
 
-/// The user part that an INVITE calls: the Request-URI's, or To's where that is only the name under which we
-/// are registered with the peer (a registrar puts our Contact into the Request-URI, RFC 3261 §16.5).
+/// The user part that an INVITE calls, with its parameters: the Request-URI's, or To's where that is only the
+/// name under which we are registered with the peer (a registrar puts our Contact into the Request-URI, RFC 3261
+/// §16.5).
 pub(crate) fn called_user(env: &Environment, peer: PeerId, invite: &Request) -> String {
     let user = request_user(&invite.uri);
     let account = env.config.peers.get(peer.0).and_then(|peer| peer.account.as_ref());
-    let ours = account.is_some_and(|known| known.register_s.is_some() && known.username == user);
+    let ours =
+        account.is_some_and(|known| known.register_s.is_some() && known.username == before_params(&user));
     let to = invite.headers.first(name::TO).map(user_of).filter(|to| ours && !to.is_empty());
     to.unwrap_or(user)
 }
 
-/// User part, or telephone-subscriber, of a Request-URI.
+/// User part of a Request-URI, or telephone-subscriber, with its parameters.
 pub(super) fn request_user(uri: &str) -> String {
     match Uri::parse(uri) {
-        Ok(uri) => uri.user().unwrap_or_default().into_owned(),
+        Ok(uri) => uri.subscriber().unwrap_or_default().into_owned(),
         Err(_) => String::new(),
     }
 }

@@ -19,6 +19,7 @@ use std::num::NonZeroU32;
 use consent::Mono;
 
 use crate::transaction::Class;
+use crate::wire::before_params;
 use crate::{Config, Excess, Offer, PeerId};
 
 /// Sources with a bucket of their own.
@@ -124,9 +125,10 @@ pub(crate) struct Alike(PeerId, String, String);
 impl Alike {
     /// `None` for a caller without a name: many of them may call one number.
     pub(crate) fn of(offer: &Offer) -> Option<Self> {
-        let caller = offer.caller.asserted.as_ref().unwrap_or(&offer.caller.from);
+        let caller = before_params(offer.caller.asserted.as_ref().unwrap_or(&offer.caller.from));
         let nameless = offer.caller.privacy || caller.is_empty() || caller.eq_ignore_ascii_case("anonymous");
-        (!nameless).then(|| Self(offer.peer, caller.clone(), offer.request_user.clone()))
+        let called = before_params(&offer.request_user);
+        (!nameless).then(|| Self(offer.peer, caller.to_owned(), called.to_owned()))
     }
 }
 

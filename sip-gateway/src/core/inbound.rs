@@ -29,6 +29,7 @@
 
 mod challenge;
 
+use super::loops::Looped;
 use super::{Core, Origin, Path, Refusal};
 use crate::b2bua::{
     ALLOW, Call, Loan, NotLent, NotReplaced, Owner, Role, called_user, is_answered_option, judge_replaces,
@@ -214,9 +215,10 @@ impl Core {
         let calls_back = !dialled && self.env.calls_back(arrival.origin.peer, &arrival.request);
         let emergency = dialled || calls_back;
         let merge = MergeKey::new(&arrival.request.headers);
-        if self.env.transactions.is_merged(&merge) || self.goes_round(&arrival) {
+        if self.env.transactions.is_merged(&merge) {
             return self.answer(&arrival, 482);
         }
+        let Ok(passes) = self.passes(&arrival) else { return self.answer(&arrival, 482) };
         if self.refused_by_fields(&arrival, emergency) {
             return;
         }
@@ -226,10 +228,17 @@ impl Core {
                 Err(response) => self.finish(&arrival, response),
             };
         }
-        self.on_new_call(arrival, merge, dialled, calls_back);
+        self.on_new_call(arrival, merge, passes, dialled, calls_back);
     }
 
-    fn on_new_call(&mut self, arrival: Arrival, merge: MergeKey, dialled: bool, calls_back: bool) {
+    fn on_new_call(
+        &mut self,
+        arrival: Arrival,
+        merge: MergeKey,
+        passes: String,
+        dialled: bool,
+        calls_back: bool,
+    ) {
         let mut offer = Call::describe_offer(&mut self.env, arrival.origin, &arrival.request, dialled);
         // What a dispatch line hears is recorded, whatever its caller says of itself.
         offer.emergency |= calls_back && !(self.is_dispatch)(&offer);
@@ -255,7 +264,7 @@ impl Core {
             None => self.env.transport.ladders.begin(offer.call, origin.peer, &request),
         }
         self.env.respond(server, &Response::to(&request.headers, 100));
-        let call = Call::offer(&mut self.env, origin, server, request, class, offer);
+        let call = Call::offer(&mut self.env, origin, server, request, class, offer, passes);
         self.calls.insert(call.id(), call);
     }
 
@@ -296,16 +305,16 @@ impl Core {
         }
     }
 
-    /// Whether a call has come back on the way it went (RFC 3261 §16.3 item 4); an emergency call too, which
-    /// then takes its next way.
-    fn goes_round(&mut self, arrival: &Arrival) -> bool {
+    /// The marks of a call's INVITE. One that has come back on the way it went is refused (RFC 3261 §16.3 item 4);
+    /// an emergency call too, which then takes its next way.
+    fn passes(&mut self, arrival: &Arrival) -> Result<String, Looped> {
         let Arrival { origin, request, .. } = arrival;
         let called = called_user(&self.env, origin.peer, request);
-        let looped = self.env.passes(origin.peer, &called, request).is_err();
-        if looped {
+        let passes = self.env.passes(origin.peer, &called, request);
+        if passes.is_err() {
             self.env.admission.refused(origin.peer, Refusal::Loop);
         }
-        looped
+        passes
     }
 
     /// Which limit an ordinary call would exceed.

@@ -36,7 +36,8 @@ pub(super) fn passes(listeners: &[Listener], mark: &str, invite: &Request) -> Re
     let ours = vias.iter().filter(|via| is_ours(listeners, via));
     let mut before: Vec<&str> = ours
         .filter_map(|via| marks(via.branch()?))
-        .flat_map(|marks| marks.split(MARK).filter(|mark| !mark.is_empty()))
+        // Of any other length it is none of ours, and would let a Via of somebody's swell our own.
+        .flat_map(|marks| marks.split(MARK).filter(|before| before.len() == mark.len()))
         .collect();
     if before.contains(&mark) {
         return Err(Looped);

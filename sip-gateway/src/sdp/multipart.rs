@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use memchr::{memchr, memmem};
 
-use crate::wire::MediaType;
+use crate::wire::{MediaType, leading_token};
 
 use super::SdpError;
 
@@ -69,13 +69,9 @@ fn locate_within(
 
 /// Whether any reader may take it for `application/sdp`, whatever follows the type.
 fn is_description(content_type: &str) -> bool {
-    let essence = content_type.trim_start().split_once('/').and_then(|(kind, rest)| {
-        let rest = rest.trim_start();
-        let end = rest.find(|char: char| !char.is_ascii_alphanumeric() && !"-.!%*_+`'~".contains(char));
-        Some((kind.trim_end(), rest.get(..end.unwrap_or(rest.len()))?))
-    });
-    essence.is_some_and(|(kind, subtype)| {
-        kind.eq_ignore_ascii_case("application") && subtype.eq_ignore_ascii_case("sdp")
+    content_type.split_once('/').is_some_and(|(kind, rest)| {
+        kind.trim().eq_ignore_ascii_case("application")
+            && leading_token(rest.trim_start()).eq_ignore_ascii_case("sdp")
     })
 }
 

@@ -26,6 +26,12 @@ pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| TOKEN[usize::from(byte)])
 }
 
+/// The token that `text` starts with; empty if there is none.
+pub(crate) fn leading_token(text: &str) -> &str {
+    let end = text.bytes().position(|byte| !TOKEN[usize::from(byte)]);
+    text.get(..end.unwrap_or(text.len())).unwrap_or_default()
+}
+
 /// A control character but HTAB. None stands in a field but as a quoted pair (RFC 3261 §25.1).
 pub(super) fn is_control(byte: u8) -> bool {
     (byte < b' ' && byte != b'\t') || byte == 0x7f

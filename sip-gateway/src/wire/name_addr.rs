@@ -61,9 +61,14 @@ impl<'a> NameAddr<'a> {
         Uri::parse(self.uri)
     }
 
-    /// User part of the URI, percent-decoded; empty if it has none.
+    /// User part of the URI ([`Uri::user`]); empty if it has none.
     pub fn user(&self) -> Cow<'a, str> {
         self.parsed_uri().ok().and_then(|uri| uri.user()).unwrap_or_default()
+    }
+
+    /// The same with its parameters ([`Uri::subscriber`]).
+    pub fn subscriber(&self) -> Cow<'a, str> {
+        self.parsed_uri().ok().and_then(|uri| uri.subscriber()).unwrap_or_default()
     }
 
     /// The tag.

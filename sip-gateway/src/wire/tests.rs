@@ -391,6 +391,10 @@ mod fields {
         assert_eq!(user("sip:%ff@h"), Some("\u{fffd}".into()));
         assert_eq!(user("tel:+1-860;phone-context=x"), Some("+1-860".into()));
         assert_eq!((user("sip:h"), user("urn:service:sos")), (None, None));
+        let subscriber = |text| Uri::parse(text).unwrap().subscriber().map(std::borrow::Cow::into_owned);
+        assert_eq!(subscriber("sip:%2a69;x=%2b1:pw@h;y=z"), Some("*69;x=+1".into()));
+        assert_eq!(subscriber("tel:%2b1-860;phone-context=%2b44"), Some("+1-860;phone-context=+44".into()));
+        assert_eq!((subscriber("sip:h"), subscriber("urn:service:sos")), (None, None));
         for bad in [
             "",
             "sip:",

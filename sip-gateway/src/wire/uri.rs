@@ -78,11 +78,25 @@ impl<'a> Uri<'a> {
         Ok(Self::Other { scheme, opaque })
     }
 
-    /// The user part, or the telephone-subscriber of a `tel:`: percent-decoded, without parameters.
+    /// The user part, or the number of a `tel:`: percent-decoded, without parameters. Tells users apart; what
+    /// number it is may hang on them ([`Self::subscriber`]).
     pub fn user(&self) -> Option<Cow<'a, str>> {
         match self {
             Self::Sip(uri) => uri.user.map(|user| decoded(before_params(user))),
             Self::Tel(uri) => Some(decoded(uri.number)),
+            Self::Other { .. } => None,
+        }
+    }
+
+    /// The user part, or the telephone-subscriber of a `tel:`: percent-decoded, with its parameters, among them
+    /// the `phone-context` of a local number (RFC 3966 §5.1.5).
+    pub fn subscriber(&self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Sip(uri) => uri.user.map(decoded),
+            Self::Tel(uri) => {
+                let whole = format!("{}{}", uri.number, uri.params.as_str());
+                Some(Cow::Owned(decoded(&whole).into_owned()))
+            }
             Self::Other { .. } => None,
         }
     }
@@ -183,7 +197,8 @@ fn is_scheme(scheme: &str) -> bool {
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
 }
 
-fn before_params(user: &str) -> &str {
+/// A user part without its parameters.
+pub fn before_params(user: &str) -> &str {
     user.split_once(';').map_or(user, |(user, _)| user)
 }
 

@@ -194,6 +194,117 @@ fn what_a_peer_may_not_dial_is_refused_with_a_reason_and_a_record() {
     assert_eq!(refused(&world, 0, Refusal::Destination), 3);
 }
 
+/// RFC 3966 §5.1.5: a number is local to its context, and goes on with it.
+#[test]
+fn a_number_is_judged_with_its_parameters() {
+    let mut world = allowing(no_calls_abroad());
+    for (number, uri) in [
+        "sip:8605550123;phone-context=+33@10.0.0.1",
+        "sip:8605550123;ext=5;Phone-Context=%2B33@10.0.0.1;user=phone",
+        "tel:8605550123;phone-context=+33",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut a = numbered(PBX, 1 + u32::try_from(number).unwrap(), "200");
+        world.send(PBX, a.invite("", "").replace("INVITE sip:200@10.0.0.1", &format!("INVITE {uri}")));
+        world.expect(PBX, "SIP/2.0 100 ");
+        world.expect(PBX, "SIP/2.0 403 ");
+        world.expect_nothing(CARRIER);
+    }
+    world.events.clear();
+    let (_, invite) = assert_goes_on(&mut world, PBX, 11, "8605550123;phone-context=+44");
+    assert!(invite.text().starts_with("INVITE sip:8605550123;phone-context=+44@"), "{}", invite.text());
+    assert_goes_on(&mut world, PBX, 12, "8605550123;phone-context=+1");
+    assert_goes_on(&mut world, PBX, 13, "8605550123;phone-context=pbx.example.com");
+    assert_goes_on(&mut world, PBX, 14, "911;phone-context=+33");
+    assert_eq!(refused(&world, 0, Refusal::Destination), 3);
+
+    let mut talk = Talk::of(allowing(no_calls_abroad()));
+    talk.referred("<tel:8605550123;phone-context=+33>");
+    talk.notified("SIP/2.0 403 Forbidden", "terminated");
+    talk.world.expect_nothing(CARRIER);
+
+    let mut world = allowing(no_calls_abroad());
+    let (_, invite) = assert_goes_on(&mut world, CARRIER, 1, "7310");
+    let contact = "Contact: <sip:8605550123;phone-context=+33@10.2.0.20>\r\n";
+    world.send(PBX, invite.answer("302 Moved Temporarily", "t", contact, ""));
+    world.expect(PBX, "ACK ");
+    world.expect(CARRIER, "SIP/2.0 403 ");
+}
+
+/// RFC 4694 §5.1, and numbers that cannot be read.
+#[test]
+fn what_only_the_carrier_knows_the_way_of_is_refused() {
+    let mut world = allowing(no_calls_abroad());
+    let users = [
+        "8605550123;npdi;rn=+338605550123@10.0.0.1",
+        "8605550123;cic=+10288@10.0.0.1",
+        "8605550123@10.0.0.1;user=phone;rn=+338605550123",
+        "8605550123@10.0.0.1;phone-context=+33",
+        "011331234567,89@10.0.0.1",
+        "%2B1%20876~5550123@10.0.0.1",
+        "0%3B11331234567@10.0.0.1",
+        "+101133123456@10.0.0.1",
+    ];
+    for (number, user) in users.iter().enumerate() {
+        let mut a = numbered(PBX, 1 + u32::try_from(number).unwrap(), "200");
+        world.send(PBX, a.invite("", "").replace("INVITE sip:200@10.0.0.1", &format!("INVITE sip:{user}")));
+        world.expect(PBX, "SIP/2.0 100 ");
+        world.expect(PBX, "SIP/2.0 403 ");
+        world.expect_nothing(CARRIER);
+    }
+    assert_eq!(refused(&world, 0, Refusal::Destination), users.len() as u64);
+    world.events.clear();
+    assert_goes_on(&mut world, PBX, 20, "911;rn=+338605550123");
+    assert_goes_on(&mut world, CARRIER, 21, "8605550123;rn=+338605550123");
+}
+
+/// Invariant I4: what withholds numbers must hear the whole number.
+#[test]
+fn the_hub_hears_every_number_with_its_context() {
+    let mut world = World::waiting();
+    let mut a = numbered(PBX, 1, "2345678;phone-context=+1203");
+    a.local = "<sip:2345679;phone-context=+1203@10.1.0.10>;tag=x".to_owned();
+    let fields = "P-Asserted-Identity: <tel:2345680;phone-context=+1203>\r\nDiversion: <tel:2345681;phone-context=+1203>\r\n";
+    world.send(PBX, a.invite(fields, ""));
+    let Event::Offered(offer) = world.event(|event| matches!(event, Event::Offered(_))) else {
+        unreachable!()
+    };
+    let heard = [&offer.request_user, &offer.to_user, &offer.caller.from, &offer.diverted_from[0]];
+    assert_eq!(
+        heard.map(String::as_str),
+        [
+            "2345678;phone-context=+1203",
+            "2345678;phone-context=+1203",
+            "2345679;phone-context=+1203",
+            "2345681;phone-context=+1203",
+        ]
+    );
+    assert_eq!(offer.caller.asserted.as_deref(), Some("2345680;phone-context=+1203"));
+
+    let mut talk = Talk::of(World::new());
+    talk.referred("<tel:2345678;phone-context=+1203>");
+    let Event::Diverted { target, .. } = talk.world.event(|event| matches!(event, Event::Diverted { .. }))
+    else {
+        unreachable!()
+    };
+    assert_eq!(target.user, "2345678;phone-context=+1203");
+}
+
+/// RFC 3261 §16.3.
+#[test]
+fn parameters_of_a_number_do_not_hide_a_loop() {
+    let mut world = World::new();
+    let (_, out) = assert_goes_on(&mut world, PBX, 1, "8605550100");
+    world.send(PBX, sent_on(&out, PBX, "8605550100;verstat=No-TN-Validation"));
+    world.expect(PBX, "SIP/2.0 482 ");
+    for number in 0..31 {
+        assert_goes_on(&mut world, PBX, 10 + number, &format!("8605550100;x={number}"));
+    }
+    assert_refused(&mut world, PBX, 50, "8605550100;x=y", 482);
+}
+
 #[test]
 fn a_dispatch_line_may_dial_whom_it_wants() {
     let mut world = allowing(no_calls_abroad());
@@ -307,6 +418,13 @@ fn a_branch_of_ours_that_another_gateway_made_is_no_loop() {
         world.expect(PBX, "SIP/2.0 100 ");
         world.expect(CARRIER, "INVITE ");
     }
+    // What is no mark is not carried on.
+    let mut a = numbered(PBX, 20, "8605550100");
+    let via = format!("SIP/2.0/UDP 10.0.0.1:5060;branch={own}.{}", "a".repeat(4_000));
+    world.send(PBX, a.invite(&format!("Via: {via}\r\n"), ""));
+    world.expect(PBX, "SIP/2.0 100 ");
+    let invite = world.expect(CARRIER, "INVITE ");
+    assert_eq!(invite.get("Via").len(), out.get("Via").len());
 }
 
 /// RFC 3261 §16.3.

@@ -100,6 +100,21 @@ fn answer(invite: &Msg, at: &str) -> String {
     invite.answer("200 OK", tag, &format!("Contact: <sip:x@{at}>\r\n"), &sdp(host, 5000, ""))
 }
 
+/// This trunk's INVITE is given up before it has answered.
+fn cancelled(world: &mut World, invite: &Msg, at: &str) {
+    let cancel = world.expect(at, "CANCEL ");
+    world.send(at, cancel.answer("200 OK", "", "", ""));
+    world.send(at, invite.answer("487 Request Terminated", "two", "", ""));
+    world.expect(at, "ACK ");
+}
+
+/// This trunk's answer comes too late.
+fn hung_up(world: &mut World, at: &str) {
+    world.expect(at, "ACK ");
+    let bye = world.expect(at, "BYE ");
+    world.send(at, bye.answer("200 OK", "", "", ""));
+}
+
 /// The call is up at this trunk, and ends.
 fn talks(mut world: World, mut a: Ua, at: &str) {
     a.learn(&world.expect(PBX, "SIP/2.0 200 "));
@@ -119,9 +134,7 @@ fn a_silent_trunk_costs_a_second_and_a_half_and_the_first_answer_wins() {
     let (mut world, a, first, second) = silent();
     world.send(CARRIER2, answer(&second, CARRIER2));
     world.send(CARRIER, answer(&first, CARRIER));
-    world.expect(CARRIER, "ACK ");
-    let bye = world.expect(CARRIER, "BYE ");
-    world.send(CARRIER, bye.answer("200 OK", "", "", ""));
+    hung_up(&mut world, CARRIER);
     talks(world, a, CARRIER2);
 
     // The first answers after all, while the second says nothing.
@@ -130,10 +143,7 @@ fn a_silent_trunk_costs_a_second_and_a_half_and_the_first_answer_wins() {
     world.send(CARRIER, answer(&first, CARRIER));
     world.expect_nothing(CARRIER2);
     world.send(CARRIER2, second.answer("180 Ringing", "two", "", ""));
-    let cancel = world.expect(CARRIER2, "CANCEL ");
-    world.send(CARRIER2, cancel.answer("200 OK", "", "", ""));
-    world.send(CARRIER2, second.answer("487 Request Terminated", "two", "", ""));
-    world.expect(CARRIER2, "ACK ");
+    cancelled(&mut world, &second, CARRIER2);
     talks(world, a, CARRIER);
 }
 
@@ -173,9 +183,7 @@ fn a_trunk_that_never_speaks_holds_up_the_failure_of_the_others_for_six_seconds_
         // Too late.
         world.take_all(other);
         world.send(other, answer(&silent, other));
-        world.expect(other, "ACK ");
-        let bye = world.expect(other, "BYE ");
-        world.send(other, bye.answer("200 OK", "", "", ""));
+        hung_up(&mut world, other);
         world.assert_clean();
     }
     // Whoever rang in the meantime has used it up.
@@ -203,19 +211,14 @@ fn a_trunk_that_says_no_more_than_trying_is_not_waited_for_alone() {
     let cancel = world.expect(CARRIER, "CANCEL ");
     world.send(CARRIER, cancel.answer("200 OK", "", "", ""));
     world.send(CARRIER, answer(&first, CARRIER));
-    world.expect(CARRIER, "ACK ");
-    let bye = world.expect(CARRIER, "BYE ");
-    world.send(CARRIER, bye.answer("200 OK", "", "", ""));
+    hung_up(&mut world, CARRIER);
     talks(world, a, CARRIER2);
 
     let (mut world, a, first, second) = trying();
     world.send(CARRIER2, second.answer("183 Session Progress", "two", "", ""));
     world.expect(PBX, "SIP/2.0 183 ");
     world.send(CARRIER, answer(&first, CARRIER));
-    let cancel = world.expect(CARRIER2, "CANCEL ");
-    world.send(CARRIER2, cancel.answer("200 OK", "", "", ""));
-    world.send(CARRIER2, second.answer("487 Request Terminated", "two", "", ""));
-    world.expect(CARRIER2, "ACK ");
+    cancelled(&mut world, &second, CARRIER2);
     talks(world, a, CARRIER);
 }
 
@@ -337,8 +340,7 @@ fn an_answering_point_that_calls_back_passes_the_same_way() {
     world.command(Command::Drain);
     let mut a = Ua::caller(CARRIER, "7310");
     let (content_type, body) = multipart();
-    let extra =
-        "Priority: PSAP-Callback\r\nRequire: martian\r\nSubject: back\r\nResource-Priority: esnet.1\r\n";
+    let extra = "Priority: PSAP-Callback\r\nRequire: martian\r\nSession-Expires: 600\r\nResource-Priority: esnet.1\r\n";
     // Its mark makes nobody believed who is not.
     let forged =
         "X-Consent: 1\r\nP-Asserted-Identity: <sip:7300@district.example>\r\nAttestation-Info: A\r\n";
@@ -395,18 +397,10 @@ fn a_call_back_follows_the_telephone_that_it_calls() {
 }
 
 /// A call-back that the PBX's telephone, L, has answered.
-pub fn called_back(mut world: World) -> Talk {
+pub fn called_back(world: World) -> Talk {
     let mut r = Ua::caller(CARRIER, "7310");
     r.local = "<sip:psap@10.2.0.20>;tag=psap".to_owned();
-    world.send(CARRIER, r.invite("Priority: psap-callback\r\n", &sdp(ANSWER_IP, 5000, "")));
-    world.expect(CARRIER, "SIP/2.0 100 ");
-    let invite = world.expect(PBX, "INVITE ");
-    let l = Ua::callee(PBX, &invite, "l");
-    world.send(PBX, invite.answer("200 OK", "l", &l.contact(), &sdp(OFFER_IP, 4000, "")));
-    r.learn(&world.expect(CARRIER, "SIP/2.0 200 "));
-    world.send(CARRIER, r.request("ACK", "", ""));
-    world.expect(PBX, "ACK ");
-    Talk { world, r, l }
+    Talk::by(world, r, "Priority: psap-callback\r\n")
 }
 
 /// RFC 7090 §4 says nothing against it: the front desk passes it on to who called for help.

@@ -72,6 +72,41 @@ fn a_transfer_goes_to_the_next_trunk_on_any_failure_and_on_silence() {
     talk.world.expect(CARRIER, "INVITE sip:911@10.2.0.20 ");
 }
 
+/// The call is an ordinary one again, which the hub may end with the rest.
+#[test]
+fn the_hub_hears_of_an_emergency_service_that_a_transfer_did_not_reach() {
+    let told = |talk: &Talk| {
+        let events = talk.world.events.iter();
+        events
+            .filter(|event| matches!(event, Event::EmergencyNotReached { leg: consent::Leg::B, .. }))
+            .count()
+    };
+    let refuse = |talk: &mut Talk| {
+        for trunk in [CARRIER2, CARRIER] {
+            let invite = find(&mut talk.world, trunk, "INVITE ");
+            assert_eq!(told(talk), 0, "another trunk may yet answer");
+            talk.world.send(trunk, invite.answer("603 Decline", "t", "", ""));
+        }
+    };
+    let mut talk = Talk::of(ordered());
+    talk.referred("<sip:911@10.1.0.10>");
+    refuse(&mut talk);
+    assert_eq!(told(&talk), 1);
+    // With nobody left in it the call ends, and nothing comes after that (`World::on_event`).
+    let mut talk = Talk::of(ordered());
+    talk.referred("<sip:911@10.1.0.10>");
+    talk.left();
+    refuse(&mut talk);
+    assert_eq!((told(&talk), talk.world.ended().len()), (1, 1));
+    let mut talk = Talk::new();
+    talk.referred("<sip:7355@10.1.0.10>");
+    let invite = talk.world.expect(PBX, "INVITE ");
+    talk.world.send(PBX, invite.answer("486 Busy Here", "t", "", ""));
+    talk.world.expect(PBX, "ACK ");
+    talk.notified("SIP/2.0 486 Busy Here", "terminated");
+    assert_eq!(told(&talk), 0);
+}
+
 #[test]
 fn a_hub_that_hangs_costs_a_transfer_a_quarter_of_a_second() {
     let mut talk = Talk::of(ordered());

@@ -40,7 +40,7 @@ fn an_assertion_counts_and_goes_on_as_its_peer_is_trusted() {
         let sent = invite.headers().first("P-Asserted-Identity");
         assert_eq!(sent, counts.then_some("<sip:7399@10.0.0.1>"), "{from} {district} {public}");
         assert_eq!(offer.caller.asserted.as_deref(), counts.then_some("7399"));
-        assert_eq!(offer.caller.from, "7331");
+        assert_eq!((offer.caller.from.as_str(), offer.caller.trusted), ("7331", counts));
     }
 }
 

@@ -2,7 +2,7 @@
 //! §7), row by row of the tables in `b2bua/transfer/`.
 
 use consent::Leg;
-use sip_gateway::Event;
+use sip_gateway::{Event, Identity};
 
 use crate::transfer::{TARGET_IP, Talk, call_in, identity};
 use crate::world::*;
@@ -41,7 +41,7 @@ fn an_attended_transfer_joins_the_far_ends_of_two_calls() {
     assert_eq!(ack.get("Call-ID"), "second@10.2.0.20");
     assert!(ack.body().contains("m=audio 20002 "), "{}", ack.text());
     assert_eq!(talk.world.expect(CARRIER, "ACK ").get("Call-ID"), "first@10.2.0.20");
-    assert_eq!(talk.newcomers(), [(Leg::B, identity("8605550100"))]);
+    assert_eq!(talk.newcomers(), [(Leg::B, Identity { trusted: false, ..identity("8605550100") })]);
     talk.notified("SIP/2.0 200 OK", "terminated");
     // The second call is over; its record is linked.
     let bye = talk.world.expect(PBX, "BYE ");

@@ -13,17 +13,7 @@ const OURS: &str = "Supported: timer\r\nSession-Expires: 90;refresher=uas\r\n";
 
 /// A call from the carrier whose caller, R, has asked for this session. It ends after 60 s.
 pub fn timed(asked: &str) -> Talk {
-    let mut world = World::new();
-    let mut r = Ua::caller(CARRIER, "18607427310");
-    world.send(CARRIER, r.invite(asked, &sdp(ANSWER_IP, 5000, "")));
-    world.expect(CARRIER, "SIP/2.0 100 ");
-    let invite = world.expect(PBX, "INVITE ");
-    let l = Ua::callee(PBX, &invite, "l");
-    world.send(PBX, invite.answer("200 OK", "l", &l.contact(), &sdp(OFFER_IP, 4000, "")));
-    r.learn(&world.expect(CARRIER, "SIP/2.0 200 "));
-    world.send(CARRIER, r.request("ACK", "", ""));
-    world.expect(PBX, "ACK ");
-    Talk { world, r, l }
+    Talk::by(World::new(), Ua::caller(CARRIER, "18607427310"), asked)
 }
 
 /// A transfer whose re-INVITE has gone to R at this time after the answer.

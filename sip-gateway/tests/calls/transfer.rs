@@ -28,6 +28,12 @@ impl Talk {
         Self { world, r, l }
     }
 
+    /// Of this caller, whose INVITE has these fields.
+    pub fn by(mut world: World, r: Ua, fields: &str) -> Self {
+        let (r, l) = call_by(&mut world, r, fields, ("l", ""));
+        Self { world, r, l }
+    }
+
     pub fn refer(&mut self, refer_to: &str, extra: &str) {
         let contact = self.l.contact();
         let refer = self.l.request("REFER", &format!("{contact}Refer-To: {refer_to}\r\n{extra}"), "");
@@ -125,21 +131,25 @@ pub fn call_in_with(world: &mut World, dialled: &str, name: &str, more: &str) ->
     let mut r = Ua::caller(CARRIER, dialled);
     r.call_id = format!("{name}@10.2.0.20");
     r.local = format!("<sip:8605550100@10.2.0.20>;tag={name}-r");
-    world.send(CARRIER, r.invite("", &sdp(ANSWER_IP, 5000, more)));
+    call_by(world, r, "", (&format!("{name}-l"), more))
+}
+
+/// The same of this caller, whose INVITE has these fields; `tag` is the callee's.
+#[track_caller]
+pub fn call_by(world: &mut World, mut r: Ua, fields: &str, (tag, more): (&str, &str)) -> (Ua, Ua) {
+    world.send(CARRIER, r.invite(fields, &sdp(ANSWER_IP, 5000, more)));
     world.expect(CARRIER, "SIP/2.0 100 ");
     let invite = world.expect(PBX, "INVITE ");
-    let l = Ua::callee(PBX, &invite, &format!("{name}-l"));
-    let answer = sdp(OFFER_IP, 4000, more);
-    world.send(PBX, invite.answer("200 OK", &format!("{name}-l"), &l.contact(), &answer));
-    let ok = world.expect(CARRIER, "SIP/2.0 200 OK");
-    r.learn(&ok);
+    let l = Ua::callee(PBX, &invite, tag);
+    world.send(PBX, invite.answer("200 OK", tag, &l.contact(), &sdp(OFFER_IP, 4000, more)));
+    r.learn(&world.expect(CARRIER, "SIP/2.0 200 OK"));
     world.send(CARRIER, r.request("ACK", "", ""));
     world.expect(PBX, "ACK ");
     (r, l)
 }
 
 pub fn identity(user: &str) -> Identity {
-    Identity { asserted: None, from: user.to_owned(), privacy: false }
+    Identity { asserted: None, from: user.to_owned(), trusted: true, privacy: false }
 }
 
 #[test]

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use consent::{Arrival, CallId, Direction, Event, Leg, Newcomer, Now, RecordingOutcome, Side};
+use consent::{Arrival, CallId, Direction, Event, Leg, Name, Newcomer, Now, RecordingOutcome, Side};
 use recorder::SourceChange;
 use sip_gateway::{End, EndedBy, Identity, Replacement, Route, Target};
 use storage::{CallStarted, Entry, Stamped};
@@ -50,7 +50,7 @@ impl Call {
         (identity, side): (&Identity, Side),
         out: &mut VecDeque<Output>,
     ) {
-        let names: Vec<&str> = names(identity).collect();
+        let names: Vec<Name<'_>> = names(identity).collect();
         let newcomer = Newcomer { side, names: &names, emergency: false, same_dialog: false };
         let event = match self.machine.arrival(leg, &newcomer) {
             Arrival::Change | Arrival::OnLine | Arrival::Doubt => {
@@ -93,8 +93,12 @@ impl Call {
             self.callee.clone_from(&target.user);
             self.sides[leg.index()] = side;
             self.emergency |= target.emergency;
-            let newcomer =
-                Newcomer { side, names: &[&target.user], emergency: target.emergency, same_dialog: false };
+            let newcomer = Newcomer {
+                side,
+                names: &[Name::known(&target.user)],
+                emergency: target.emergency,
+                same_dialog: false,
+            };
             // The called leg has no party yet, so nobody changes; but the line may be left or come back.
             let arrival = self.machine.arrival(leg, &newcomer);
             if arrival != Arrival::Change {
@@ -112,11 +116,11 @@ impl Call {
     /// to this call's; its media and what is recorded of it are this call's.
     pub(super) fn on_replacing(&mut self, now: Now, replacement: &Replacement, out: &mut VecDeque<Output>) {
         let (leg, caller) = (replacement.leg, &replacement.caller);
-        let names: Vec<&str> = names(caller).collect();
+        let names: Vec<Name<'_>> = names(caller).collect();
         let withheld = self.machine.withholds(leg, &names);
         // Whom it dials may be the end that stays.
         let dialled = replacement.request_user.as_str();
-        let dialled_withheld = withheld || self.machine.withholds(leg.other(), &[dialled]);
+        let dialled_withheld = withheld || self.machine.withholds(leg.other(), &[Name::known(dialled)]);
         let started = CallStarted {
             call: replacement.record,
             node: self.node.clone(),

@@ -128,6 +128,48 @@ fn a_union_number_that_picks_a_dispatch_call_up_is_not_in_the_record_of_its_invi
     assert_eq!(started(&drain(&mut hub)).from, None);
 }
 
+/// RFC 3966 §5.1.5: a number that is complete only with its context.
+#[test]
+fn a_listed_number_that_is_dialled_with_a_context_is_known() {
+    let local = "5550199;phone-context=+1860";
+    let caller = |user: &str| Identity { from: user.to_owned(), ..Identity::default() };
+    let from_line = Offer { caller: caller("7427310"), ..offer(Side::District, local) };
+    let outputs = connect(&mut hub(), from_line);
+    assert_eq!(started(&outputs).to, None);
+    assert!(!written(&outputs).contains("5550199"), "{}", written(&outputs));
+    assert_eq!(decided(&outputs), [Reason::Union]);
+
+    let from_union = Offer { caller: caller(local), ..offer(Side::Public, "7427310") };
+    let outputs = connect(&mut hub(), from_union);
+    assert_eq!(started(&outputs).from, None);
+    assert_eq!(decided(&outputs), [Reason::Union]);
+
+    let mut dispatch = hub();
+    connect(&mut dispatch, offer(Side::Public, DISPATCH));
+    changed(&mut dispatch, Leg::A, replaced(local, true));
+    assert!(!written(&drain(&mut dispatch)).contains("5550199"));
+
+    let mut hub = hub();
+    hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, "7427310"))));
+    let target = Target { user: local.to_owned(), side: None, from: Side::Public, emergency: false };
+    hub.on_gateway(at(2), Event::Diverted { call: CALL, leg: Leg::B, target });
+    hub.on_gateway(at(5), Event::Answered { call: CALL });
+    assert_eq!(decided(&drain(&mut hub)), [Reason::Union]);
+}
+
+#[test]
+fn the_record_has_a_number_whole_and_what_is_none_without_parameters() {
+    for (dialled, shown) in [
+        ("8605550123;phone-context=+44", "+448605550123"),
+        ("8605550123;phone-context=pbx.example.com", "+18605550123"),
+        ("98605550123;ext=5", "+18605550123"),
+        ("200;phone-context=pbx.example.com", "200"),
+    ] {
+        let outputs = connect(&mut hub(), offer(Side::District, dialled));
+        assert_eq!(started(&outputs).to.as_deref(), Some(shown));
+    }
+}
+
 /// Whoever replaces a party may dial the other end of the call, where the union is.
 #[test]
 fn an_invite_that_replaces_a_party_does_not_tell_a_union_calls_other_end_by_dialling_it() {

@@ -14,7 +14,7 @@
 use consent::Leg;
 
 use super::super::asking::Asked;
-use super::super::{Call, CallTimer, Phase, Role, session, sips};
+use super::super::{Call, CallTimer, Phase, Role, session};
 use super::{RETRY_MS, least_of};
 use crate::core::Environment;
 use crate::transaction::{Report, TxId};
@@ -48,9 +48,7 @@ impl Call {
             return self.arm(env, CallTimer::Refresh(leg), RETRY_MS);
         }
         let Some(dialog) = self.dialog(fork, leg) else { return };
-        let (mut sent, path) = (dialog.request(method.clone()), dialog.path);
-        sent.headers.push(name::MAX_FORWARDS, "70");
-        sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
+        let (mut sent, path) = Self::request_in(env, dialog, method.clone());
         self.keep_timer(env, leg, &mut sent);
         if method == Method::INVITE {
             sent.headers.push(name::CONTENT_TYPE, "application/sdp");
@@ -87,10 +85,7 @@ impl Call {
 
     fn on_refreshed(&mut self, env: &mut Environment, leg: Leg, refresh: &Asked, response: &Response) {
         let Some(fork) = self.answered else { return };
-        self.observe(env, leg, &response.headers, None);
-        if let Some(dialog) = self.dialog(fork, leg) {
-            dialog.refresh_target(env, &response.headers);
-        }
+        self.heed_accepted(env, fork, leg, &response.headers);
         if refresh.invites() {
             if let Ok(Some(found)) = session::find(&response.headers, &response.body) {
                 let told = self.session.describe(leg, found.media(self.heard_from[leg.index()]), false);

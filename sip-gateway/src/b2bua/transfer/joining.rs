@@ -8,8 +8,7 @@ use super::super::glare::retry_later;
 use super::super::identity::FarEnd;
 use super::super::offering::own_ip;
 use super::super::session::{self, Found, Numbered, Ours};
-use super::super::sips;
-use super::super::{Acceptance, Call, CallTimer, EndedBy, Event, Fork, Owner, Role};
+use super::super::{Acceptance, Call, CallTimer, EndedBy, Event, Fork, Role};
 use super::{
     Arriving, Borrowed, Invited, JOINING_MS, Leaving, Loan, Newcomer, RETRY_MS, Reinvite, Said, Stage, Taker,
     Target, Transfer,
@@ -73,7 +72,7 @@ impl Call {
         let stays = leg.other();
         let Some(said_from) = self.dialog(said_in, leg).map(|dialog| dialog.path) else { return };
         let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, stays)) else { return };
-        let (mut sent, path) = Self::reinvite_in(env, dialog);
+        let (mut sent, path) = Self::request_in(env, dialog, Method::INVITE);
         self.keep_timer(env, stays, &mut sent);
         self.learn(env, leg, &headers, said_from.to.ip());
         let border = self.border(env, (leg, said_from.peer), &headers, &path);
@@ -96,15 +95,7 @@ impl Call {
         self.arm(env, CallTimer::Transfer, left_ms);
     }
 
-    /// A re-INVITE in this dialog, as yet without a body.
-    pub(super) fn reinvite_in(env: &Environment, dialog: &mut Dialog) -> (Request, Path) {
-        let (mut sent, path) = (dialog.request(Method::INVITE), dialog.path);
-        sent.headers.push(name::MAX_FORWARDS, "70");
-        sent.headers.push(name::CONTACT, env.contact(&path, sips::is_sent_to(&sent)));
-        (sent, path)
-    }
-
-    /// Sends it.
+    /// Sends a re-INVITE.
     pub(super) fn send_reinvite(
         &self,
         env: &mut Environment,
@@ -112,9 +103,7 @@ impl Call {
         offer: Option<Numbered>,
         role: Role,
     ) -> Reinvite {
-        env.authorize(&path, &mut sent);
-        let branch = env.stamp_via(&path, &mut sent);
-        let client = env.request_with_branch(path, &sent, branch.clone(), Owner::Call(self.id, role));
+        let (client, branch) = self.send_own(env, path, &mut sent, role);
         Reinvite { client, sent, path, branch, heard: false, offer }
     }
 

@@ -135,7 +135,7 @@ impl Call {
             return self.fail_transfer(env, &Response::new(503));
         };
         let Some(dialog) = self.dialog(fork, leg) else { return };
-        let mut begun = Self::reinvite_in(env, dialog);
+        let mut begun = Self::request_in(env, dialog, Method::INVITE);
         lent.dialog.local_seq = dialog.local_seq;
         if !self.is_emergency() {
             session_timer::ask(env.config.session_timer, &mut begun.0.headers);

@@ -59,7 +59,8 @@ impl Target {
 
     /// As the hub needs it.
     pub(crate) fn told(&self, env: &Environment, from: Side) -> Told {
-        let user = Uri::parse(&self.uri).ok().and_then(|uri| uri.user().map(std::borrow::Cow::into_owned));
+        let user =
+            Uri::parse(&self.uri).ok().and_then(|uri| uri.subscriber().map(std::borrow::Cow::into_owned));
         let named = self.peer.and_then(|peer| env.config.peers.get(peer.0));
         Told {
             user: user.unwrap_or_default(),

@@ -24,7 +24,7 @@ use super::releasing::cancel;
 use crate::End;
 use crate::core::{Again, Environment};
 use crate::transaction::{T1_64_MS, TxId};
-use crate::wire::{Response, name};
+use crate::wire::{Method, Response, name};
 
 /// What is being undone.
 pub(in super::super) struct Undoing {
@@ -133,7 +133,7 @@ impl Call {
     /// Gives R the description again that it had before.
     fn restore(&mut self, env: &mut Environment, leg: Leg, former: &Numbered) {
         let Some(dialog) = self.answered.and_then(|fork| self.dialog(fork, leg)) else { return };
-        let (mut sent, path) = Self::reinvite_in(env, dialog);
+        let (mut sent, path) = Self::request_in(env, dialog, Method::INVITE);
         self.keep_timer(env, leg, &mut sent);
         sent.headers.push(name::CONTENT_TYPE, "application/sdp");
         let offer = self.session.again(leg, former);
