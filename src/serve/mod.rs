@@ -103,17 +103,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     }
     let resolver = sockets.resolver(config.dns.clone());
 
-    // So that commands find a database as soon as the service is ready. A call never waits for it.
-    match tokio::time::timeout(DATABASE_AT_START, Store::open(&config.storage.database)).await {
-        Ok(Ok(store)) => store.close().await,
-        Ok(Err(error)) => {
-            tracing::error!(
-                error = &error as &dyn Error,
-                "the database is away; the journal keeps its entries"
-            );
-        }
-        Err(_) => tracing::error!("the database does not answer; the journal keeps its entries"),
-    }
+    make_database(&config.storage.database).await;
     let (stop_delivery, delivery_stop) = watch::channel(false);
     let delivery = Delivery::start(&journal, &config.storage.database, delivery_stop);
     let (health, told) = watch::channel(SignallingHealth::default());
@@ -177,6 +167,20 @@ fn make_folder(path: &Path) -> Result<(), Failure> {
         .mode(0o700)
         .create(path)
         .map_err(|source| Failure::Io { what: format!("cannot make the folder {}", path.display()), source })
+}
+
+/// So that commands find a database as soon as the service is ready. A call never waits for it.
+async fn make_database(url: &str) {
+    match tokio::time::timeout(DATABASE_AT_START, Store::open(url)).await {
+        Ok(Ok(store)) => store.close().await,
+        Ok(Err(error)) => {
+            tracing::error!(
+                error = &error as &dyn Error,
+                "the database is away; the journal keeps its entries"
+            );
+        }
+        Err(_) => tracing::error!("the database does not answer; the journal keeps its entries"),
+    }
 }
 
 /// The master key; a new one at the first start.

@@ -339,10 +339,12 @@ impl Caller {
 
     fn request(&self, method: &str, cseq: u32, call: u32, dialog: &Dialog, body: &str) -> String {
         let (address, name) = (self.address, CallName { session: self.session, number: call });
+        // One caller who calls one number that often would be taken for a loop.
+        let caller = call % 10_000;
         let content = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
         format!(
             "{method} {} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bK-{name}-{method};rport\r\n\
-             {}From: <sip:+18605550123@{address}>;tag={call}\r\nTo: {}\r\nCall-ID: {name}\r\n\
+             {}From: <sip:+1860555{caller:04}@{address}>;tag={call}\r\nTo: {}\r\nCall-ID: {name}\r\n\
              CSeq: {cseq} {method}\r\nContact: <sip:bench@{address}>\r\nMax-Forwards: 70\r\n\
              {CALL}: {name}\r\n{content}Content-Length: {}\r\n\r\n{body}",
             dialog.target,
