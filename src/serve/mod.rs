@@ -150,7 +150,12 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     }
     let ready = move || announce(&gateway.listeners, ops_address);
     let finished = thread.run(signalling.run(inputs, ready, terminated, config.drain)).await;
-    let finished = finished.ok_or_else(|| Failure::Other(anyhow::anyhow!("signalling ended by a defect")))?;
+    let Some(finished) = finished else {
+        if let Err(error) = journal.close(JOURNAL_PATIENCE) {
+            tracing::error!(error = &error as &dyn Error, "the journal does not take the last entries");
+        }
+        return Err(Failure::Other(anyhow::anyhow!("signalling ended by a defect")));
+    };
     tracing::info!("no call is left; closing");
     close(finished, shelf, journal, stop_delivery, delivery).await
 }
@@ -171,15 +176,19 @@ fn make_folder(path: &Path) -> Result<(), Failure> {
 
 /// So that commands find a database as soon as the service is ready. A call never waits for it.
 async fn make_database(url: &str) {
-    match tokio::time::timeout(DATABASE_AT_START, Store::open(url)).await {
-        Ok(Ok(store)) => store.close().await,
-        Ok(Err(error)) => {
-            tracing::error!(
+    let url = url.to_owned();
+    // Not given up with the wait: a long migration begun anew by each who opens it would never end.
+    let opening = tokio::spawn(async move {
+        match Store::open(&url).await {
+            Ok(store) => store.close().await,
+            Err(error) => tracing::error!(
                 error = &error as &dyn Error,
                 "the database is away; the journal keeps its entries"
-            );
+            ),
         }
-        Err(_) => tracing::error!("the database does not answer; the journal keeps its entries"),
+    });
+    if tokio::time::timeout(DATABASE_AT_START, opening).await.is_err() {
+        tracing::error!("the database does not answer; the journal keeps its entries");
     }
 }
 

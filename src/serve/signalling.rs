@@ -25,8 +25,8 @@ use super::ops::Ops;
 use super::shelf::{self, Item, Stored};
 use crate::hub::{Hub, Output};
 
-/// How many inputs are taken before timers and the other queues get their turn.
-const INPUTS_AT_ONCE: usize = 64;
+/// How much is taken of one queue before timers and the other queues get their turn.
+const AT_ONCE: usize = 64;
 /// Calls whose journal entry is written and that are not told yet; beyond it their tasks wait.
 const JOURNALLED: usize = 4096;
 
@@ -189,10 +189,12 @@ impl Signalling {
                 Some(input) = inputs.network.recv() => {
                     self.core.set_overloaded(inputs.network.len() > inputs.network.max_capacity() / 2);
                     self.on_input(input);
-                    for _ in 1..INPUTS_AT_ONCE {
+                    for _ in 1..AT_ONCE {
                         let Ok(input) = inputs.network.try_recv() else { break };
                         self.on_input(input);
                     }
+                    // Before anything else that takes time: an INVITE waits for its entry, but not long.
+                    self.write();
                     // The readers' turn on this thread, so that what waits is seen in the queue.
                     if !inputs.network.is_empty() {
                         tokio::task::yield_now().await;
@@ -206,7 +208,25 @@ impl Signalling {
                 () = sleep_until(ready.as_ref().map(|(_, until)| *until)) => {}
                 () = sleep_until(farewell) => {}
             }
+            self.take_answers(&mut inputs);
             self.on_time();
+        }
+    }
+
+    /// What the media plane, the journal and the store have said meanwhile: however many datagrams wait, a call is
+    /// anchored, and its alarms are heard.
+    fn take_answers(&mut self, inputs: &mut Inputs) {
+        for _ in 0..AT_ONCE {
+            let Ok(event) = inputs.media.try_recv() else { break };
+            self.on_media(event);
+        }
+        for _ in 0..AT_ONCE {
+            let Ok(call) = self.under_way.journalled_in.try_recv() else { break };
+            self.hub.on_journalled(self.clock.now(), call);
+        }
+        for _ in 0..AT_ONCE {
+            let Ok(stored) = inputs.stored.try_recv() else { break };
+            self.on_stored(stored);
         }
     }
 

@@ -219,7 +219,7 @@ impl Sockets {
 
     /// Asks DNS of these servers, or of the system's where none is given; the answers come among the inputs.
     pub fn resolver(&self, servers: Vec<SocketAddr>) -> Resolver {
-        Resolver::new(servers, self.inputs.clone())
+        Resolver::new(servers, self.inputs.clone(), self.streams_on.clone())
     }
 
     /// Sends a datagram at once, or loses and counts it. `false` if the system knows no way there, which

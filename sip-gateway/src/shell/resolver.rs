@@ -13,6 +13,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -34,17 +35,18 @@ pub struct Resolver {
     /// None: the system's.
     servers: Vec<SocketAddr>,
     inputs: mpsc::Sender<Input>,
+    runtime: Handle,
 }
 
 impl Resolver {
-    pub(super) const fn new(servers: Vec<SocketAddr>, inputs: mpsc::Sender<Input>) -> Self {
-        Self { servers, inputs }
+    pub(super) const fn new(servers: Vec<SocketAddr>, inputs: mpsc::Sender<Input>, runtime: Handle) -> Self {
+        Self { servers, inputs, runtime }
     }
 
-    /// Asks, and answers with [`Input::Resolved`] within 10 s. Needs to be called in a tokio runtime.
+    /// Asks, and answers with [`Input::Resolved`] within 10 s.
     pub fn resolve(&self, peer: PeerId, question: Question) {
-        let Self { servers, inputs } = self.clone();
-        tokio::spawn(async move {
+        let Self { servers, inputs, runtime } = self.clone();
+        runtime.spawn(async move {
             let answer = timeout(PATIENCE, ask(&servers, &question)).await.unwrap_or(Err(Unanswered));
             // Fails only when the core's task has ended.
             let _ = inputs.send(Input::Resolved { peer, question, answer }).await;

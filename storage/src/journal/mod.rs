@@ -224,7 +224,8 @@ impl Journal {
     pub fn append(&self, stamped: &Stamped) -> Receipt {
         let payload = record::payload(stamped);
         let mut state = self.shared.lock();
-        let receipt = state.take(&stamped.entry, payload);
+        let before = state.waiting();
+        let receipt = state.take(&stamped.entry, payload, before);
         state.wake(&self.shared.wake, Duration::ZERO);
         receipt
     }
@@ -242,7 +243,9 @@ impl Journal {
             return Vec::new();
         }
         let mut state = self.shared.lock();
-        let receipts = payloads.into_iter().map(|(entry, payload)| state.take(entry, payload)).collect();
+        let before = state.waiting();
+        let taken = payloads.into_iter().map(|(entry, payload)| state.take(entry, payload, before));
+        let receipts = taken.collect();
         state.wake(&self.shared.wake, if waits { Duration::ZERO } else { WRITE_AFTER });
         receipts
     }
@@ -368,14 +371,20 @@ impl Receipt {
 }
 
 impl State {
-    /// Takes an entry's payload into the queue, or says why not.
-    fn take(&mut self, entry: &Entry, payload: Result<Vec<u8>, PayloadError>) -> Receipt {
-        let waiting = self.queue.len() + self.in_hand;
+    /// How many entries wait for the disk.
+    fn waiting(&self) -> usize {
+        self.queue.len() + self.in_hand
+    }
+
+    /// Takes an entry's payload into the queue, or says why not. `before`: how many waited before what is handed
+    /// over together, which says nothing of the disk.
+    fn take(&mut self, entry: &Entry, payload: Result<Vec<u8>, PayloadError>, before: usize) -> Receipt {
+        let waiting = self.waiting();
         let refusal = match payload {
             Err(source) => AppendError::Payload { source },
             Ok(_) if self.closing => AppendError::Closed,
             Ok(_) if waiting >= MAX_QUEUED => AppendError::Full,
-            Ok(_) if entry.may_be_shed() && (waiting >= MAX_QUEUED_BESIDE_LADDERS || self.health.failing) => {
+            Ok(_) if entry.may_be_shed() && (before >= MAX_QUEUED_BESIDE_LADDERS || self.health.failing) => {
                 return Receipt(Promise::Refused(Some(AppendError::Shed)));
             }
             Ok(payload) => {

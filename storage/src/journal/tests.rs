@@ -425,7 +425,9 @@ fn a_ladder_gives_way_long_before_the_queue_is_full() {
     let journal = Journal::start(&folder).unwrap();
     let ladder = samples::at(0, samples::ladder(1, &[samples::rung(0, "INVITE sip:<callee>", 0)], 0));
     let at_rest = Journal::start(&dir.path().join("at rest")).unwrap();
-    assert!(wait(at_rest.append(&ladder)).is_ok());
+    let many: Vec<_> = (0..MAX_QUEUED_BESIDE_LADDERS as u64).map(entry_of).chain([ladder.clone()]).collect();
+    let receipts = at_rest.append_all(&many, true);
+    assert!(receipts.into_iter().all(|receipt| wait(receipt).is_ok()), "many at once are no disk in trouble");
     // No file can be made in a folder that is gone.
     std::fs::remove_dir_all(&folder).unwrap();
     let waiting: Vec<_> =

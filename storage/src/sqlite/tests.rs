@@ -58,28 +58,28 @@ fn numbered(entries: &[Stamped]) -> Vec<(JournalPosition, Stamped)> {
         .collect()
 }
 
-/// Everything in the database, in order, but for the time of delivery.
+/// Everything in the database, but for the time of delivery and the numbers that rows get as they come; those of
+/// one call in their order.
 async fn dump(store: &Store) -> Vec<String> {
-    const STATEMENTS: [&str; 15] = [
-        "SELECT json_array(id, verstat, attestation, foreign_caller_id, started_at, ringing_at, answered_at, ended_at, outcome, recording_outcome, basis) FROM call ORDER BY id",
-        "SELECT json_array(call_id, position, sip_call_id) FROM call_leg ORDER BY 1",
-        "SELECT json_array(call_id, linked) FROM call_link ORDER BY 1",
-        "SELECT json_array(call_id, leg, packets) FROM call_media ORDER BY 1",
-        "SELECT json_array(call_id, leg, ordinal, identity, joined_at, left_at, consent, consent_method, consent_at) FROM party ORDER BY 1",
-        "SELECT json_array(call_id, at, meaning, retention) FROM consent_signal ORDER BY call_id, id",
-        "SELECT json_array(call_id, at, gate, reason, parties, evidence, retention) FROM decision ORDER BY call_id, id",
-        "SELECT json_array(call_id, opened_at, shut_at, basis, clause) FROM gate_interval ORDER BY call_id, id",
-        "SELECT json_array(call_id, at, leg, state) FROM recorded_elsewhere ORDER BY call_id, id",
-        "SELECT json_array(id, state, line, rule_version, sha256) FROM recording ORDER BY id",
-        "SELECT json_array(call_id, left_out, retention) FROM ladder ORDER BY 1",
-        "SELECT json_array(call_id, part, rungs) FROM ladder_part ORDER BY call_id, part",
-        "SELECT json_array(seq, action, hex(hash)) FROM audit ORDER BY seq",
-        "SELECT json_array(journal, seq) FROM delivery",
-        "SELECT json_array(seq, call_id, why) FROM unplaced ORDER BY seq",
-    ];
+    const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT GLOB 'sqlite_*'
+                          AND name NOT GLOB '_sqlx*' ORDER BY 1";
     let mut lines = Vec::new();
-    for statement in STATEMENTS {
-        let rows = sqlx::query(statement).fetch_all(&store.pool).await.unwrap();
+    for table in sqlx::query(TABLES).fetch_all(&store.pool).await.unwrap() {
+        let table: String = table.get(0);
+        let columns = "SELECT name, type FROM pragma_table_info(?1)";
+        let columns = sqlx::query(columns).bind(&table).fetch_all(&store.pool).await.unwrap();
+        let columns: Vec<(String, String)> = columns.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let is_number = |(name, kind): &&(String, String)| name == "id" && kind == "INTEGER";
+        let is_left_out =
+            |column: &&(String, String)| is_number(column) || (table == "delivery" && column.0 == "at");
+        let shown = columns
+            .iter()
+            .filter(|column| !is_left_out(column))
+            .map(|(name, kind)| if kind == "BLOB" { format!("hex({name})") } else { name.clone() });
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        let order = if columns.iter().any(|column| is_number(&column)) { "call_id, id" } else { "1" };
+        let rows = format!("SELECT json_array('{table}', {shown}) FROM {table} ORDER BY {order}");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(rows)).fetch_all(&store.pool).await.unwrap();
         lines.extend(rows.iter().map(|row| row.get::<String, _>(0)));
     }
     lines

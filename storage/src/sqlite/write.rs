@@ -178,7 +178,8 @@ async fn add_legs(connection: &mut SqliteConnection, calls: &Changes<'_>) -> Res
     sqlx::query!(
         "INSERT INTO call_leg (call_id, position, sip_call_id)
          SELECT value ->> 'call',
-                (SELECT count(*) FROM call_leg WHERE call_id = new.value ->> 'call') + (value ->> 'behind'),
+                (SELECT coalesce(max(position) + 1, 0) FROM call_leg WHERE call_id = new.value ->> 'call')
+                    + (value ->> 'behind'),
                 value ->> 'sip_call_id'
          FROM jsonb_each($1) AS new
          WHERE true

@@ -42,6 +42,8 @@ pub(in crate::bench) struct Tally {
     pub(in crate::bench) unanswered: u32,
     /// Calls that the other side ended.
     pub(in crate::bench) cut: u32,
+    /// Answered calls whose media go another way than through the gateway.
+    pub(in crate::bench) unanchored: u32,
     /// Requests sent again.
     pub(in crate::bench) repeated: u32,
 }
@@ -315,6 +317,8 @@ impl Caller {
             dialog.target = uri(field(message, "Contact").unwrap_or_default()).to_owned();
             dialog.to = field(message, "To").unwrap_or_default().to_owned();
             dialog.rtp = rtp_address(message);
+            let anchored = dialog.rtp.is_some_and(|rtp| rtp.ip() == self.gateway.ip());
+            self.tally.unanchored += u32::from(!anchored);
             let routes: Vec<&str> = fields(message, "Record-Route").collect();
             dialog.routes = routes.iter().rev().map(|route| format!("Route: {route}\r\n")).collect();
             self.answers.push((call, dialog.invited, now));
