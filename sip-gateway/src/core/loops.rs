@@ -1,7 +1,7 @@
 //! Calls that come back (RFC 3261 §16.3 item 4, §16.6 item 8).
 //!
 //! Our branch of a call's INVITE ends in marks, one for each time that the call has passed through us: a keyed
-//! hash of the side it came from and of whom it called. A far proxy that sends the INVITE on keeps our Via; if it
+//! hash of the side it came from and of whom it called, extension included. A far proxy that sends the INVITE on keeps our Via; if it
 //! comes back, and its own mark is among those, it would go the same way again: 482. With other marks it spirals,
 //! as a forwarded call does, and goes on.
 //!
