@@ -376,8 +376,8 @@ impl RuleSet {
     ///
     /// The called side is looked at first, then the calling side (not for inbound calls); within a side the
     /// most trustworthy candidate first. Where several lines match, the class decides: union, never, dispatch,
-    /// consent; within a class, the first. A dispatch line counts only by a
-    /// [known](Name::known) name, so that no telephone opens its basis by what it writes. Of an inbound call the
+    /// consent; within a class, the first. A dispatch line counts only by a [known](Name::known) name that is no
+    /// number of another plan, so that no telephone opens its basis by what it writes. Of an inbound call the
     /// Request-URI counts, the first of `called`; a public peer wrote the rest, which grants nothing: it
     /// counts only where it names a union or never line, and no dispatch line was dialled, whose recording no
     /// caller can switch off. Of an outbound call the called side only bars so too: whatever line it was diverted
@@ -404,7 +404,7 @@ impl RuleSet {
 
     /// The line that a name names; a dispatch line only if the name is known, and no number of another plan.
     pub(crate) fn line_named(&self, name: &Name<'_>) -> Option<&Line> {
-        let grants = || name.known && PhoneContext::of(name.user).is_certain();
+        let grants = || name.is_known() && PhoneContext::of(name.user).is_certain();
         self.line(name.user).filter(|line| line.class != LineClass::Dispatch || grants())
     }
 

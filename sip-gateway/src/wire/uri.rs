@@ -202,9 +202,6 @@ pub fn before_params(user: &str) -> &str {
     user.split_once(';').map_or(user, |(user, _)| user)
 }
 
-/// Parameters of a user part that make it another's: extension, subaddress, context (RFC 3966 §5.3, §5.4, §5.1.5).
-pub(crate) const TELLING: [&str; 3] = ["ext", "isub", "phone-context"];
-
 /// The parameters of a user part or telephone-subscriber, each with its value (RFC 3966 §3).
 pub fn user_params(user: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     user.split(';').skip(1).filter(|param| !param.trim().is_empty()).map(|param| {
