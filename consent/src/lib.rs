@@ -22,7 +22,7 @@ pub use clock::{Mono, Now, Wall};
 pub use decision::{Decision, Evidence, GateState, PartyConsent, PartyState, Reason};
 pub use epoch::{Epoch, EpochCounter};
 pub use id::{CallId, Leg, RecordingId, Side};
-pub use number::{Dialled, E164, NumberBlock, NumberError, Numbering};
+pub use number::{Dialled, E164, NumberBlock, NumberError, Numbering, PhoneContext};
 pub use permit::{Basis, Permit, PermitId};
 pub use recorded::{Gap, GapCause, Interval, Phase};
 pub use rules::{

@@ -196,6 +196,43 @@ impl fmt::Display for Dialled {
     }
 }
 
+/// Whose plan the digits of a user part belong to, as its `phone-context` says (RFC 3966 §5.1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhoneContext {
+    /// It has none.
+    Absent,
+    /// A number's: what it begins with is `+` and digits.
+    Global,
+    /// A domain's, which may number its telephones as it likes.
+    Domain,
+    /// More than one, or one that is neither a number's nor a domain's.
+    Unreadable,
+}
+
+impl PhoneContext {
+    /// That of a user part.
+    #[must_use]
+    pub fn of(user: &str) -> Self {
+        let mut contexts = user.split(';').skip(1).filter_map(phone_context);
+        match (contexts.next(), contexts.next()) {
+            (None, _) => Self::Absent,
+            (Some(value), None) if global(value).is_some() => Self::Global,
+            (Some(value), None)
+                if !value.starts_with('+') && value.contains(|c: char| c == '.' || c.is_alphabetic()) =>
+            {
+                Self::Domain
+            }
+            (Some(_), _) => Self::Unreadable,
+        }
+    }
+
+    /// Whether the number that is read there is the only one that it can be.
+    #[must_use]
+    pub const fn is_certain(self) -> bool {
+        matches!(self, Self::Absent | Self::Global)
+    }
+}
+
 impl Numbering {
     /// A plan: country code (`1`), area code that completes 7-digit numbers (`860`), prefix dialled for an
     /// outside line (`9`, or empty).
@@ -254,7 +291,8 @@ impl Numbering {
     /// Understood, with or without visual separators, a leading `tel:` and trailing parameters:
     /// `+18607427331`, `18607427331`, `8607427331`, `7427331` (completed by the area code), `011…` and
     /// `00…`, local numbers with a `phone-context` that begins with `+`, and any of these but the first
-    /// behind the outside prefix. A reading without the prefix wins: `9597427331` is area code 959.
+    /// behind the outside prefix. A reading without the prefix wins: `9597427331` is area code 959. With a
+    /// context that says nothing ([`PhoneContext::is_certain`]) it is what the district would mean by it.
     #[must_use]
     pub fn normalise(&self, user: &str) -> Dialled {
         self.read(user).map_or_else(|| Dialled::Other(user.to_owned()), Dialled::Full)
@@ -270,8 +308,7 @@ impl Numbering {
         if !all_digits(&compact) {
             return None;
         }
-        // A domain as context is the district's own plan: the PBX's name for itself.
-        match parts.find_map(global_context) {
+        match parts.filter_map(phone_context).find_map(global) {
             Some(context) => self.read_in_context(&context, &compact),
             None => self.read_local(&compact),
         }
@@ -329,14 +366,15 @@ fn strip_tel(user: &str) -> &str {
     }
 }
 
-/// The digits of `phone-context=+…`; `None` for other parameters and for a domain.
-fn global_context(parameter: &str) -> Option<String> {
-    let (name, value) = parameter.split_once('=')?;
-    if !name.trim().eq_ignore_ascii_case("phone-context") {
-        return None;
-    }
-    let digits: String =
-        value.trim().strip_prefix('+')?.chars().filter(|c| !SEPARATORS.contains(c)).collect();
+/// The value of `phone-context`, empty if it has none; `None` for other parameters.
+fn phone_context(parameter: &str) -> Option<&str> {
+    let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    name.trim().eq_ignore_ascii_case("phone-context").then(|| value.trim())
+}
+
+/// The digits of a context that begins with `+`.
+fn global(context: &str) -> Option<String> {
+    let digits: String = context.strip_prefix('+')?.chars().filter(|c| !SEPARATORS.contains(c)).collect();
     all_digits(&digits).then_some(digits)
 }
 

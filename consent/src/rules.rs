@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Dialled, E164, Numbering};
+use crate::{Dialled, E164, Numbering, PhoneContext};
 
 /// The longest request or withdrawal code, in digits.
 const LONGEST_CODE: usize = 8;
@@ -145,9 +145,7 @@ pub struct Settings {
 pub struct Name<'a> {
     /// The user part.
     pub user: &'a str,
-    /// Whether the gateway routes by it, or a peer vouches for it that is trusted with identities; a telephone
-    /// may write the others as it likes. Only a known name is ever a dispatch line's.
-    pub known: bool,
+    known: bool,
 }
 
 /// What is known of a call when its INVITE arrives. Names are most trustworthy first; the gateway leaves out
@@ -168,16 +166,23 @@ pub struct CallFacts<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// A name that is known.
+    /// A name that is known: the gateway routes by it, or a peer vouches for it that is trusted with identities.
+    /// No other is ever a dispatch line's.
     #[must_use]
     pub const fn known(user: &'a str) -> Self {
         Self { user, known: true }
     }
 
-    /// A name that somebody gives.
+    /// A name that somebody gives: a telephone may write what it likes.
     #[must_use]
     pub const fn said(user: &'a str) -> Self {
         Self { user, known: false }
+    }
+
+    /// Whether it is [known](Self::known).
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.known
     }
 }
 
@@ -369,37 +374,38 @@ impl RuleSet {
 
     /// The line of a call: the district's number that it is called by or calls from.
     ///
-    /// The called side is looked at first (not for outbound calls), then the calling side (not for inbound
-    /// ones); within a side the most trustworthy candidate first. Where several lines match, the class
-    /// decides: union, never, dispatch, consent; within a class, the first. A dispatch line counts only by a
-    /// [known](Name::known) name, so that no telephone opens its basis by what it writes. Of an inbound call the
+    /// The called side is looked at first, then the calling side (not for inbound calls); within a side the
+    /// most trustworthy candidate first. Where several lines match, the class decides: union, never, dispatch,
+    /// consent; within a class, the first. A dispatch line counts only by a [known](Name::known) name that is no
+    /// number of another plan, so that no telephone opens its basis by what it writes. Of an inbound call the
     /// Request-URI counts, the first of `called`; a public peer wrote the rest, which grants nothing: it
     /// counts only where it names a union or never line, and no dispatch line was dialled, whose recording no
-    /// caller can switch off.
+    /// caller can switch off. Of an outbound call the called side only bars so too: whatever line it was diverted
+    /// from, it has left it.
     #[must_use]
     pub fn line_of(&self, facts: &CallFacts<'_>) -> Option<&Line> {
-        let (called, calling) = match facts.direction {
-            Direction::Inbound => (facts.called.as_slice(), [].as_slice()),
-            Direction::Outbound => ([].as_slice(), facts.calling.as_slice()),
-            Direction::Internal => (facts.called.as_slice(), facts.calling.as_slice()),
+        let (granting, calling) = match facts.direction {
+            Direction::Inbound => (1, [].as_slice()),
+            Direction::Outbound => (0, facts.calling.as_slice()),
+            Direction::Internal => (facts.called.len(), facts.calling.as_slice()),
         };
-        let inbound = facts.direction == Direction::Inbound;
-        let first = called.first().and_then(|name| self.line_named(name));
-        if inbound && first.is_some_and(|line| line.class == LineClass::Dispatch) {
+        let first = facts.called.first().and_then(|name| self.line_named(name));
+        let is_dispatch = |line: &Line| line.class == LineClass::Dispatch;
+        if facts.direction == Direction::Inbound && first.is_some_and(is_dispatch) {
             return first;
         }
-        let lines = called.iter().chain(calling).enumerate().filter_map(|(place, name)| {
-            let line = self.line_named(name)?;
-            let counts = !inbound || place == 0 || line.class.bars();
-            counts.then_some(line)
+        let called = facts.called.iter().enumerate().filter_map(|(place, name)| {
+            self.line_named(name).filter(|line| place < granting || line.class.bars())
         });
+        let calling = calling.iter().filter_map(|name| self.line_named(name));
         // `min_by_key` keeps the first of equals.
-        lines.min_by_key(|line| line.class.rank())
+        called.chain(calling).min_by_key(|line| line.class.rank())
     }
 
-    /// The line that a name names; a dispatch line only if the name is known.
+    /// The line that a name names; a dispatch line only if the name is known, and no number of another plan.
     pub(crate) fn line_named(&self, name: &Name<'_>) -> Option<&Line> {
-        self.line(name.user).filter(|line| line.class != LineClass::Dispatch || name.known)
+        let grants = || name.is_known() && PhoneContext::of(name.user).is_certain();
+        self.line(name.user).filter(|line| line.class != LineClass::Dispatch || grants())
     }
 
     /// Whether a user part is one of the district's lines, by its number or an alias.

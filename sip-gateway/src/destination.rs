@@ -12,18 +12,18 @@
 //!
 //! | refused | for example |
 //! |---|---|
-//! | what is no number, with eight digits or more before any letter | `01…` through an operator, `1010288…` through another carrier, `011442071838750,` |
+//! | what is no number, with eight digits or more before any letter, its context's included | `01…` through an operator, `1010288…` through another carrier, `011442071838750,`, `8750;phone-context=+101144207183` |
 //! | +1 and eight digits or more that are none of the North American plan's | `+101129051234` |
 //! | a number that parameters lead elsewhere (RFC 4694) | `rn`, `cic`, `npdi` |
-//! | a number whose parameters cannot be read | two `phone-context`, digits without a name |
+//! | a number whose parameters cannot be read | two `phone-context`, `+44x`; digits without a name |
 //!
 //! Left out: prices, and the parts of other countries' numbers that are dear: list them.
 
 use std::str::FromStr;
 
-use consent::{Dialled, E164, Numbering};
+use consent::{Dialled, E164, Numbering, PhoneContext};
 
-use crate::wire::before_params;
+use crate::wire::{before_params, user_params};
 
 /// Area codes of country code 1 that belong neither to the United States and their territories nor to Canada.
 const ISLANDS: [&str; 21] = [
@@ -121,7 +121,7 @@ impl Destinations {
         if self.refused.is_empty() {
             return false;
         }
-        if is_led_elsewhere(user) {
+        if is_led_elsewhere(user) || PhoneContext::of(user) == PhoneContext::Unreadable {
             return true;
         }
         match self.numbering.normalise(user) {
@@ -138,19 +138,18 @@ impl Destinations {
     }
 }
 
-/// Whatever stands between the digits: a carrier may pass over it.
+/// With the digits of the context that completes it. Whatever stands between them: a carrier may pass over it.
 fn is_long(user: &str) -> bool {
+    let context = user_params(user).find(|(name, _)| name.eq_ignore_ascii_case("phone-context"));
+    let context = context.and_then(|(_, value)| value?.strip_prefix('+')).unwrap_or_default();
     let dialled = before_params(user).chars().take_while(|c| !c.is_alphabetic());
-    dialled.filter(|c| c.is_numeric()).count() >= LONG
+    context.chars().chain(dialled).filter(|c| c.is_numeric()).count() >= LONG
 }
 
 fn is_led_elsewhere(user: &str) -> bool {
-    let mut contexts = 0;
-    user.split(';').skip(1).any(|parameter| {
-        let name = parameter.split('=').next().unwrap_or_default().trim();
-        contexts += usize::from(name.eq_ignore_ascii_case("phone-context"));
+    user_params(user).any(|(name, _)| {
         let nameless = !name.is_empty() && !name.contains(char::is_alphabetic);
-        contexts > 1 || nameless || ROUTING.iter().any(|routing| name.eq_ignore_ascii_case(routing))
+        nameless || ROUTING.iter().any(|routing| name.eq_ignore_ascii_case(routing))
     })
 }
 
@@ -213,6 +212,16 @@ mod tests {
             ("+1411", false),
             ("8605550123;ext=12345678", false),
             ("8605550123;phone-context=pbx.example.com;user=phone;", false),
+            ("8750;phone-context=+101144207183", true),
+            ("8750;phone-context=+01144207183", true),
+            ("5550123;phone-context=+1203", false),
+            ("2075550123;phone-context=+44x", true),
+            ("2075550123;phone-context=44", true),
+            ("8605550123;phone-context", true),
+            ("8605550123;phone-context=", true),
+            ("711;phone-context=+1", false),
+            ("711;phone-context=pbx.example.com", false),
+            ("711", false),
         ];
         assert_refused("1", &["international"], &[], &users);
         let users = [("+18605550123", true), ("+442071838750", false), ("00442071838750", false)];

@@ -276,11 +276,11 @@ pub struct Replacement {
 /// Who a far end says it is; user parts as in [`Offer`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// User part of P-Asserted-Identity; `None` from peers that are not trusted with it.
-    pub asserted: Option<String>,
-    /// User part of From (or of To, for the callee).
+    /// User parts of P-Asserted-Identity, a few at the most; none from peers that are not trusted with it.
+    pub asserted: Vec<String>,
+    /// User part of From; for a callee, whom the gateway dialled.
     pub from: String,
-    /// Whether its peer is trusted with identities: then From counts where nothing is asserted.
+    /// Whether its peer is trusted with identities: then `from` counts where nothing is asserted.
     pub trusted: bool,
     /// Whether Privacy (`id` of RFC 3325, `user` of RFC 3323) withholds it.
     pub privacy: bool,

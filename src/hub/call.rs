@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use consent::{
     Action, Basis, CallFacts, CallId, CodeMatcher, Direction, E164, EpochCounter, Event, Joined, Leg,
-    LineClass, Mono, Name, Newcomer, Now, NumberBlock, Permit, PermitId, Preference, RecordingId,
-    RecordingOutcome, RuleSet, Side, SignalSource,
+    LineClass, Mono, Name, Newcomer, Now, NumberBlock, Permit, PermitId, PhoneContext, Preference,
+    RecordingId, RecordingOutcome, RuleSet, Side, SignalSource,
 };
 use recorder::{LegStatistics, SourceChange};
 use sip_gateway::sdp::Recording;
-use sip_gateway::wire::before_params;
+use sip_gateway::wire::{before_params, user_params};
 use sip_gateway::{Change, End, Identity, LegMedia, Offer, Route};
 use storage::{CallStarted, Entry, Stamped};
 
@@ -116,6 +116,7 @@ impl Call {
             consent::Call::new(offer.call, Arc::clone(rules), &facts, now, epoch.current(), &mut actions);
         let withdraw = &rules.settings().withdraw;
         let side = if direction == Direction::Outbound { Side::Public } else { Side::District };
+        let user = if offer.emergency { None } else { dialled(rules, &offer.request_user, side) };
         let mut call = Self {
             id: offer.call,
             node: district.node.to_owned(),
@@ -124,7 +125,7 @@ impl Call {
             epoch,
             emergency: offer.emergency,
             calls_emergency: None,
-            route: Route { side, user: dialled(rules, offer, side) },
+            route: Route { side, user },
             sides: [offer.side, side],
             stage: Stage::Preparing {
                 journalled: offer.emergency,
@@ -337,7 +338,7 @@ impl Call {
         direction: Direction,
         out: &mut VecDeque<Output>,
     ) {
-        let (calling, called) = (names(&offer.caller).collect::<Vec<_>>(), offer.request_user.as_str());
+        let (calling, called) = (|| names(&offer.caller).map(|name| name.user), offer.request_user.as_str());
         let started = CallStarted {
             call: self.id,
             node: district.node.to_owned(),
@@ -345,11 +346,8 @@ impl Call {
             line_class: self.machine.class(),
             retention: record::call_tag(offer.emergency),
             direction,
-            from: self.shown(
-                caller_user(&offer.caller),
-                offer.caller.privacy || self.machine.withholds(Leg::A, &calling),
-            ),
-            to: self.shown(called, self.machine.withholds(Leg::B, &[Name::known(called)])),
+            from: self.shown_party(&offer.caller, self.machine.withholds(Leg::A, calling())),
+            to: self.shown(called, self.machine.withholds(Leg::B, [called])),
             privacy: offer.caller.privacy,
             emergency: offer.emergency,
             identity_verdict: offer.verdict.map(record::verdict),
@@ -359,7 +357,7 @@ impl Call {
         };
         let stamped = Stamped { at: now.wall, entry: Entry::CallStarted(Box::new(started)) };
         out.push_back(Output::Journal { stamped, awaited_by: (!offer.emergency).then_some(self.id) });
-        self.join(now, Leg::A, &offer.caller, &calling, out);
+        self.join(now, Leg::A, &offer.caller, &calling().collect::<Vec<_>>(), out);
     }
 
     fn on_bound(&mut self, now: Now, addresses: Vec<[SocketAddr; 2]>, out: &mut VecDeque<Output>) {
@@ -414,7 +412,7 @@ impl Call {
         self.answered = true;
         self.write(now, Entry::CallAnswered { call: self.id }, out);
         let callee = Identity { from: self.callee.clone(), ..Identity::default() };
-        self.join(now, Leg::B, &callee, &[Name::known(&callee.from)], out);
+        self.join(now, Leg::B, &callee, &[&callee.from], out);
         out.push_back(Output::Media(recorder::Command::Answered { call: self.id }));
         self.take_wish(now, out);
         let epoch = self.epoch.raise();
@@ -443,10 +441,11 @@ impl Call {
                 self.tell(now, Event::Doubt { leg, epoch }, out);
             }
             Change::NewParty { identity } => {
-                // From stays what it was when the dialog began (RFC 3261 §12.2.1.1), whoever is there now. In
-                // that dialog no name brings a call to a dispatch line, so this one needs no more credit.
-                let (side, names) = (self.sides[leg.index()], &[Name::known(caller_user(&identity))]);
-                let newcomer = Newcomer { side, names, emergency: false, same_dialog: true };
+                // Where a trusted peer asserts nobody, From is known though it may be what it was when the dialog
+                // began (RFC 3261 §12.2.1.1): within a dialog no name brings a call to a dispatch line.
+                let names: Vec<Name<'_>> = names(&identity).collect();
+                let side = self.sides[leg.index()];
+                let newcomer = Newcomer { side, names: &names, emergency: false, same_dialog: true };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);
             }
             Change::Replaced { identity, called, side, emergency, parties_signalled } => {
@@ -575,9 +574,9 @@ impl Call {
     }
 
     /// Enters who is at a leg from now on; before the machine is told what that means.
-    fn join(&mut self, now: Now, leg: Leg, who: &Identity, names: &[Name<'_>], out: &mut VecDeque<Output>) {
-        let Joined { ordinal, withheld } = self.machine.join(leg, names);
-        let identity = self.shown(caller_user(who), who.privacy || withheld);
+    fn join(&mut self, now: Now, leg: Leg, who: &Identity, users: &[&str], out: &mut VecDeque<Output>) {
+        let Joined { ordinal, withheld } = self.machine.join(leg, users.iter().copied());
+        let identity = self.shown_party(who, withheld);
         self.write(now, Entry::PartyJoined { call: self.id, leg, ordinal, identity }, out);
     }
 
@@ -597,6 +596,13 @@ impl Call {
             self.full(user)
                 .map_or_else(|| before_params(user).to_owned(), |number| number.as_str().to_owned())
         })
+    }
+
+    /// The same of a far end that may have several names: the first number that is asserted, or whatever there is.
+    fn shown_party(&self, who: &Identity, withheld: bool) -> Option<String> {
+        let mut numbers = who.asserted.iter().filter(|user| self.full(user).is_some());
+        let user = numbers.next().or(who.asserted.first()).unwrap_or(&who.from);
+        self.shown(user, who.privacy || withheld)
     }
 
     fn full(&self, user: &str) -> Option<E164> {
@@ -632,21 +638,23 @@ fn direction(offer: &Offer, rules: &RuleSet) -> Direction {
 /// Every name that a far end goes by, the most trustworthy first. Whoever is asserted to be somebody may write
 /// anybody into From.
 fn names(identity: &Identity) -> impl Iterator<Item = Name<'_>> {
-    let asserted = identity.asserted.as_deref();
-    let from = Name { user: &identity.from, known: identity.trusted && asserted.is_none() };
-    asserted.map(Name::known).into_iter().chain([from])
+    let from = match identity.asserted.is_empty() {
+        true => vouched(identity, &identity.from),
+        false => Name::said(&identity.from),
+    };
+    identity.asserted.iter().map(|user| vouched(identity, user)).chain([from])
 }
 
-fn caller_user(identity: &Identity) -> &str {
-    identity.asserted.as_deref().unwrap_or(&identity.from)
+/// A name by the word of this far end's peer.
+fn vouched<'a>(identity: &Identity, user: &'a str) -> Name<'a> {
+    if identity.trusted { Name::known(user) } else { Name::said(user) }
 }
 
 /// The called side's known name is the one that the call is routed by ([`Offer::request_user`]), and whom a trusted
 /// PBX says that it has diverted from; To is the telephone's own word.
 fn facts(offer: &Offer, direction: Direction) -> CallFacts<'_> {
-    let vouched = offer.side == Side::District && offer.caller.trusted;
     let mut called = vec![Name::known(&offer.request_user), Name::said(&offer.to_user)];
-    called.extend(offer.diverted_from.iter().map(|user| Name { user, known: vouched }));
+    called.extend(offer.diverted_from.iter().map(|user| vouched(&offer.caller, user)));
     let calling = names(&offer.caller).collect();
     CallFacts {
         direction,
@@ -657,17 +665,22 @@ fn facts(offer: &Offer, direction: Direction) -> CallFacts<'_> {
     }
 }
 
-/// The outside prefix is for the PBX, not for the carrier: `98605550123` is dialled on as `8605550123`.
-fn dialled(rules: &RuleSet, offer: &Offer, side: Side) -> Option<String> {
-    if offer.emergency { None } else { outside(rules, &offer.request_user, side) }
-}
-
-/// The user to dial on a side: without the outside prefix towards the public one.
-fn outside(rules: &RuleSet, user: &str, side: Side) -> Option<String> {
+/// The user to dial on a side, where it is not the one received: the number itself for one that only its
+/// `phone-context` completes, because whoever leaves that out rings another than was judged; and towards the public
+/// side without the outside prefix, which is for the PBX.
+fn dialled(rules: &RuleSet, user: &str, side: Side) -> Option<String> {
+    let numbering = rules.numbering();
+    if PhoneContext::of(user) == PhoneContext::Global {
+        let number = numbering.normalise(user).number().cloned()?;
+        let params = user_params(user).filter(|(name, _)| !name.eq_ignore_ascii_case("phone-context"));
+        return Some(params.fold(number.into(), |user: String, (name, value)| match value {
+            Some(value) => format!("{user};{name}={value}"),
+            None => format!("{user};{name}"),
+        }));
+    }
     if side != Side::Public {
         return None;
     }
-    let numbering = rules.numbering();
     let prefix = numbering.outside_prefix();
     let rest = before_params(user).strip_prefix(prefix).filter(|_| !prefix.is_empty())?;
     let with = numbering.normalise(user).number().cloned()?;

@@ -62,11 +62,22 @@ fn offer(side: Side, request_user: &str) -> Offer {
         request_user: request_user.to_owned(),
         to_user: request_user.to_owned(),
         diverted_from: Vec::new(),
-        caller: Identity { asserted: None, from: "8605550100".to_owned(), trusted: true, privacy: false },
+        caller: Identity {
+            asserted: Vec::new(),
+            from: "8605550100".to_owned(),
+            trusted: side == Side::District,
+            privacy: false,
+        },
         verdict: None,
         sip_call_id: "a@host".to_owned(),
         media: None,
     }
+}
+
+/// A far end of a trusted peer's.
+fn named(asserted: Option<&str>, from: &str) -> Identity {
+    let asserted = asserted.map(str::to_owned).into_iter().collect();
+    Identity { asserted, from: from.to_owned(), trusted: true, privacy: false }
 }
 
 fn drain(hub: &mut Hub) -> Vec<Output> {
@@ -285,8 +296,13 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
     let called = |side, user: &str| offer(side, user);
     let calling = |side, asserted: Option<&str>, from: &str| {
         let mut offer = offer(side, "98605550123");
-        offer.caller.asserted = asserted.map(str::to_owned);
+        offer.caller.asserted = asserted.map(str::to_owned).into_iter().collect();
         offer.caller.from = from.to_owned();
+        offer
+    };
+    let desk = |asserted: &[&str]| {
+        let mut offer = calling(Side::District, None, "100");
+        offer.caller.asserted = asserted.iter().map(|user| (*user).to_owned()).collect();
         offer
     };
     let untrusted = |offer: Offer| Offer { caller: Identity { trusted: false, ..offer.caller }, ..offer };
@@ -313,6 +329,17 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
         (to("7427320", "7427331"), false),
         (to("7427330", "7427320"), false),
         (to("7427330", "7427310"), true),
+        (to("7427310", "7427331"), false),
+        // Of several identities that are asserted, any.
+        (desk(&["desk1", "+18607427331"]), true),
+        (desk(&["+18607427331", "7427320"]), false),
+        (untrusted(desk(&["desk1", "+18607427331"])), false),
+        // Forwarded to the outside it has left the line.
+        (forwarded("98605550123"), false),
+        (called(Side::Public, "7427331;phone-context=town-b.example"), false),
+        (calling(Side::District, Some("7427331;phone-context=town-b.example"), "100"), false),
+        (calling(Side::District, Some("7427331;phone-context=1203"), "100"), false),
+        (calling(Side::District, Some("331;phone-context=+18607427"), "100"), true),
         (untrusted(called(Side::District, "7427331")), true),
         (forwarded("7427310"), true),
         (untrusted(forwarded("7427310")), false),
@@ -355,12 +382,7 @@ fn a_call_to_the_outside_with_a_number_that_is_not_the_districts_is_marked() {
     ] {
         let mut hub = hub().with_own_numbers(own.as_slice().into());
         let mut offer = offer(side, if side == Side::District { "98605550123" } else { "7427310" });
-        offer.caller = Identity {
-            asserted: asserted.map(str::to_owned),
-            from: from.to_owned(),
-            trusted: true,
-            privacy: false,
-        };
+        offer.caller = named(asserted, from);
         hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
         assert_eq!(started(&drain(&mut hub)).foreign_caller_id, foreign, "{from}");
         assert_eq!(hub.foreign_caller_ids(), u64::from(foreign));
@@ -407,12 +429,7 @@ fn a_dispatch_recording_stops_when_the_call_leaves_the_line_and_goes_on_among_di
         let epoch = shared_epoch(&outputs);
         let permit = begun(outputs);
         assert!(permit.covers(CALL, epoch.current()));
-        let identity = Identity {
-            asserted: Some(user.to_owned()),
-            from: DISPATCH.to_owned(),
-            trusted: true,
-            privacy: false,
-        };
+        let identity = named(Some(user), DISPATCH);
         hub.on_gateway(
             at(9),
             Event::Changed { call: CALL, leg: Leg::B, change: Change::NewParty { identity } },
@@ -468,12 +485,7 @@ fn whoever_is_barred_is_withheld_from_the_record_of_its_own_invite() {
             call: CALL,
             leg: Leg::A,
             record: CallId(8),
-            caller: Identity {
-                asserted: Some("7427300".to_owned()),
-                from: user.to_owned(),
-                trusted: true,
-                privacy: false,
-            },
+            caller: named(Some("7427300"), user),
             side: Side::District,
             request_user: String::new(),
             sip_call_id: "pick@up".to_owned(),
@@ -519,6 +531,37 @@ fn the_outside_prefix_stays_with_the_pbx() {
     }
 }
 
+/// What is judged is what is rung, by whomever leaves out the context.
+#[test]
+fn a_number_that_its_context_completes_is_dialled_whole() {
+    use Side::{District, Public};
+    for (from, user, sent) in [
+        (Public, "331;phone-context=+18607427", Some("+18607427331")),
+        (Public, "331;ext=5;Phone-Context=+1-860-7427;npdi", Some("+18607427331;ext=5;npdi")),
+        (Public, "8607427331;phone-context=+44", Some("+448607427331")),
+        (Public, "7427331;phone-context=pbx.example.com", None),
+        (Public, "331;phone-context=+18607427;phone-context=+1860", None),
+        (Public, "331;phone-context=+18607427x", None),
+        (Public, "+18607427331;ext=5", None),
+        (District, "8765550123;phone-context=+44", Some("+448765550123")),
+        (District, "98605550123;phone-context=+1", Some("+18605550123")),
+        (District, "411;phone-context=+1", None),
+    ] {
+        let side = if from == Public { District } else { Public };
+        let outputs = connect(&mut hub(), offer(from, user));
+        let route = outputs.into_iter().find_map(|output| match output {
+            Output::Gateway(Sip::Proceed { route, .. }) => Some(route),
+            _ => None,
+        });
+        let expected = sip_gateway::Route { side, user: sent.map(str::to_owned) };
+        assert_eq!(route, Some(expected), "{user}");
+    }
+    let emergency = Offer { emergency: true, ..offer(District, "911;phone-context=+1") };
+    let outputs = connect(&mut hub(), emergency);
+    let untouched = |output: &Output| matches!(output, Output::Gateway(Sip::Proceed { route, .. }) if route.user.is_none());
+    assert!(outputs.iter().any(untouched));
+}
+
 #[test]
 fn privacy_withholds_the_caller() {
     let mut hub = hub();
@@ -536,7 +579,7 @@ fn privacy_withholds_the_caller() {
 }
 
 fn replaced(user: &str, parties_signalled: bool) -> Change {
-    let identity = Identity { from: user.to_owned(), trusted: true, ..Identity::default() };
+    let identity = named(None, user);
     let emergency = user == "911";
     let side = if emergency { Side::Public } else { Side::District };
     Change::Replaced { identity, called: None, side, emergency, parties_signalled }
@@ -595,6 +638,8 @@ fn where_somebody_named_is() {
         (Side::District, "98605550123", None, Side::Public, Some("8605550123")),
         (Side::District, "7427310", None, Side::District, None),
         (Side::Public, "7355", None, Side::District, None),
+        (Side::District, "310;phone-context=+18607427", None, Side::District, Some("+18607427310")),
+        (Side::District, "8765550123;phone-context=+44", None, Side::Public, Some("+448765550123")),
     ];
     for (from, user, named, side, dialled) in cases {
         let mut hub = hub();
@@ -742,9 +787,8 @@ fn a_dispatch_line_is_kept_by_whom_a_trusted_peer_names_and_not_by_what_a_teleph
         let mut hub = hub();
         connect(&mut hub, offer(Side::Public, DISPATCH));
         let case = format!("{called:?} {asserted:?} {trusted}");
-        let asserted = asserted.map(str::to_owned);
         let change = Change::Replaced {
-            identity: Identity { asserted, from: "7427331".to_owned(), trusted, privacy: false },
+            identity: Identity { trusted, ..named(asserted, "7427331") },
             called: called.map(str::to_owned),
             side: Side::District,
             emergency: false,
@@ -752,6 +796,23 @@ fn a_dispatch_line_is_kept_by_whom_a_trusted_peer_names_and_not_by_what_a_teleph
         };
         hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change });
         assert_eq!(decided(&drain(&mut hub)), reasons, "{case}");
+    }
+    // The same in the dialog of whoever was there.
+    for (asserted, from, trusted, stays) in [
+        (None, "7427331", true, true),
+        (None, "7427331", false, false),
+        (None, "7427310", true, false),
+        (Some("7427310"), "7427331", true, false),
+        (Some(DISPATCH), "7427310", true, true),
+        (Some(DISPATCH), "7427310", false, false),
+    ] {
+        let mut hub = hub();
+        connect(&mut hub, offer(Side::Public, DISPATCH));
+        let identity = Identity { trusted, ..named(asserted, from) };
+        let change = Change::NewParty { identity };
+        hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change });
+        let reasons = if stays { vec![] } else { vec![consent::Reason::LeftLine] };
+        assert_eq!(decided(&drain(&mut hub)), reasons, "{asserted:?} {from} {trusted}");
     }
 }
 

@@ -74,15 +74,25 @@ fn only_the_line_itself_is_recorded_and_not_its_lookalikes() {
     let site = Site::new();
     let _gateway = site.start();
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
-    let dialled = [DISPATCH, "+12037427331", "+19597427331", "+18607427330"];
-    let legs: Vec<_> = dialled.iter().map(|to| talk(&carrier, &pbx, to, CITIZEN)).collect();
+    // Whom each of them rings, for a PBX that does not know what a context is.
+    let dialled = [
+        (DISPATCH, DISPATCH),
+        ("+12037427331", "+12037427331"),
+        ("+19597427331", "+19597427331"),
+        ("+18607427330", "+18607427330"),
+        ("331;phone-context=+18607427", DISPATCH),
+        ("8607427331;phone-context=+44", "+448607427331"),
+        ("7427331;phone-context=town-b.example", "7427331;phone-context=town-b.example"),
+    ];
+    let legs: Vec<_> = dialled.iter().map(|(to, _)| talk(&carrier, &pbx, to, CITIZEN)).collect();
     for_a_while(2.0);
-    for (outgoing, incoming) in &legs {
+    for ((outgoing, incoming), (_, rung)) in legs.iter().zip(dialled) {
+        assert!(incoming.invite().uri().starts_with(&format!("sip:{rung}@")), "{}", incoming.invite().uri());
         outgoing.bye();
         incoming.ended();
     }
     for call in site.closed_calls(dialled.len()) {
-        let recorded = call["to"] == DISPATCH;
+        let recorded = call["line"] == DISPATCH;
         assert_eq!(call["recording_outcome"] == "recorded", recorded, "{call}");
         assert_eq!(call["basis"] == "dispatch-line", recorded, "{call}");
         if recorded {
@@ -92,7 +102,7 @@ fn only_the_line_itself_is_recorded_and_not_its_lookalikes() {
             assert_eq!(call["line_class"], "never", "{call}");
         }
     }
-    assert_eq!(site.recordings().len(), 1);
+    assert_eq!(site.recordings().len(), 2);
 }
 
 #[test]

@@ -76,9 +76,9 @@ impl Arrival {
 impl Call {
     /// Somebody is at a leg from now on, the first or in another's place. To be told before the event of it:
     /// what the machine says of the party goes by the number given here.
-    pub fn join(&mut self, leg: Leg, names: &[Name<'_>]) -> Joined {
-        self.with_union |= self.is_union(names);
-        Joined { ordinal: self.parties[leg.index()].join(), withheld: self.withholds(leg, names) }
+    pub fn join<'a>(&mut self, leg: Leg, users: impl IntoIterator<Item = &'a str> + Clone) -> Joined {
+        self.with_union |= self.is_union(users.clone());
+        Joined { ordinal: self.parties[leg.index()].join(), withheld: self.withholds(leg, users) }
     }
 
     /// Which of a leg's parties is there; `None` before the first has come.
@@ -87,20 +87,19 @@ impl Call {
         self.parties[leg.index()].present()
     }
 
-    /// Whether the number of somebody who goes by these names, at this leg, must not be shown: a union line's
+    /// Whether the number of somebody who goes by these users, at this leg, must not be shown: a union line's
     /// or a union number, unless it is the call's own line; of a call that one is or was on, whoever is not at
     /// the line's leg.
     #[must_use]
-    pub fn withholds(&self, leg: Leg, names: &[Name<'_>]) -> bool {
-        self.is_union(names) || (self.with_union && leg != self.line_leg)
+    pub fn withholds<'a>(&self, leg: Leg, users: impl IntoIterator<Item = &'a str>) -> bool {
+        self.is_union(users) || (self.with_union && leg != self.line_leg)
     }
 
-    fn is_union(&self, names: &[Name<'_>]) -> bool {
-        let is_own =
-            |name: &Name<'_>| self.line.is_some() && self.rules.line(name.user) == self.line.as_ref();
-        names
-            .iter()
-            .any(|name| self.rules.number_class(name.user) == Some(NumberClass::Union) && !is_own(name))
+    fn is_union<'a>(&self, users: impl IntoIterator<Item = &'a str>) -> bool {
+        let is_own = |user: &str| self.line.is_some() && self.rules.line(user) == self.line.as_ref();
+        users
+            .into_iter()
+            .any(|user| self.rules.number_class(user) == Some(NumberClass::Union) && !is_own(user))
     }
 
     /// What it means that this newcomer is at a leg from now on.
@@ -159,14 +158,13 @@ const fn weight(reason: Reason) -> u8 {
 
 /// The leg at whose far end the district's line is.
 pub(super) fn line_leg(facts: &CallFacts<'_>, rules: &RuleSet) -> Leg {
+    let line = rules.line_of(facts);
+    let is_line = |name: &Name<'_>| line.is_some() && rules.line_named(name) == line;
     match facts.direction {
         Direction::Inbound => Leg::B,
-        Direction::Outbound => Leg::A,
-        Direction::Internal => {
-            let Some(line) = rules.line_of(facts) else { return Leg::B };
-            let is_line =
-                |name: &Name<'_>| rules.line_named(name).is_some_and(|named| named.number == line.number);
-            if facts.called.iter().any(is_line) { Leg::B } else { Leg::A }
-        }
+        Direction::Outbound if line.is_none() || facts.calling.iter().any(is_line) => Leg::A,
+        Direction::Outbound => Leg::B,
+        Direction::Internal if line.is_none() || facts.called.iter().any(is_line) => Leg::B,
+        Direction::Internal => Leg::A,
     }
 }

@@ -1,6 +1,6 @@
 //! Telephone numbers in all their written forms.
 
-use consent::{Dialled, E164, NumberBlock, NumberError, Numbering};
+use consent::{Dialled, E164, NumberBlock, NumberError, Numbering, PhoneContext};
 use proptest::prelude::*;
 
 use crate::stage::plan;
@@ -96,6 +96,26 @@ fn a_number_abroad_keeps_its_country() {
     let abroad = Numbering::new("44", "20", "9").unwrap();
     assert_eq!(abroad.normalise("0018607427331").to_string(), "+18607427331");
     assert_eq!(abroad.normalise("8607427331"), Dialled::Other("8607427331".to_owned()));
+}
+
+#[test]
+fn whose_plan_a_number_is_of() {
+    for (user, context) in [
+        ("7427331", PhoneContext::Absent),
+        ("tel:7427331;ext=5;phone-contexts=+1", PhoneContext::Absent),
+        ("7427331;PHONE-CONTEXT=+1 (860)", PhoneContext::Global),
+        ("7427331;ext=5; phone-context = +1860", PhoneContext::Global),
+        ("7427331;phone-context=town-b.example", PhoneContext::Domain),
+        ("7427331;phone-context=pbx", PhoneContext::Domain),
+        ("7427331;phone-context=10.1.0.1", PhoneContext::Domain),
+        ("7427331;phone-context=1203", PhoneContext::Unreadable),
+        ("7427331;phone-context=+1203x", PhoneContext::Unreadable),
+        ("7427331;phone-context=+", PhoneContext::Unreadable),
+        ("7427331;phone-context", PhoneContext::Unreadable),
+        ("7427331;phone-context=+1860;phone-context=+1860", PhoneContext::Unreadable),
+    ] {
+        assert_eq!(PhoneContext::of(user), context, "{user}");
+    }
 }
 
 #[test]

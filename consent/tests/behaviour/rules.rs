@@ -156,6 +156,23 @@ fn only_a_known_name_makes_a_dispatch_lines_call() {
         (Outbound, &outside, vec![known(DISPATCH), said(OFFICE)], Some(LineClass::Dispatch), Leg::A),
         (Outbound, &outside, vec![known(OFFICE), said(NEVER)], Some(LineClass::Never), Leg::A),
         (Outbound, &outside, vec![known(DISPATCH), said(UNION_LINE)], Some(LineClass::Union), Leg::A),
+        // Diverted to the outside it has left its line, which may bar it all the same.
+        (Outbound, &vec![known(STRANGER), known(DISPATCH)], outside.clone(), None, Leg::A),
+        (
+            Outbound,
+            &vec![known(STRANGER), known(DISPATCH)],
+            vec![known(DISPATCH)],
+            Some(LineClass::Dispatch),
+            Leg::A,
+        ),
+        (Outbound, &vec![known(STRANGER), said(NEVER)], vec![known(OFFICE)], Some(LineClass::Never), Leg::B),
+        (
+            Outbound,
+            &vec![known(STRANGER), known(UNION_LINE)],
+            vec![known(DISPATCH)],
+            Some(LineClass::Union),
+            Leg::B,
+        ),
         (Internal, &inside, vec![said(DISPATCH)], None, Leg::B),
         (Internal, &vec![known(OFFICE), said(DISPATCH)], inside.clone(), Some(LineClass::Consent), Leg::B),
         (
@@ -172,10 +189,45 @@ fn only_a_known_name_makes_a_dispatch_lines_call() {
     ] {
         let called = called.clone();
         let facts = CallFacts { called, calling, ..facts(direction, &[], &[]) };
-        let names = |side: &[Name<'_>]| side.iter().map(|name| (name.user.to_owned(), name.known)).collect();
+        let names =
+            |side: &[Name<'_>]| side.iter().map(|name| (name.user.to_owned(), name.is_known())).collect();
         let case: [Vec<_>; 2] = [names(&facts.called), names(&facts.calling)];
         assert_eq!(rules.line_of(&facts).map(|line| line.class), class, "{direction:?} {case:?}");
         assert_eq!(Stage::new(&facts).call.line_leg(), leg, "{direction:?} {case:?}");
+    }
+}
+
+/// RFC 3966 §5.1.5: in a plan that is not known a number may be anybody's. It bars what it might bar.
+#[test]
+fn a_number_of_another_plan_makes_no_dispatch_lines_call() {
+    let rules = rules();
+    for (context, certain) in [
+        ("", true),
+        (";ext=5", true),
+        (";phone-context=+1860", true),
+        (";Phone-Context=+1-860", true),
+        (";phone-context=town-b.example", false),
+        (";phone-context=town-b", false),
+        (";phone-context=1203", false),
+        (";phone-context=+1203x", false),
+        (";phone-context=+", false),
+        (";phone-context", false),
+        (";phone-context=+1860;phone-context=+1203", false),
+        (";phone-context=+1860;phone-context=+1860", false),
+    ] {
+        let named = |line: &str, direction| {
+            let user = format!("{}{context}", &line[5..]);
+            let (called, calling) = match direction {
+                Direction::Outbound => (vec![STRANGER], vec![user.as_str()]),
+                Direction::Inbound | Direction::Internal => (vec![user.as_str()], vec![STRANGER]),
+            };
+            rules.line_of(&facts(direction, &called, &calling)).map(|line| line.class)
+        };
+        for direction in [Direction::Inbound, Direction::Outbound, Direction::Internal] {
+            let dispatch = certain.then_some(LineClass::Dispatch);
+            assert_eq!(named(DISPATCH, direction), dispatch, "{context} {direction:?}");
+            assert_eq!(named(NEVER, direction), Some(LineClass::Never), "{context} {direction:?}");
+        }
     }
 }
 

@@ -121,7 +121,7 @@ impl Stage {
         let now = Now { mono: Mono(5_000_000), wall: Wall(1_790_000_000_000_000) };
         let mut out = Vec::new();
         let mut call = Call::new(CallId(7), rules, facts, now, Epoch(0), &mut out);
-        call.join(Leg::A, &[]);
+        call.join(Leg::A, []);
         let mut stage = Self { call, now, epoch: 0, decisions: Vec::new(), did: Vec::new() };
         stage.take(out);
         stage
@@ -166,7 +166,7 @@ impl Stage {
     /// The leg's first party comes, unless it has.
     pub(crate) fn arrive(&mut self, leg: Leg) {
         if self.call.present(leg).is_none() {
-            self.call.join(leg, &[]);
+            self.call.join(leg, []);
         }
     }
 
@@ -187,7 +187,7 @@ impl Stage {
 
     pub(crate) fn change(&mut self, leg: Leg) -> Vec<Did> {
         let epoch = self.raise();
-        self.call.join(leg, &[]);
+        self.call.join(leg, []);
         self.event(Event::PartyChanged { leg, epoch })
     }
 

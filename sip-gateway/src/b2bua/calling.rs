@@ -76,7 +76,7 @@ impl Call {
         if heard == Heard::OutOfOrder {
             return;
         }
-        self.meet(&response.headers, fork);
+        self.meet(env, &response.headers, fork);
         let final_early = self.settles_early(heard, &response.headers);
         self.pass_early_body(env, fork, &mut response, final_early);
         env.emit(Event::Progress { call: self.id, status: response.status });
@@ -150,7 +150,7 @@ impl Call {
         }
         let Some(fork) = known.or_else(|| self.add_fork(env, index, &response)) else { return };
         self.confirm(env, fork, &response.headers);
-        self.meet(&response.headers, fork);
+        self.meet(env, &response.headers, fork);
         self.disarm(env, CallTimer::Ringing);
         self.disarm(env, CallTimer::Silence);
         let waits = self.forks.get(fork).is_some_and(|fork| fork.reliability.holds_back());
@@ -460,9 +460,10 @@ impl Call {
     }
 
     /// Takes in who the callee says it is, until it has answered.
-    fn meet(&mut self, response: &Headers, fork: usize) {
-        let address = self.forks.get(fork).map(|fork| fork.dialogs[Leg::B.index()].remote.clone());
-        self.far_ends[Leg::B.index()] = super::FarEnd::new(response, &address.unwrap_or_default());
+    fn meet(&mut self, env: &Environment, response: &Headers, fork: usize) {
+        let address = self.forks.get(fork).map_or("", |fork| &fork.dialogs[Leg::B.index()].remote);
+        let called = self.subscriber_called(env, &self.dialled_now());
+        self.far_ends[Leg::B.index()] = super::FarEnd::called(response, address, called);
     }
 
     /// Puts our own description into a body that goes from one leg to the other.

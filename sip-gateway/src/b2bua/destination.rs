@@ -6,15 +6,14 @@
 //! | whom a followed 3xx names | the same, and each peer that has redirected the call |
 //! | whom a REFER names | the peer that sent it, and each that has redirected the new INVITE |
 //!
-//! Judged is what is sent there: the user part with its parameters, and those of the URI, where some write the
-//! number's.
+//! Judged is what is sent there: the user part with its parameters, once by itself, and once with those of the URI,
+//! where some write the number's.
 //!
 //! Only on the public side; never in an emergency or dispatch call, nor where an emergency service is called.
 
 use consent::Side;
 
 use super::Call;
-use super::offering::{called_user, request_user};
 use crate::core::{Environment, Refusal};
 use crate::transaction::Class;
 use crate::wire::{Response, Uri, name};
@@ -31,14 +30,13 @@ impl Call {
         if self.class != Class::Ordinary || route.side != Side::Public || env.is_emergency(uri) {
             return None;
         }
-        let dialled = || {
-            if uri == self.invite.uri { called_user(env, self.peer, &self.invite) } else { request_user(uri) }
-        };
-        let user = route.user.clone().unwrap_or_else(dialled) + uri_params(uri);
+        let user = route.user.clone().unwrap_or_else(|| self.subscriber_called(env, uri));
+        let whole = format!("{user}{}", uri_params(uri));
         let placing = self.transfer.as_ref().map_or(self.peer, |transfer| self.leavers_peer(transfer));
         let refuses = |peer: &PeerId| {
             let peer = env.config.peers.get(peer.0);
-            peer.and_then(|peer| peer.allowance.refused.as_ref()).is_some_and(|refused| refused.refuse(&user))
+            let refused = peer.and_then(|peer| peer.allowance.refused.as_ref());
+            refused.is_some_and(|refused| refused.refuse(&user) || refused.refuse(&whole))
         };
         let peer = std::iter::once(placing).chain(self.redirected_by()).find(refuses)?;
         env.admission.refused(peer, Refusal::Destination);

@@ -3,15 +3,17 @@
 
 use super::border::ATTESTED;
 use super::privacy::Privacy;
-use crate::wire::{Headers, NameAddr, Params, Uri, before_params, name};
+use crate::wire::{Headers, NameAddr, Params, Uri, before_params, name, user_params};
 use crate::{Attestation, Identity, Validation, Verdict};
 
-/// Reads an identity: P-Asserted-Identity (or Remote-Party-ID, where that is all there is) and the user of
-/// From or To.
-pub(crate) fn identity(headers: &Headers, field: &str, trusted: bool) -> Identity {
+/// Values of P-Asserted-Identity that are read: RFC 3325 §9.1 allows two.
+const MAX_ASSERTED: usize = 4;
+
+/// Reads a caller's identity: P-Asserted-Identity (or Remote-Party-ID, where that is all there is) and From.
+pub(crate) fn identity(headers: &Headers, trusted: bool) -> Identity {
     Identity {
-        asserted: if trusted { asserted(headers) } else { None },
-        from: headers.first(field).map_or_else(String::new, user_of),
+        asserted: if trusted { asserted(headers) } else { Vec::new() },
+        from: headers.first(name::FROM).map_or_else(String::new, subscriber_of),
         trusted,
         privacy: Privacy::of(headers).withholds_sender(),
     }
@@ -19,15 +21,15 @@ pub(crate) fn identity(headers: &Headers, field: &str, trusted: bool) -> Identit
 
 /// Users of History-Info, then of Diversion (whose newest comes first, RFC 5806 §5.1): oldest first.
 pub(crate) fn diverted_from(headers: &Headers) -> Vec<String> {
-    let mut users: Vec<String> = headers.list(name::HISTORY_INFO).map(user_of).collect();
-    let diversions: Vec<String> = headers.list(name::DIVERSION).map(user_of).collect();
+    let mut users: Vec<String> = headers.list(name::HISTORY_INFO).map(subscriber_of).collect();
+    let diversions: Vec<String> = headers.list(name::DIVERSION).map(subscriber_of).collect();
     users.extend(diversions.into_iter().rev());
     users.retain(|user| !user.is_empty());
     users
 }
 
 /// User part of an address with its parameters, percent-decoded.
-pub(crate) fn user_of(address: &str) -> String {
+pub(crate) fn subscriber_of(address: &str) -> String {
     NameAddr::parse(address).map_or_else(|_| String::new(), |address| address.subscriber().into_owned())
 }
 
@@ -48,16 +50,12 @@ pub(crate) fn verdict(headers: &Headers) -> Option<Verdict> {
 /// The parameter `verstat` of an address: of its number (RFC 3966 §3) or of its URI.
 fn verstat(address: &str) -> Option<String> {
     let address = NameAddr::parse(address).ok()?;
-    let of = |params: &str| {
-        params.split(';').filter_map(|param| param.split_once('=')).find_map(|(name, value)| {
-            name.trim().eq_ignore_ascii_case("verstat").then(|| value.trim().trim_matches('"').to_owned())
-        })
-    };
-    match address.parsed_uri().ok()? {
-        Uri::Sip(uri) => uri.user.and_then(of).or_else(|| of(uri.params.as_str())),
-        Uri::Tel(uri) => of(uri.params.as_str()),
+    let value = match address.parsed_uri().ok()? {
+        Uri::Sip(uri) => uri.user.and_then(|user| user_param(user, "verstat")).or(uri.params.get("verstat")),
+        Uri::Tel(uri) => uri.params.get("verstat"),
         Uri::Other { .. } => None,
-    }
+    };
+    value.map(|value| value.trim_matches('"').to_owned())
 }
 
 fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
@@ -77,51 +75,77 @@ fn attestation(text: &str) -> Option<Attestation> {
     }
 }
 
-fn asserted(headers: &Headers) -> Option<String> {
-    let address = headers.list(name::P_ASSERTED_IDENTITY).next();
-    let address = address.or_else(|| headers.list(name::REMOTE_PARTY_ID).next())?;
-    Some(user_of(address)).filter(|user| !user.is_empty())
+fn asserted(headers: &Headers) -> Vec<String> {
+    let mut addresses: Vec<&str> = headers.list(name::P_ASSERTED_IDENTITY).take(MAX_ASSERTED).collect();
+    if addresses.is_empty() {
+        addresses.extend(headers.list(name::REMOTE_PARTY_ID).next());
+    }
+    addresses.into_iter().map(subscriber_of).filter(|user| !user.is_empty()).collect()
 }
 
 /// What is known of a far end; tells whether a later message is from somebody else.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FarEnd {
-    asserted: Option<String>,
+    asserted: Vec<String>,
+    /// The user of From, or of the To that it answered, which the caller's telephone wrote.
     address: String,
+    /// Whom we dialled to reach it; nobody, if it called, or has said since that it is somebody else.
+    called: Option<String>,
     contact: Option<String>,
     focus: bool,
 }
 
 impl FarEnd {
-    /// The far end that sent this request, or answered with this response to what was sent to `address`.
-    pub(crate) fn new(headers: &Headers, address: &str) -> Self {
+    /// The far end that sent this request from `address`.
+    pub(crate) fn calling(headers: &Headers, address: &str) -> Self {
         let (contact, focus) = contact(headers);
-        Self { asserted: asserted(headers), address: user_of(address), contact, focus }
+        let (asserted, address) = (asserted(headers), subscriber_of(address));
+        Self { asserted, address, called: None, contact, focus }
+    }
+
+    /// The far end that answered with this response to what we sent, as the one `called`, to `address`.
+    pub(crate) fn called(headers: &Headers, address: &str, called: String) -> Self {
+        Self { called: Some(called), ..Self::calling(headers, address) }
+    }
+
+    /// Whom we dialled to reach it, if that may still be there.
+    pub(crate) fn dialled(&self) -> Option<&str> {
+        self.called.as_deref()
     }
 
     /// Who it says it is now; its assertion only where it is trusted with one.
     pub(crate) fn identity(&self, headers: &Headers, trusted: bool) -> Identity {
         Identity {
-            asserted: self.asserted.clone().filter(|_| trusted),
-            from: self.address.clone(),
+            asserted: if trusted { self.asserted.clone() } else { Vec::new() },
+            from: self.called.as_ref().unwrap_or(&self.address).clone(),
             trusted,
             privacy: Privacy::of(headers).withholds_sender(),
         }
     }
 
     /// Takes in a later message of this far end; `from` is its From, if it is a request. Says whether it
-    /// shows somebody else: another asserted identity (a first one, unless it is the address known
-    /// already), another From or Contact user, Replaces, or a conference's focus.
+    /// shows somebody else: only other asserted identities (first ones, unless the address known already is
+    /// among them), another From or Contact user, Replaces, or a conference's focus.
     pub(crate) fn observe(&mut self, headers: &Headers, from: Option<&str>) -> bool {
-        let mut changed = headers.contains(name::REPLACES) || headers.contains(name::REFERRED_BY);
-        if let Some(asserted) = asserted(headers) {
-            changed |= !is_same(self.asserted.as_ref().unwrap_or(&self.address), &asserted);
-            self.asserted = Some(asserted);
+        let mut renamed = false;
+        let asserted = asserted(headers);
+        if !asserted.is_empty() {
+            let known = if self.asserted.is_empty() {
+                std::slice::from_ref(&self.address)
+            } else {
+                self.asserted.as_slice()
+            };
+            renamed |= !known.iter().any(|known| asserted.iter().any(|user| is_same(known, user)));
+            self.asserted = asserted;
         }
-        if let Some(user) = from.map(user_of) {
-            changed |= !is_same(&user, &self.address);
+        if let Some(user) = from.map(subscriber_of) {
+            renamed |= !is_same(&self.address, &user);
             self.address = user;
         }
+        if renamed {
+            self.called = None;
+        }
+        let mut changed = renamed || headers.contains(name::REPLACES) || headers.contains(name::REFERRED_BY);
         let (contact, focus) = contact(headers);
         if let Some(user) = contact {
             let known = self.contact.replace(user.clone());
@@ -133,28 +157,45 @@ impl FarEnd {
 }
 
 /// Whether two users are one: telephones write one number with and without its `+`, and with parameters, of
-/// which only another context makes it another number.
+/// which another extension, subaddress or context makes it somebody else's (RFC 3966 §5.1.5, §5.3, §5.4). A
+/// number's context that only one of them has is the same if the other is the whole number.
 fn is_same(user: &str, other: &str) -> bool {
+    let differ = |name| match (user_param(user, name), user_param(other, name)) {
+        (Some(one), Some(two)) => !one.eq_ignore_ascii_case(two),
+        (one, two) => one.is_some() != two.is_some(),
+    };
+    if differ("ext") || differ("isub") {
+        return false;
+    }
     let plain = |user| before_params(user).strip_prefix('+').unwrap_or(before_params(user));
-    let elsewhere =
-        context(user).zip(context(other)).is_some_and(|(one, two)| !one.eq_ignore_ascii_case(two));
-    plain(user) == plain(other) && !elsewhere
+    let is_whole = |context: &str, local, whole| match context.strip_prefix('+') {
+        Some(context) => {
+            plain(whole).strip_suffix(plain(local)).is_some_and(|start| start.ends_with(context))
+        }
+        None => plain(whole) == plain(local),
+    };
+    match (user_param(user, "phone-context"), user_param(other, "phone-context")) {
+        (None, None) => plain(user) == plain(other),
+        (Some(one), Some(two)) => plain(user) == plain(other) && one.eq_ignore_ascii_case(two),
+        (Some(context), None) => is_whole(context, user, other),
+        (None, Some(context)) => is_whole(context, other, user),
+    }
 }
 
-/// RFC 3966 §5.1.5.
-fn context(user: &str) -> Option<&str> {
-    let mut params = user.split(';').skip(1).filter_map(|param| param.split_once('='));
-    params.find(|(name, _)| name.eq_ignore_ascii_case("phone-context")).map(|(_, value)| value)
+fn user_param<'a>(user: &'a str, wanted: &str) -> Option<&'a str> {
+    user_params(user)
+        .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+        .map(|(_, value)| value.unwrap_or(""))
 }
 
-/// The user of Contact (empty if it has none) and whether it is a conference's focus.
+/// The user of Contact, with its parameters (empty if it has none) and whether it is a conference's focus.
 fn contact(headers: &Headers) -> (Option<String>, bool) {
     let Some(Ok(contact)) = headers.list(name::CONTACT).next().map(NameAddr::parse) else {
         return (None, false);
     };
     let focus = |params: Params<'_>| params.contains("isfocus");
     let in_uri = matches!(contact.parsed_uri(), Ok(Uri::Sip(uri)) if focus(uri.params));
-    (Some(contact.user().into_owned()), focus(contact.params) || in_uri)
+    (Some(contact.subscriber().into_owned()), focus(contact.params) || in_uri)
 }
 
 #[cfg(test)]
@@ -171,7 +212,7 @@ mod tests {
 
     fn known() -> FarEnd {
         let first = [("Contact", "<sip:line1@10.0.0.1>"), ("P-Asserted-Identity", "<sip:7331@pbx>")];
-        FarEnd::new(&headers(&first), "<sip:7331@pbx>;tag=1")
+        FarEnd::calling(&headers(&first), "<sip:7331@pbx>;tag=1")
     }
 
     #[test]
@@ -184,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_first_assertion_of_the_address_known_already_is_nobody_new() {
-        let mut silent = FarEnd::new(&headers(&[]), "<sip:7331@pbx>");
+        let mut silent = FarEnd::calling(&headers(&[]), "<sip:7331@pbx>");
         assert!(!silent.observe(&headers(&[("P-Asserted-Identity", "<sip:7331@pbx>")]), None));
         assert!(silent.observe(&headers(&[("P-Asserted-Identity", "<sip:7399@pbx>")]), None));
     }
@@ -192,25 +233,82 @@ mod tests {
     #[test]
     fn a_number_without_its_plus_is_nobody_new() {
         let mut far =
-            FarEnd::new(&headers(&[("Contact", "<sip:18607427310@pbx>")]), "<sip:+18607427310@pbx>");
+            FarEnd::calling(&headers(&[("Contact", "<sip:18607427310@pbx>")]), "<sip:+18607427310@pbx>");
         let same = [("Contact", "<sip:+18607427310@pbx>"), ("P-Asserted-Identity", "<sip:18607427310@pbx>")];
         assert!(!far.observe(&headers(&same), Some("<sip:18607427310@pbx>;tag=1")));
         assert!(far.observe(&headers(&[("P-Asserted-Identity", "<tel:+18607427311>")]), None));
     }
 
     #[test]
-    fn a_number_with_parameters_is_nobody_new_unless_its_context_is_another() {
-        let mut far = FarEnd::new(&headers(&[("Contact", "<sip:5550123;x=y@pbx>")]), "<sip:5550123@pbx>");
-        for user in ["5550123;verstat=No-TN-Validation", "5550123;phone-context=+1860", "5550123;user=phone"]
-        {
-            let (contact, from) = (format!("<sip:{user}@pbx>"), format!("<sip:{user}@pbx>;tag=1"));
-            assert!(!far.observe(&headers(&[("Contact", &contact)]), Some(&from)), "{user}");
-            let asserted = format!("<tel:{user}>");
-            assert!(!far.observe(&headers(&[("P-Asserted-Identity", &asserted)]), None), "{user}");
+    fn a_number_with_parameters_is_nobody_new_unless_they_make_it_somebody_elses() {
+        for (known, shown, somebody_new) in [
+            ("5550123", "5550123;verstat=No-TN-Validation", false),
+            ("5550123;x=y", "5550123;user=phone", false),
+            ("5550123", "5550123;phone-context=pbx.example", false),
+            ("5550123;phone-context=+1860", "+5550123;Phone-Context=+1860", false),
+            ("5550123;phone-context=+1860", "5550123;phone-context=+1203", true),
+            ("5550123;phone-context=+1860", "5550123;phone-context=pbx.example", true),
+            // A context is the same number's only if that was known whole.
+            ("+18605550123", "5550123;phone-context=+1860", false),
+            ("918605550123", "5550123;phone-context=+1860", false),
+            ("5550123;phone-context=+1860", "18605550123", false),
+            ("5550123", "5550123;phone-context=+1203", true),
+            ("5550123;phone-context=+1203", "5550123", true),
+            ("+12035550123", "5550123;phone-context=+1860", true),
+            ("+18607427300;ext=310", "18607427300;EXT=310;isub=7", true),
+            ("+18607427300;ext=310;isub=7", "18607427300;isub=7;EXT=310", false),
+            ("+18607427300;ext=310", "+18607427300;ext=399", true),
+            ("+18607427300", "+18607427300;ext=399", true),
+            ("+18607427300;ext=310", "+18607427300", true),
+        ] {
+            let case = format!("{known} {shown}");
+            let at = |user: &str| format!("<sip:{user}@pbx>");
+            let field = |name: &'static str, user: &str| headers(&[(name, at(user).as_str())]);
+            let known_by = |name| FarEnd::calling(&field(name, known), &at(known));
+            let mut far = known_by("Contact");
+            assert_eq!(far.observe(&field("Contact", shown), None), somebody_new, "{case}");
+            assert_eq!(known_by("Contact").observe(&headers(&[]), Some(&at(shown))), somebody_new, "{case}");
+            for name in ["Contact", "P-Asserted-Identity"] {
+                let shown = field("P-Asserted-Identity", shown);
+                assert_eq!(known_by(name).observe(&shown, None), somebody_new, "{case}");
+            }
         }
-        let local = |context: &str| format!("<tel:5550123;phone-context={context}>");
-        assert!(!far.observe(&headers(&[("P-Asserted-Identity", &local("+1860"))]), None));
-        assert!(far.observe(&headers(&[("P-Asserted-Identity", &local("+1203"))]), None));
+    }
+
+    /// RFC 3325 §9.1.
+    #[test]
+    fn of_several_identities_one_that_was_known_makes_nobody_new() {
+        let asserted = |value: &str| headers(&[("P-Asserted-Identity", value)]);
+        let known = || FarEnd::calling(&asserted("<sip:desk1@pbx>, <tel:+18607427331>"), "<sip:desk1@pbx>");
+        for (shown, somebody_new) in [
+            ("<tel:+18607427331>", false),
+            ("<sip:desk2@pbx>, <tel:+18607427331>", false),
+            ("<sip:desk2@pbx>, <tel:+18607427332>", true),
+        ] {
+            assert_eq!(known().observe(&asserted(shown), None), somebody_new, "{shown}");
+        }
+        let many = (0..9).map(|number| format!("<sip:desk{number}@pbx>")).collect::<Vec<_>>().join(",");
+        assert_eq!(known().identity(&headers(&[]), true).asserted, ["desk1", "+18607427331"]);
+        assert_eq!(identity(&asserted(&many), true).asserted.len(), MAX_ASSERTED);
+        assert_eq!(identity(&asserted(&many), false).asserted, [""; 0]);
+    }
+
+    /// To is what the caller's telephone wrote.
+    #[test]
+    fn whom_we_dialled_is_who_answers_until_it_says_otherwise() {
+        let to = "<sip:7332@pbx>;tag=1";
+        let first = || FarEnd::called(&headers(&[("Contact", "<sip:line1@pbx>")]), to, "7310".to_owned());
+        let from = |far: &FarEnd| (far.dialled().map(str::to_owned), far.identity(&headers(&[]), true).from);
+        for (fields, sender, dialled, shown) in [
+            ([("Contact", "<sip:line2@pbx>")], to, true, "7310"),
+            ([("P-Asserted-Identity", "<sip:7332@pbx>")], to, true, "7310"),
+            ([("P-Asserted-Identity", "<sip:7399@pbx>")], to, false, "7332"),
+            ([("Contact", "<sip:line1@pbx>")], "<sip:7399@pbx>", false, "7399"),
+        ] {
+            let mut far = first();
+            far.observe(&headers(&fields), Some(sender));
+            assert_eq!(from(&far), (dialled.then(|| "7310".to_owned()), shown.to_owned()), "{fields:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use consent::Side;
 
 use super::hunt::Hunt;
-use super::identity::{FarEnd, diverted_from, identity, user_of, verdict};
+use super::identity::{FarEnd, diverted_from, identity, subscriber_of, verdict};
 use super::session::{self, Session};
 use super::{Call, CallTimer, Owner, Phase, RelayAddresses, Role, decision_ms, forward, session_timer, sips};
 use crate::core::{Environment, Origin, Path};
@@ -80,7 +80,7 @@ impl Call {
         class: Class,
     ) -> Self {
         let from = invite.headers.first(name::FROM).unwrap_or_default();
-        let far_end = FarEnd::new(&invite.headers, from);
+        let far_end = FarEnd::calling(&invite.headers, from);
         let session_ids = [env.generator.session(), env.generator.session()];
         let admitted = env.admission.begin(&env.config, env.now.mono, class, offer);
         Self {
@@ -144,10 +144,10 @@ impl Call {
             parties_signalled: peer.is_some_and(|peer| peer.parties_signalled),
             emergency,
             excess: None,
-            request_user: called_user(env, origin.peer, invite),
-            to_user: headers.first(name::TO).map_or_else(String::new, user_of),
+            request_user: called_subscriber(env, origin.peer, invite),
+            to_user: headers.first(name::TO).map_or_else(String::new, subscriber_of),
             diverted_from: diverted_from(headers),
-            caller: identity(headers, name::FROM, trusted),
+            caller: identity(headers, trusted),
             verdict: if trusted { verdict(headers) } else { None },
             sip_call_id: headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
             media: None,
@@ -242,9 +242,9 @@ impl Call {
         let from = self.invite.headers.first(name::FROM).unwrap_or_default();
         headers.push(name::FROM, border.from(from, &env.generator.tag()));
         let to = self.invite.headers.first(name::TO).unwrap_or_default();
-        let called = called_user(env, self.peer, &self.invite);
+        let called = called_subscriber(env, self.peer, &self.invite);
         let called = before_params(&called);
-        let is_called = || before_params(&user_of(to)) == called;
+        let is_called = || before_params(&subscriber_of(to)) == called;
         let to_user = user.as_deref().filter(|_| self.is_emergency() || is_called());
         headers.push(name::TO, border.cleared(address_at(to, theirs, to_user, None)));
         headers.push(name::CALL_ID, env.generator.call_id());
@@ -273,10 +273,19 @@ impl Call {
             Some(uri) => env.emergency_number(uri),
             None if env.is_emergency(&self.invite.uri) => env.emergency_number(&self.invite.uri),
             None => {
-                let called = called_user(env, self.peer, &self.invite);
-                (called != request_user(&self.invite.uri)).then_some(called)
+                let called = called_subscriber(env, self.peer, &self.invite);
+                (called != request_subscriber(&self.invite.uri)).then_some(called)
             }
         })
+    }
+
+    /// Whom a URI calls that is this call's own, or that a 3xx or REFER has named.
+    pub(super) fn subscriber_called(&self, env: &Environment, uri: &str) -> String {
+        if uri == self.invite.uri {
+            called_subscriber(env, self.peer, &self.invite)
+        } else {
+            request_subscriber(uri)
+        }
     }
 
     fn offered_body(&mut self, host: IpAddr) -> bytes::Bytes {
@@ -320,17 +329,17 @@ pub(super) fn hops_left(request: &Request) -> u8 {
 /// The user part that an INVITE calls, with its parameters: the Request-URI's, or To's where that is only the
 /// name under which we are registered with the peer (a registrar puts our Contact into the Request-URI, RFC 3261
 /// §16.5).
-pub(crate) fn called_user(env: &Environment, peer: PeerId, invite: &Request) -> String {
-    let user = request_user(&invite.uri);
+pub(crate) fn called_subscriber(env: &Environment, peer: PeerId, invite: &Request) -> String {
+    let user = request_subscriber(&invite.uri);
     let account = env.config.peers.get(peer.0).and_then(|peer| peer.account.as_ref());
     let ours =
         account.is_some_and(|known| known.register_s.is_some() && known.username == before_params(&user));
-    let to = invite.headers.first(name::TO).map(user_of).filter(|to| ours && !to.is_empty());
+    let to = invite.headers.first(name::TO).map(subscriber_of).filter(|to| ours && !to.is_empty());
     to.unwrap_or(user)
 }
 
 /// User part of a Request-URI, or telephone-subscriber, with its parameters.
-pub(super) fn request_user(uri: &str) -> String {
+pub(super) fn request_subscriber(uri: &str) -> String {
     match Uri::parse(uri) {
         Ok(uri) => uri.subscriber().unwrap_or_default().into_owned(),
         Err(_) => String::new(),

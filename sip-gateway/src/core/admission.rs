@@ -125,7 +125,7 @@ pub(crate) struct Alike(PeerId, String, String);
 impl Alike {
     /// `None` for a caller without a name: many of them may call one number.
     pub(crate) fn of(offer: &Offer) -> Option<Self> {
-        let caller = before_params(offer.caller.asserted.as_ref().unwrap_or(&offer.caller.from));
+        let caller = before_params(offer.caller.asserted.first().unwrap_or(&offer.caller.from));
         let nameless = offer.caller.privacy || caller.is_empty() || caller.eq_ignore_ascii_case("anonymous");
         let called = before_params(&offer.request_user);
         (!nameless).then(|| Self(offer.peer, caller.to_owned(), called.to_owned()))

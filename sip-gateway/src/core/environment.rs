@@ -20,7 +20,7 @@ use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
 use crate::emergency::{Matcher, is_callback};
 use crate::locate::{Host, Target, listener_for};
 use crate::transaction::{Class, NewClient, Room, Transactions, TxId, TxTimer};
-use crate::wire::{Headers, Request, Response, Via, before_params, name};
+use crate::wire::{Headers, Request, Response, Via, name};
 use crate::{Config, Event, ListenerId, PeerId, StreamId, Transport};
 
 /// Transactions per permitted call: two INVITEs and two BYEs are alive at once in a short call, each for
@@ -309,7 +309,8 @@ impl Environment {
             Side::District => "district",
             Side::Public => "public",
         };
-        let mark = self.generator.mark_of_pass(&[side, before_params(called)]);
+        let passed: Vec<&str> = std::iter::once(side).chain(loops::whom(called)).collect();
+        let mark = self.generator.mark_of_pass(&passed);
         loops::passes(&self.config.listeners, &mark, invite)
     }
 

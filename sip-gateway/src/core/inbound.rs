@@ -32,8 +32,8 @@ mod challenge;
 use super::loops::Looped;
 use super::{Core, Origin, Path, Refusal};
 use crate::b2bua::{
-    ALLOW, Call, Loan, NotLent, NotReplaced, Owner, Role, called_user, is_answered_option, judge_replaces,
-    passes_option, refuse_privacy, refuse_session, supported,
+    ALLOW, Call, Loan, NotLent, NotReplaced, Owner, Role, called_subscriber, is_answered_option,
+    judge_replaces, passes_option, refuse_privacy, refuse_session, supported,
 };
 use crate::dialog::{DialogId, add_tag, tag_of};
 use crate::transaction::{Class, Full, MergeKey, Report, Room, ServerKey, TxId, Within};
@@ -309,7 +309,7 @@ impl Core {
     /// an emergency call too, which then takes its next way.
     fn passes(&mut self, arrival: &Arrival) -> Result<String, Looped> {
         let Arrival { origin, request, .. } = arrival;
-        let called = called_user(&self.env, origin.peer, request);
+        let called = called_subscriber(&self.env, origin.peer, request);
         let passes = self.env.passes(origin.peer, &called, request);
         if passes.is_err() {
             self.env.admission.refused(origin.peer, Refusal::Loop);

@@ -9,7 +9,7 @@
 //! anew, the number of calls alike ([`super::admission`]).
 
 use crate::Listener;
-use crate::wire::{Request, Via, name};
+use crate::wire::{Request, Via, before_params, name, user_params};
 
 /// What stands before a mark: no letter of ours.
 const MARK: char = '.';
@@ -17,10 +17,20 @@ const MARK: char = '.';
 /// Marks that a branch carries; of more, the newest.
 const MAX_MARKS: usize = 8;
 
+/// Parameters that make a number another's (RFC 3966 §5.3, §5.4, §5.1.5). The others hide no loop.
+const TELLING: [&str; 3] = ["ext", "isub", "phone-context"];
+
 /// The call has passed through us before, just so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the call has come back")]
 pub(crate) struct Looped;
+
+/// Whom a user part calls: itself, and what of its parameters tells it from others.
+pub(super) fn whom(user: &str) -> impl Iterator<Item = &str> {
+    let telling = |name: &str| TELLING.iter().any(|own| name.eq_ignore_ascii_case(own));
+    let params = user_params(user).filter(move |(name, _)| telling(name));
+    std::iter::once(before_params(user)).chain(params.filter_map(|(_, value)| value))
+}
 
 /// A branch's marks, each with what stands before it.
 pub(super) fn marks(branch: &str) -> Option<&str> {

@@ -32,5 +32,5 @@ pub use message::{Message, Request, Response, reason_phrase};
 pub use method::Method;
 pub use name_addr::NameAddr;
 pub use parse::parse_datagram;
-pub use uri::{SipUri, TelUri, Uri, before_params, decoded};
+pub use uri::{SipUri, TelUri, Uri, before_params, decoded, user_params};
 pub use via::{Via, stamp_source};

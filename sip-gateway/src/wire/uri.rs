@@ -202,6 +202,14 @@ pub fn before_params(user: &str) -> &str {
     user.split_once(';').map_or(user, |(user, _)| user)
 }
 
+/// The parameters of a user part or telephone-subscriber, each with its value (RFC 3966 §3).
+pub fn user_params(user: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    user.split(';').skip(1).filter(|param| !param.trim().is_empty()).map(|param| {
+        let (name, value) = param.split_once('=').map_or((param, None), |(name, value)| (name, Some(value)));
+        (name.trim(), value.map(str::trim))
+    })
+}
+
 /// Percent-decoded for reading; a `%` without two hex digits stays, octets that are not UTF-8 read as `U+FFFD`.
 pub fn decoded(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {

@@ -242,6 +242,9 @@ fn what_only_the_carrier_knows_the_way_of_is_refused() {
         "8605550123;cic=+10288@10.0.0.1",
         "8605550123@10.0.0.1;user=phone;rn=+338605550123",
         "8605550123@10.0.0.1;phone-context=+33",
+        "8765550123@10.0.0.1;phone-context=+44",
+        "8750;phone-context=+101144207183@10.0.0.1",
+        "8605550123;phone-context=+44x@10.0.0.1",
         "011331234567,89@10.0.0.1",
         "%2B1%20876~5550123@10.0.0.1",
         "0%3B11331234567@10.0.0.1",
@@ -281,7 +284,7 @@ fn the_hub_hears_every_number_with_its_context() {
             "2345681;phone-context=+1203",
         ]
     );
-    assert_eq!(offer.caller.asserted.as_deref(), Some("2345680;phone-context=+1203"));
+    assert_eq!(offer.caller.asserted, ["2345680;phone-context=+1203"]);
 
     let mut talk = Talk::of(World::new());
     talk.referred("<tel:2345678;phone-context=+1203>");
@@ -397,6 +400,19 @@ fn a_call_that_comes_back_for_somebody_else_spirals_and_does_so_once() {
     world.send(CARRIER, sent_on(&forwarded, CARRIER, "7310"));
     world.expect(CARRIER, "SIP/2.0 482 ");
     world.expect_nothing(PBX);
+
+    // One number, and another desk behind it.
+    for (first, second) in
+        [("+18607427300;ext=310", "+18607427300;ext=399"), ("310", "310;phone-context=+1860742")]
+    {
+        let mut world = World::new();
+        let (_, out) = assert_goes_on(&mut world, CARRIER, 1, first);
+        world.send(CARRIER, sent_on(&out, CARRIER, second));
+        world.expect(CARRIER, "SIP/2.0 100 ");
+        let spiralled = world.expect(PBX, &format!("INVITE sip:{second}@"));
+        world.send(CARRIER, sent_on(&spiralled, CARRIER, first));
+        world.expect(CARRIER, "SIP/2.0 482 ");
+    }
 }
 
 /// RFC 3261 §16.3.

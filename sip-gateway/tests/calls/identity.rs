@@ -39,9 +39,13 @@ fn an_assertion_counts_and_goes_on_as_its_peer_is_trusted() {
         let (invite, offer) = offered(trusting(district, public), from, ASSERTED);
         let sent = invite.headers().first("P-Asserted-Identity");
         assert_eq!(sent, counts.then_some("<sip:7399@10.0.0.1>"), "{from} {district} {public}");
-        assert_eq!(offer.caller.asserted.as_deref(), counts.then_some("7399"));
+        assert_eq!(offer.caller.asserted, Vec::from_iter(counts.then_some("7399")));
         assert_eq!((offer.caller.from.as_str(), offer.caller.trusted), ("7331", counts));
     }
+    // §9.1: one by name and one by number.
+    let both = "P-Asserted-Identity: <sip:desk1@pbx>, <tel:+18607427331>\r\n";
+    let (_, offer) = offered(trusting(true, false), PBX, both);
+    assert_eq!(offer.caller.asserted, ["desk1", "+18607427331"]);
 }
 
 /// RFC 3325 §5, §7.

@@ -169,7 +169,10 @@ fn a_new_party_or_origin_is_told_before_it_is_passed_on() {
     let told = changes(&up);
     assert_eq!(told[0], (Leg::A, Change::NewOrigin));
     let (Leg::A, Change::NewParty { identity }) = &told[1] else { panic!("{told:?}") };
-    assert_eq!((identity.asserted.as_deref(), identity.from.as_str()), (Some("7399"), "7331"));
+    assert_eq!(
+        (identity.asserted.as_slice(), identity.from.as_str()),
+        (["7399".to_owned()].as_slice(), "7331")
+    );
     let last = up.world.order.iter().rposition(|o| o == "event Changed").unwrap();
     let passed = up.world.order.iter().position(|o| o.contains("INVITE sip:")).unwrap();
     assert!(last < passed);

@@ -2,7 +2,7 @@
 //! §7), row by row of the tables in `b2bua/transfer/`.
 
 use consent::Leg;
-use sip_gateway::{Event, Identity};
+use sip_gateway::{Change, Event, Identity, Redirects};
 
 use crate::transfer::{TARGET_IP, Talk, call_in, identity};
 use crate::world::*;
@@ -62,6 +62,51 @@ fn an_attended_transfer_joins_the_far_ends_of_two_calls() {
     talk.world.send(CARRIER, bye.answer("200 OK", "", "", ""));
     assert_eq!(talk.world.ended().len(), 2);
     talk.world.assert_clean();
+}
+
+/// To is what a telephone has written, and an assertion may be the PBX's main number.
+#[test]
+fn who_is_joined_is_whom_the_gateway_has_dialled_and_not_who_stands_in_to() {
+    for (asserted, redirected) in
+        [("", false), ("P-Asserted-Identity: <sip:1002@10.2.0.20>\r\n", false), ("", true)]
+    {
+        let mut config = config();
+        config.peers[1].redirects = Redirects::Follow;
+        let mut talk = Talk::of(World::with(config));
+        let mut x = Ua::caller(PBX, "7427310");
+        x.call_id = "second@10.1.0.10".to_owned();
+        x.remote = "<sip:7427332@10.0.0.1>".to_owned();
+        talk.world.send(PBX, x.invite("", &sdp(OFFER_IP, 4200, "")));
+        talk.world.expect(PBX, "SIP/2.0 100 ");
+        let mut invite = talk.world.expect(CARRIER, "INVITE sip:7427310@");
+        if redirected {
+            let contact = "Contact: <sip:7427399@10.2.0.20>\r\n";
+            talk.world.send(CARRIER, invite.answer("302 Moved Temporarily", "q", contact, ""));
+            talk.world.expect(CARRIER, "ACK ");
+            invite = talk.world.expect(CARRIER, "INVITE sip:7427399@");
+        }
+        let q = Ua::callee(CARRIER, &invite, "q");
+        let fields = format!("{}{asserted}", q.contact());
+        talk.world.send(CARRIER, invite.answer("200 OK", "q", &fields, &sdp(ANSWER_IP, 5200, "")));
+        x.learn(&talk.world.expect(PBX, "SIP/2.0 200 OK"));
+        talk.world.send(PBX, x.request("ACK", "", ""));
+        talk.world.expect(CARRIER, "ACK ");
+        talk.referred(&naming(&x));
+        let asked = talk.world.expect(CARRIER, "INVITE ");
+        talk.world.send(CARRIER, asked.answer("200 OK", "", &q.contact(), &sdp(ANSWER_IP, 5200, "")));
+        let reinvite = talk.world.expect(CARRIER, "INVITE ");
+        let ok = reinvite.answer("200 OK", "", &talk.r.contact(), &sdp(ANSWER_IP, 5000, ""));
+        talk.world.send(CARRIER, ok);
+        talk.notified("SIP/2.0 200 OK", "terminated");
+        let dialled = if redirected { "7427399" } else { "7427310" };
+        let joined = talk.world.events.iter().filter_map(|event| match event {
+            Event::Changed { change: Change::Replaced { called, identity, .. }, .. } => {
+                Some((called.as_deref(), identity.from.as_str()))
+            }
+            _ => None,
+        });
+        assert_eq!(joined.collect::<Vec<_>>(), [(Some(dialled), dialled)], "{asserted} {redirected}");
+    }
 }
 
 #[test]

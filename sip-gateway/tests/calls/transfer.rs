@@ -149,7 +149,7 @@ pub fn call_by(world: &mut World, mut r: Ua, fields: &str, (tag, more): (&str, &
 }
 
 pub fn identity(user: &str) -> Identity {
-    Identity { asserted: None, from: user.to_owned(), trusted: true, privacy: false }
+    Identity { asserted: Vec::new(), from: user.to_owned(), trusted: true, privacy: false }
 }
 
 #[test]

@@ -110,7 +110,7 @@ pub fn config() -> Config {
 pub const DISPATCH: &str = "7427331";
 
 fn is_dispatch(offer: &Offer) -> bool {
-    offer.request_user == DISPATCH || offer.caller.asserted.as_deref() == Some(DISPATCH)
+    offer.request_user == DISPATCH || offer.caller.asserted == [DISPATCH]
 }
 
 pub fn addr(text: &str) -> SocketAddr {

@@ -7,7 +7,7 @@
 //! | an emergency service | the public side |
 //! | somebody at a peer's host | that peer's side |
 //! | a listed line, or anybody whom a public peer names | the district's side |
-//! | anybody else | the public side, without the outside prefix |
+//! | anybody else | the public side |
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use sip_gateway::{End, EndedBy, Identity, Replacement, Route, Target};
 use storage::{CallStarted, Entry, Stamped};
 
 use super::super::{Output, record};
-use super::{Call, JOURNAL_WAIT_MS, caller_user, names, outside};
+use super::{Call, JOURNAL_WAIT_MS, dialled, names};
 
 impl Call {
     /// Somebody else is at a leg.
@@ -37,7 +37,8 @@ impl Call {
         }
         let event = arrival.begin(leg, &self.epoch);
         self.leave(now, leg, out);
-        self.join(now, leg, identity, newcomer.names, out);
+        let users: Vec<&str> = newcomer.names.iter().map(|name| name.user).collect();
+        self.join(now, leg, identity, &users, out);
         self.tell(now, event, out);
     }
 
@@ -83,7 +84,7 @@ impl Call {
             None if outward => Side::Public,
             None => Side::District,
         };
-        let user = if target.emergency { None } else { outside(&self.rules, &target.user, side) };
+        let user = if target.emergency { None } else { dialled(&self.rules, &target.user, side) };
         if target.emergency {
             self.calls_emergency = Some(leg);
         } else {
@@ -116,11 +117,10 @@ impl Call {
     /// to this call's; its media and what is recorded of it are this call's.
     pub(super) fn on_replacing(&mut self, now: Now, replacement: &Replacement, out: &mut VecDeque<Output>) {
         let (leg, caller) = (replacement.leg, &replacement.caller);
-        let names: Vec<Name<'_>> = names(caller).collect();
-        let withheld = self.machine.withholds(leg, &names);
+        let withheld = self.machine.withholds(leg, names(caller).map(|name| name.user));
         // Whom it dials may be the end that stays.
-        let dialled = replacement.request_user.as_str();
-        let dialled_withheld = withheld || self.machine.withholds(leg.other(), &[Name::known(dialled)]);
+        let called = replacement.request_user.as_str();
+        let called_withheld = withheld || self.machine.withholds(leg.other(), [called]);
         let started = CallStarted {
             call: replacement.record,
             node: self.node.clone(),
@@ -128,8 +128,8 @@ impl Call {
             line_class: self.machine.class(),
             retention: record::call_tag(false),
             direction: Direction::Internal,
-            from: self.shown(caller_user(caller), caller.privacy || withheld),
-            to: self.shown(dialled, dialled_withheld),
+            from: self.shown_party(caller, withheld),
+            to: self.shown(called, called_withheld),
             privacy: caller.privacy,
             emergency: false,
             identity_verdict: None,

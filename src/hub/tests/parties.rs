@@ -86,7 +86,7 @@ fn written(outputs: &[Output]) -> String {
 #[test]
 fn a_union_number_that_comes_to_a_dispatch_call_is_told_nowhere_and_recording_goes_on() {
     let union = "8605550199";
-    let known = |user: &str| Identity { asserted: Some(user.to_owned()), ..Identity::default() };
+    let known = |user: &str| named(Some(user), "");
     let dialled = Change::Replaced {
         identity: known("7427300"),
         called: Some(union.to_owned()),
@@ -108,6 +108,22 @@ fn a_union_number_that_comes_to_a_dispatch_call_is_told_nowhere_and_recording_go
         }
         assert_eq!(decided(&outputs), [Reason::DispatchLine]);
         assert!(begun(outputs).covers(CALL, epoch.current()));
+    }
+}
+
+/// RFC 3325 §9.1: a desk's name, and a number.
+#[test]
+fn any_of_several_asserted_identities_bars_and_the_number_among_them_is_shown() {
+    for (second, reasons, shown) in
+        [(UNION_NUMBER, vec![Reason::Union], None), ("+18605550177", vec![], Some("+18605550177"))]
+    {
+        let asserted = vec!["jdoe".to_owned(), second.to_owned()];
+        let caller = Identity { asserted, ..named(None, "anonymous") };
+        let offer = Offer { caller, ..offer(Side::Public, "7427310") };
+        let mut hub = hub();
+        hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
+        let outputs = drain(&mut hub);
+        assert_eq!((decided(&outputs), started(&outputs).from.as_deref()), (reasons, shown));
     }
 }
 
@@ -179,7 +195,7 @@ fn an_invite_that_replaces_a_party_does_not_tell_a_union_calls_other_end_by_dial
     let numbering = Numbering::new("1", "860", "9").unwrap();
     let rules = RuleSet::new(RuleVersion(1), numbering, lines, numbers, Settings::default()).unwrap();
     let rules = Arc::new(rules);
-    let from_line = Identity { asserted: Some("7427310".to_owned()), ..Identity::default() };
+    let from_line = named(Some("7427310"), "");
     let to_union = Offer { caller: from_line, ..offer(Side::District, UNION_NUMBER) };
     for (offered, leg, dialled, shown) in [
         (offer(Side::Public, union_line), Leg::B, caller, None),
@@ -208,7 +224,7 @@ fn an_invite_that_replaces_a_party_does_not_tell_a_union_calls_other_end_by_dial
 #[test]
 fn a_dispatch_lines_call_that_is_redirected_to_a_union_number_does_not_tell_whom_it_reached() {
     let mut hub = hub();
-    let caller = Identity { asserted: Some(DISPATCH.to_owned()), ..Identity::default() };
+    let caller = named(Some(DISPATCH), "");
     let offer = Offer { caller, ..offer(Side::District, "98605550123") };
     hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
     let target = Target { user: UNION_NUMBER.to_owned(), side: None, from: Side::Public, emergency: false };

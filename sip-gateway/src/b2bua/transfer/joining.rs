@@ -6,7 +6,7 @@ use consent::Leg;
 
 use super::super::glare::retry_later;
 use super::super::identity::FarEnd;
-use super::super::offering::own_ip;
+use super::super::offering::{own_ip, request_subscriber};
 use super::super::session::{self, Found, Numbered, Ours};
 use super::super::{Acceptance, Call, CallTimer, EndedBy, Event, Fork, Role};
 use super::{
@@ -299,23 +299,26 @@ impl Call {
         else {
             return;
         };
+        let called = join.target.as_ref().filter(|_| matches!(newcomer, Newcomer::Called { .. }));
         let (far_end, ours) = match newcomer {
             Newcomer::Lent(borrowed) => (borrowed.lent.far_end.clone(), borrowed.lent.ours.clone()),
             Newcomer::Called { .. } | Newcomer::Calling(_) => {
                 let ours = self.offered_to(newcomer).cloned();
                 let ours = ours.unwrap_or_else(|| Ours::new(env.generator.session()));
-                (FarEnd::new(&said.headers, &address), ours)
+                let far_end = match &called {
+                    Some(target) => FarEnd::called(&said.headers, &address, request_subscriber(&target.uri)),
+                    None => FarEnd::calling(&said.headers, &address),
+                };
+                (far_end, ours)
             }
         };
         let identity = far_end.identity(&said.headers, env.trusts_identity(peer));
         let parties_signalled = env.config.peers.get(peer.0).is_some_and(|peer| peer.parties_signalled);
+        let emergency = called.is_some_and(|target| target.emergency);
+        let called = far_end.dialled().map(str::to_owned);
         self.far_ends[leg.index()] = far_end;
         self.session.replace(leg, ours);
         let side = env.side(peer);
-        let called = join.target.as_ref().filter(|_| matches!(newcomer, Newcomer::Called { .. }));
-        let called = called.map(|target| target.told(env, side));
-        let emergency = called.as_ref().is_some_and(|called| called.emergency);
-        let called = called.map(|called| called.user);
         self.told[leg.index()] = None;
         self.forget_timing(env, leg);
         self.forget_awareness(env, leg, &said.headers);

@@ -5,7 +5,7 @@ use consent::{Leg, Side};
 use super::super::border::Border;
 use super::super::forward::passes_option;
 use super::super::hunt::Hunt;
-use super::super::identity::user_of;
+use super::super::identity::subscriber_of;
 use super::super::offering::{Place, STATIC_ROUTE, address_at, uri_at};
 use super::super::session::Ours;
 use super::super::{Call, CallTimer, DECISION_MS, Event, decision_ms};
@@ -232,7 +232,7 @@ fn untagged(address: &str) -> String {
 fn referrer(said: Option<&str>, leaves: &str, ours: Place<'_>) -> String {
     let address = said.unwrap_or(leaves);
     let Ok(parsed) = NameAddr::parse(address) else {
-        return format!("<sip:{}@{}>", user_of(leaves), ours.host);
+        return format!("<sip:{}@{}>", subscriber_of(leaves), ours.host);
     };
     let moved = address_at(&format!("{} <{}>", parsed.display, parsed.uri), ours, None, None);
     moved.trim().to_owned()

@@ -15,7 +15,7 @@
 use consent::{CallId, Leg};
 
 use super::super::identity::identity;
-use super::super::offering::called_user;
+use super::super::offering::called_subscriber;
 use super::super::{Call, CallTimer, DECISION_MS, Event, Owner, Phase, Role};
 use super::{MAX_TRANSFERS, Newcomer, Said, Stage, Taker, Transfer};
 use crate::core::{DialogPlace, Environment, Origin};
@@ -208,9 +208,9 @@ impl Call {
             call: self.id,
             leg: place.leg,
             record,
-            caller: identity(&invite.headers, name::FROM, trusted),
+            caller: identity(&invite.headers, trusted),
             side: env.side(place.peer),
-            request_user: called_user(env, peer, invite),
+            request_user: called_subscriber(env, peer, invite),
             sip_call_id: invite.headers.first(name::CALL_ID).unwrap_or_default().to_owned(),
         }
     }

@@ -2,6 +2,7 @@
 
 use consent::Side;
 
+use super::super::offering::request_subscriber;
 use super::Replaces;
 use crate::core::Environment;
 use crate::wire::{NameAddr, Uri, decoded};
@@ -59,11 +60,9 @@ impl Target {
 
     /// As the hub needs it.
     pub(crate) fn told(&self, env: &Environment, from: Side) -> Told {
-        let user =
-            Uri::parse(&self.uri).ok().and_then(|uri| uri.subscriber().map(std::borrow::Cow::into_owned));
         let named = self.peer.and_then(|peer| env.config.peers.get(peer.0));
         Told {
-            user: user.unwrap_or_default(),
+            user: request_subscriber(&self.uri),
             side: named.map(|peer| peer.side),
             from,
             emergency: self.emergency,
