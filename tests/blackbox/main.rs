@@ -12,6 +12,7 @@
 
 mod awareness;
 mod barrage;
+mod conformance;
 mod consent_line;
 mod crafted;
 mod demonstration;
