@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::dispatch_line::talk;
-use crate::gateway::{CITIZEN, Site, rows};
+use crate::gateway::{CITIZEN, Gateway, Site, eventually, rows};
 use crate::media::Media;
 use crate::phone::{Call, Invite, Phone};
 use crate::sound;
@@ -21,6 +21,15 @@ const A_WHILE: Duration = Duration::from_millis(2_500);
 /// The PBX is not verified yet.
 fn site() -> Site {
     Site::with(|_, text| text.replacen("party_signals = \"verified\"\n", "", 1))
+}
+
+/// The service, once it has nothing to complain of.
+fn serve(site: &Site) -> Gateway<'_> {
+    let gateway = site.start();
+    eventually("a start that is over", Duration::from_secs(10), || {
+        gateway.get("/readyz").1.contains(r#""why":[]"#).then_some(())
+    });
+    gateway
 }
 
 /// Runs the conformance run beside the service, without a terminal.
@@ -62,7 +71,7 @@ fn entered(site: &Site) -> Vec<(String, String, String, String)> {
 #[test]
 fn a_pbx_that_signals_passes_and_may_be_verified() {
     let site = site();
-    let gateway = site.start();
+    let gateway = serve(&site);
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
     let run = start(&site, &["--json", "--without", "supervisor", "--without", "park"]);
     std::thread::sleep(Duration::from_secs(1));
@@ -136,7 +145,7 @@ fn a_pbx_that_signals_passes_and_may_be_verified() {
 #[test]
 fn a_pbx_that_hides_a_transfer_is_found_out() {
     let site = site();
-    let _gateway = site.start();
+    let _gateway = serve(&site);
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
     let run = start(&site, &["--step", "blind-transfer", "--telephone", B]);
     std::thread::sleep(Duration::from_secs(1));
@@ -180,7 +189,7 @@ fn what_cannot_be_judged_is_said_to_be_so() {
     let (code, said) = usage(&[]);
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("ops.listen"), "{said}");
-    let gateway = site.start();
+    let gateway = serve(&site);
     assert_eq!(usage(&["--peer", "nobody"]).0, Some(2));
     assert_eq!(usage(&["--peer", "pbx", "--without", "hold"]).0, Some(2));
     assert_eq!(usage(&["--step", "hold"]).0, Some(2), "which peer?");

@@ -26,6 +26,7 @@ mod hostile;
 mod identity;
 mod impairment;
 mod ladder;
+mod linphone;
 mod media;
 mod message;
 mod mistakes;

@@ -158,8 +158,8 @@ impl Run<'_> {
     fn introduce(&self, steps: &[Step]) {
         let name = &self.peer.name;
         say(&format!(
-            "{} calls, one after the other. A is a telephone that is not behind {name}, such as a mobile; B and C \
-             are two behind {name}. B may as well call A.",
+            "Calls to make, one after the other: {}. A is a telephone that is not behind {name}, such as a mobile; \
+             B and C are two behind {name}. B may as well call A.",
             steps.len()
         ));
     }
@@ -210,7 +210,7 @@ impl Run<'_> {
                 return Ok(Found::Nothing { going_on });
             }
             if said.0 != going_on || said.1.elapsed() >= PROGRESS {
-                say(&format!("... waiting, {} s left; {going_on} calls going on", left.as_secs()));
+                say(&format!("... waiting, {} s left; calls going on: {going_on}", left.as_secs()));
                 said = (going_on, Instant::now());
             }
             tokio::time::sleep(LOOK.min(left)).await;

@@ -69,7 +69,7 @@ impl<'a> Watch<'a> {
         let filter = CallFilter { since: Some(self.since), limit: MOST_CALLS, ..CallFilter::default() };
         let mut answered = self.store.calls(&filter).await?;
         answered.retain(|call| call.answered_at.is_some() && !call.emergency);
-        answered.sort_by(|one, other| one.ended_at.cmp(&other.ended_at));
+        answered.sort_by(|one, other| over(one).cmp(&over(other)));
         let going_on = answered.iter().filter(|call| call.ended_at.is_none() && self.is_with(call)).count();
         let Some(first) = self.first(&answered).await? else {
             return Ok(Found::Nothing { going_on });
@@ -88,7 +88,7 @@ impl<'a> Watch<'a> {
             kept.push(Kept { call: (*call).clone(), ladder, decisions: decisions.unwrap_or_default() });
         }
         let crowded = self.is_crowded(&answered, &calls).await?;
-        let last = calls.iter().filter_map(|call| call.ended_at.as_deref().and_then(wall)).max();
+        let last = calls.iter().filter_map(|call| over(call).and_then(wall)).max();
         self.since = last.unwrap_or(self.since);
         Ok(if crowded { Found::Crowd(kept) } else { Found::Calls(kept) })
     }
@@ -96,7 +96,7 @@ impl<'a> Watch<'a> {
     /// The first call of the peer's that has ended.
     async fn first(&mut self, answered: &[CallRow]) -> Result<Option<CallId>, StoreError> {
         for call in answered {
-            let ended = call.ended_at.as_deref().and_then(wall);
+            let ended = over(call).and_then(wall);
             let too_old = ended.is_none_or(|ended| ended < self.ended_since);
             if too_old || self.foreign.contains(&call.id) || !self.is_with(call) {
                 continue;
@@ -185,9 +185,14 @@ fn touches(call: &CallRow, side: Side) -> bool {
 
 /// Whether two calls were up at the same time; instants are written so that they compare as text.
 fn overlap(one: &CallRow, other: &CallRow) -> bool {
-    let before =
-        |call: &CallRow, end: &CallRow| end.ended_at.as_ref().is_none_or(|end| call.started_at < *end);
+    let before = |call: &CallRow, end: &CallRow| over(end).is_none_or(|end| call.started_at.as_str() < end);
     before(one, other) && before(other, one)
+}
+
+/// When a call was over, if it is: its record is closed a little later, once its recording is sealed.
+fn over(call: &CallRow) -> Option<&str> {
+    let ended = call.ended_at.as_deref()?;
+    Some(call.parties.iter().filter_map(|party| party.left_at.as_deref()).max().unwrap_or(ended))
 }
 
 fn wall(text: &str) -> Option<Wall> {
