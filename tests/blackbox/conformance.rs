@@ -189,7 +189,7 @@ fn what_cannot_be_judged_is_said_to_be_so() {
     let (code, said) = usage(&[]);
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("ops.listen"), "{said}");
-    let gateway = serve(&site);
+    let _gateway = serve(&site);
     assert_eq!(usage(&["--peer", "nobody"]).0, Some(2));
     assert_eq!(usage(&["--peer", "pbx", "--without", "hold"]).0, Some(2));
     assert_eq!(usage(&["--step", "hold"]).0, Some(2), "which peer?");
@@ -198,5 +198,18 @@ fn what_cannot_be_judged_is_said_to_be_so() {
     assert_eq!(code, Some(1));
     assert!(said.contains("no answered call of pbx ended within 1 s"), "{said}");
     assert_eq!(entered(&site)[0].1, "peer.conformance-incomplete");
-    drop(gateway);
+
+    // Two calls at once, and nobody says which is meant.
+    let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
+    let run = start(&site, &["--step", "call"]);
+    std::thread::sleep(Duration::from_secs(1));
+    let calls = [up(&carrier, &pbx), up(&carrier, &pbx)];
+    for (outgoing, incoming) in &calls {
+        outgoing.bye();
+        incoming.ended();
+    }
+    let output = run.wait_with_output().expect("the run ends");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("unclear  several calls at the same time; repeat it with --telephone"), "{said}");
 }

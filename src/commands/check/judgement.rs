@@ -236,6 +236,9 @@ mod tests {
 
     use super::*;
 
+    /// Method and seconds after the answer.
+    type Offers = &'static [(&'static str, f64)];
+
     /// Seconds after the answer, which is 1 s after the INVITE.
     fn at(after_s: f64) -> String {
         let answered: Timestamp = "2026-11-22T18:00:01.000Z".parse().unwrap();
@@ -335,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_hold_is_two_accepted_offers_apart_beyond_those_of_a_plain_call() {
-        let cases: [(&[(&str, f64)], usize, Verdict); 7] = [
+        let cases: [(Offers, usize, Verdict); 7] = [
             (&[], 0, Verdict::Hidden),
             (&[("INVITE", 5.0)], 0, Verdict::Hidden),
             (&[("INVITE", 5.0), ("INVITE", 10.0)], 0, Verdict::Seen),
