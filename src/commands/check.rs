@@ -85,7 +85,10 @@ pub(super) async fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     remarks.extend(config.try_passwords()?);
     let live = if arguments.live { Some(ask_service(&config, expires_s).await?) } else { None };
     let conformance = match &arguments.options.peer {
-        Some(peer) => Some(conformance::run(&arguments.options, &config, peer).await?),
+        Some(peer) => {
+            let faults = live.as_ref().map_or(&[][..], |live| &live.faults);
+            Some(conformance::run(&arguments.options, &config, peer, faults).await?)
+        }
         None => None,
     };
     remarks.extend(conformance::remarks(&config).await);

@@ -1,6 +1,6 @@
 //! `check --live`: whether a PBX signals what its telephones do, judged beside the running service.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -198,6 +198,15 @@ fn what_cannot_be_judged_is_said_to_be_so() {
     assert_eq!(code, Some(1));
     assert!(said.contains("no answered call of pbx ended within 1 s"), "{said}");
     assert_eq!(entered(&site)[0].1, "peer.conformance-incomplete");
+
+    // Whoever breaks it off is in the log too.
+    let run = start(&site, &[]);
+    std::thread::sleep(Duration::from_secs(1));
+    let sent = Command::new("kill").args(["-INT", &run.id().to_string()]).status();
+    assert!(sent.expect("kill runs").success());
+    let output = run.wait_with_output().expect("the run ends");
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(entered(&site)[1].1, "peer.conformance-incomplete");
 
     // Two calls at once, and nobody says which is meant.
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());

@@ -67,6 +67,8 @@ pub(super) struct Conformance {
     pub(super) absent: Vec<Step>,
     /// Whether every step was gone through or stated to be absent.
     whole: bool,
+    /// Whether somebody broke it off.
+    broken_off: bool,
     pub(super) passed: bool,
     /// What follows for the configuration.
     pub(super) follows: String,
@@ -101,8 +103,14 @@ impl Options {
     }
 }
 
-/// Goes through the steps and enters the outcome in the audit log.
-pub(super) async fn run(options: &Options, config: &Config, name: &str) -> Result<Conformance, Failure> {
+/// Goes through the steps and enters the outcome in the audit log, also if somebody breaks it off. `faults` is what
+/// else is amiss, to be known before anybody begins to telephone.
+pub(super) async fn run(
+    options: &Options,
+    config: &Config,
+    name: &str,
+    faults: &[String],
+) -> Result<Conformance, Failure> {
     let steps = options.steps()?;
     let found = config.gateway.peers.iter().enumerate().find(|(_, peer)| peer.name == name);
     let Some((index, peer)) = found else {
@@ -125,18 +133,15 @@ pub(super) async fn run(options: &Options, config: &Config, name: &str) -> Resul
         steps: Vec::new(),
         absent: Step::ALL.into_iter().filter(|step| options.absent.contains(step)).collect(),
         whole: false,
+        broken_off: false,
         passed: false,
         follows: String::new(),
     };
+    faults.iter().for_each(|fault| say(&format!("fault: {fault}")));
     run.introduce(&steps);
-    for step in steps {
-        match run.step(step).await? {
-            Some(stepped) => conformance.steps.push(stepped),
-            None => conformance.absent.push(step),
-        }
-        if conformance.steps.last().is_some_and(|stepped| stepped.verdict == Verdict::NoCall) {
-            break;
-        }
+    tokio::select! {
+        gone = run.go(steps, &mut conformance) => gone?,
+        _ = tokio::signal::ctrl_c() => conformance.broken_off = true,
     }
     conformance.conclude(config, index, peer);
     conformance.enter(&store).await?;
@@ -162,6 +167,20 @@ impl Run<'_> {
              B and C are two behind {name}. B may as well call A.",
             steps.len()
         ));
+    }
+
+    /// Goes through the steps, until one has no call.
+    async fn go(&mut self, steps: Vec<Step>, into: &mut Conformance) -> Result<(), Failure> {
+        for step in steps {
+            match self.step(step).await? {
+                Some(stepped) => into.steps.push(stepped),
+                None => into.absent.push(step),
+            }
+            if into.steps.last().is_some_and(|stepped| stepped.verdict == Verdict::NoCall) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Goes through one step; `None` if somebody states that the peer cannot do it.
@@ -246,7 +265,7 @@ impl Conformance {
         self.follows = if !hidden.is_empty() {
             let must = if peer.parties_signalled { "must be set back to" } else { "must stay" };
             format!(
-                "{}, and {} did not say so: somebody would be recorded whom nobody asked. {place} {must} \"none\"",
+                "{}, and {} did not say so: what nobody agreed to would be recorded. {place} {must} \"none\"",
                 hidden.join(", "),
                 self.peer
             )
@@ -280,7 +299,7 @@ impl Conformance {
 
     /// Whether everything that was gone through was seen.
     pub(super) fn is_well(&self) -> bool {
-        self.steps.iter().all(|stepped| stepped.verdict == Verdict::Seen)
+        !self.broken_off && self.steps.iter().all(|stepped| stepped.verdict == Verdict::Seen)
     }
 
     async fn enter(&self, store: &Store) -> Result<(), StoreError> {
@@ -353,11 +372,14 @@ fn say(text: &str) {
 #[expect(clippy::print_stderr, reason = "a prompt")]
 async fn ask(prompt: &str) -> Result<String, Failure> {
     eprint!("{prompt}");
-    let read = tokio::task::spawn_blocking(|| {
+    let (read, line) = tokio::sync::oneshot::channel();
+    // A thread of its own, which the end of the program does not wait for.
+    std::thread::spawn(move || {
         let mut line = String::new();
-        std::io::stdin().lock().read_line(&mut line).map(|_| line)
+        // Nobody waits any more if the run was broken off.
+        let _ = read.send(std::io::stdin().lock().read_line(&mut line).map(|_| line));
     });
-    let line = read.await.map_err(anyhow::Error::from)?;
+    let line = line.await.map_err(anyhow::Error::from)?;
     let line = line.map_err(|source| Failure::Io { what: "reading the terminal".to_owned(), source })?;
     Ok(line.trim().to_ascii_lowercase())
 }
