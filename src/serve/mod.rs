@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use consent::Notice;
@@ -24,6 +25,7 @@ use recorder::prompt::PromptSet;
 use recorder::{Plane, PlaneConfig, Sealed};
 use sip_gateway::{Core, Listener, PeerId, Sockets};
 use storage::{Delivery, Entry, Journal, MasterKey, Objects, Recordings, Stamped, Store};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing_subscriber::EnvFilter;
@@ -37,11 +39,11 @@ use figures::{SignallingHealth, Sources};
 use found::Found;
 use ops::Ops;
 use shelf::{Item, Stored};
-use signalling::{Inputs, Signalling, UnderWay};
+use signalling::{Inputs, OwnThread, Signalling, UnderWay};
 
 /// One or two media threads carry a district's calls many times over; more would only share
-/// the cores with signalling.
-const MEDIA_THREADS: usize = 2;
+/// the cores with signalling, as a second does on a single core.
+const MOST_MEDIA_THREADS: usize = 2;
 
 /// How long the journal has to take the last entries when the service stops.
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(5);
@@ -83,7 +85,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let recovered = recover(&spools, &master, &journal, clock).await;
 
     let (plane, media) = Plane::start(plane_config(&config, clock)?).map_err(Failure::unavailable)?;
-    let (sockets, listeners, network) = bind(&config)?;
+    let thread = OwnThread::start()
+        .map_err(|source| Failure::Io { what: "starting the thread of signalling".to_owned(), source })?;
+    let (sockets, listeners, network) = bind(&config, thread.runtime())?;
     let mut gateway = config.gateway.clone();
     gateway.listeners = listeners;
     let mut seed = [0; 32];
@@ -99,17 +103,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     }
     let resolver = sockets.resolver(config.dns.clone());
 
-    // So that commands find a database as soon as the service is ready. A call never waits for it.
-    match tokio::time::timeout(DATABASE_AT_START, Store::open(&config.storage.database)).await {
-        Ok(Ok(store)) => store.close().await,
-        Ok(Err(error)) => {
-            tracing::error!(
-                error = &error as &dyn Error,
-                "the database is away; the journal keeps its entries"
-            );
-        }
-        Err(_) => tracing::error!("the database does not answer; the journal keeps its entries"),
-    }
+    make_database(&config.storage.database).await;
     let (stop_delivery, delivery_stop) = watch::channel(false);
     let delivery = Delivery::start(&journal, &config.storage.database, delivery_stop);
     let (health, told) = watch::channel(SignallingHealth::default());
@@ -147,14 +141,16 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         spools,
         ops,
         health,
+        background: Handle::current(),
         under_way: UnderWay::default(),
     };
     let inputs = Inputs { network, media, stored };
     for sealed in recovered {
         signalling.store(Box::new(sealed), None);
     }
-    let ready = || announce(&gateway.listeners, ops_address);
-    let finished = signalling.run(inputs, ready, terminated, config.drain).await;
+    let ready = move || announce(&gateway.listeners, ops_address);
+    let finished = thread.run(signalling.run(inputs, ready, terminated, config.drain)).await;
+    let finished = finished.ok_or_else(|| Failure::Other(anyhow::anyhow!("signalling ended by a defect")))?;
     tracing::info!("no call is left; closing");
     close(finished, shelf, journal, stop_delivery, delivery).await
 }
@@ -171,6 +167,20 @@ fn make_folder(path: &Path) -> Result<(), Failure> {
         .mode(0o700)
         .create(path)
         .map_err(|source| Failure::Io { what: format!("cannot make the folder {}", path.display()), source })
+}
+
+/// So that commands find a database as soon as the service is ready. A call never waits for it.
+async fn make_database(url: &str) {
+    match tokio::time::timeout(DATABASE_AT_START, Store::open(url)).await {
+        Ok(Ok(store)) => store.close().await,
+        Ok(Err(error)) => {
+            tracing::error!(
+                error = &error as &dyn Error,
+                "the database is away; the journal keeps its entries"
+            );
+        }
+        Err(_) => tracing::error!("the database does not answer; the journal keeps its entries"),
+    }
 }
 
 /// The master key; a new one at the first start.
@@ -236,7 +246,7 @@ fn plane_config(config: &Config, clock: Clock) -> Result<PlaneConfig, Failure> {
         origin: clock.origin(),
         address: config.media_address,
         ports: config.media_ports.clone(),
-        media_threads: MEDIA_THREADS,
+        media_threads: available_parallelism().map_or(1, usize::from).min(MOST_MEDIA_THREADS),
         spool: config.data_dir.join("spool"),
         second_spool: config.storage.second_spool.clone(),
         prompts,
@@ -248,9 +258,9 @@ fn plane_config(config: &Config, clock: Clock) -> Result<PlaneConfig, Failure> {
 
 type Bound = (Sockets, Vec<Listener>, mpsc::Receiver<sip_gateway::Input>);
 
-fn bind(config: &Config) -> Result<Bound, Failure> {
+fn bind(config: &Config, datagrams: &Handle) -> Result<Bound, Failure> {
     let limits = &config.gateway.limits;
-    Sockets::bind(&config.gateway.listeners, limits)
+    Sockets::bind(&config.gateway.listeners, limits, datagrams)
         .map_err(|source| Failure::Io { what: "sip.listen cannot be bound".to_owned(), source })
 }
 

@@ -5,15 +5,18 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use consent::{CallId, Direction, E164, Permit, RecordingId};
 use recorder::{NewRecording, Plane, RecordingKey, Sealed};
 use sip_gateway::{Core, Input, Resolver, Sockets};
-use storage::{Entry, Journal, MasterKey, Stamped};
-use tokio::sync::{mpsc, watch};
+use storage::{Entry, Journal, MasterKey, Receipt, Stamped};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
 use super::figures::SignallingHealth;
@@ -39,6 +42,48 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// How long the calls that are left have to end after the drain time.
 const LAST_CALLS: Duration = Duration::from_secs(3);
 
+/// A thread and a runtime of its own, so that datagrams are read where they are dealt with: from one thread to
+/// another, waking up takes longer than all that a message needs.
+pub(super) struct OwnThread {
+    runtime: Handle,
+    work: oneshot::Sender<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl OwnThread {
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (work, given) = oneshot::channel::<Pin<Box<dyn Future<Output = ()> + Send>>>();
+        std::thread::Builder::new().name("signalling".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                // Dropped without work where the start fails.
+                if let Ok(work) = given.await {
+                    work.await;
+                }
+            });
+        })?;
+        Ok(Self { runtime: handle, work })
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Runs `work` there to its end; `None` if it panics.
+    pub(super) async fn run<T: Send + 'static>(
+        self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (done, result) = oneshot::channel();
+        let work = Box::pin(async move {
+            // Received below, unless the whole service is being dropped.
+            let _ = done.send(work.await);
+        });
+        self.work.send(work).ok()?;
+        result.await.ok()
+    }
+}
+
 pub(super) struct Signalling {
     pub(super) clock: Clock,
     pub(super) core: Core,
@@ -54,6 +99,8 @@ pub(super) struct Signalling {
     pub(super) spools: Vec<PathBuf>,
     pub(super) ops: Arc<Ops>,
     pub(super) health: watch::Sender<SignallingHealth>,
+    /// Runs what takes time.
+    pub(super) background: Handle,
     pub(super) under_way: UnderWay,
 }
 
@@ -63,6 +110,8 @@ pub(super) struct UnderWay {
     directions: HashMap<CallId, Direction>,
     /// Recordings on their way to the store.
     storing: usize,
+    /// On their way to the journal, with the calls that wait for them.
+    entries: Vec<(Stamped, Option<CallId>)>,
     journalled: mpsc::Sender<CallId>,
     journalled_in: mpsc::Receiver<CallId>,
 }
@@ -77,7 +126,7 @@ pub(super) struct Inputs {
 impl Default for UnderWay {
     fn default() -> Self {
         let (journalled, journalled_in) = mpsc::channel(JOURNALLED);
-        Self { directions: HashMap::new(), storing: 0, journalled, journalled_in }
+        Self { directions: HashMap::new(), storing: 0, entries: Vec::new(), journalled, journalled_in }
     }
 }
 
@@ -99,6 +148,7 @@ impl Signalling {
         let mut told = tokio::time::interval(HEALTH_EVERY);
         loop {
             self.perform();
+            self.write();
             let is_time = |until: tokio::time::Instant| tokio::time::Instant::now() >= until;
             if let Some((ready, _)) =
                 ready.take_if(|(_, until)| self.core.has_found_peers() || is_time(*until))
@@ -143,6 +193,10 @@ impl Signalling {
                         let Ok(input) = inputs.network.try_recv() else { break };
                         self.on_input(input);
                     }
+                    // The readers' turn on this thread, so that what waits is seen in the queue.
+                    if !inputs.network.is_empty() {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Some(event) = inputs.media.recv() => self.on_media(event),
                 Some(call) = self.under_way.journalled_in.recv() => self.hub.on_journalled(self.clock.now(), call),
@@ -159,6 +213,7 @@ impl Signalling {
     fn concluded(mut self) -> Self {
         self.core.tell_ladders();
         self.perform();
+        self.write();
         self
     }
 
@@ -261,7 +316,7 @@ impl Signalling {
             Output::BeginRecording { permit, channels, look_back } => {
                 self.begin_recording(permit, channels, look_back)
             }
-            Output::Journal { stamped, awaited_by } => self.write(stamped, awaited_by),
+            Output::Journal { stamped, awaited_by } => self.enter(stamped, awaited_by),
             Output::Store { sealed, line } => self.store(sealed, line),
         }
     }
@@ -303,43 +358,53 @@ impl Signalling {
         Ok((id, RecordingKey { secret, wrapped }))
     }
 
-    fn write(&mut self, stamped: Stamped, awaited_by: Option<CallId>) {
+    fn enter(&mut self, stamped: Stamped, awaited_by: Option<CallId>) {
         let direction = match &stamped.entry {
             Entry::CallStarted(started) => self.under_way.directions.insert(started.call, started.direction),
             Entry::CallEnded(ended) => self.under_way.directions.remove(&ended.call),
             _ => None,
         };
         self.ops.count(&stamped, direction);
-        let recording = match &stamped.entry {
-            Entry::RecordingStored(row) => Some(row.id),
-            _ => None,
-        };
-        if stamped.entry.may_be_shed() {
-            return self.write_if_there_is_room(&stamped);
-        }
-        let receipt = self.journal.append(&stamped);
-        if let Some(call) = awaited_by {
-            let journalled = self.under_way.journalled.clone();
-            tokio::spawn(async move {
-                if let Err(error) = receipt.await {
-                    let error = &error as &dyn Error;
-                    tracing::error!(%call, error, "the journal does not take the start of a call; the call goes on");
-                }
-                // Nobody listens any more once the service has stopped.
-                let _ = journalled.send(call).await;
-            });
-        } else if let Some(recording) = recording {
-            let (spools, synced) = (self.spools.clone(), self.journal.synced());
-            tokio::spawn(shelf::clear_when_journalled(receipt, synced, spools, recording));
-        }
+        self.under_way.entries.push((stamped, awaited_by));
     }
 
-    /// What waits for a database that is away fills the journal's disk, which is for records.
-    fn write_if_there_is_room(&self, stamped: &Stamped) {
-        if self.ops.database_is_behind() || self.journal.append(stamped).refusal().is_some() {
+    /// Hands the journal what one turn has brought: waking its thread for each entry would cost more than
+    /// writing it.
+    fn write(&mut self) {
+        let mut entries = std::mem::take(&mut self.under_way.entries);
+        // What waits for a database that is away fills the journal's disk, which is for records.
+        if entries.iter().any(|(stamped, _)| stamped.entry.may_be_shed()) && self.ops.database_is_behind() {
+            let brought = entries.len();
+            entries.retain(|(stamped, _)| !stamped.entry.may_be_shed());
+            self.ops.ladders_shed.inc_by((brought - entries.len()) as u64);
+        }
+        let waits = entries.iter().any(|(_, awaited_by)| awaited_by.is_some());
+        let receipts = self.journal.append_all(entries.iter().map(|(stamped, _)| stamped), waits);
+        for ((stamped, awaited_by), receipt) in entries.drain(..).zip(receipts) {
+            self.follow(&stamped, awaited_by, receipt);
+        }
+        self.under_way.entries = entries;
+    }
+
+    fn follow(&self, stamped: &Stamped, awaited_by: Option<CallId>, receipt: Receipt) {
+        if let Some(call) = awaited_by {
+            tokio::spawn(await_journal(call, receipt, self.under_way.journalled.clone()));
+        } else if let Entry::RecordingStored(row) = &stamped.entry {
+            let (spools, synced) = (self.spools.clone(), self.journal.synced());
+            self.background.spawn(shelf::clear_when_journalled(receipt, synced, spools, row.id));
+        } else if stamped.entry.may_be_shed() && receipt.refusal().is_some() {
             self.ops.ladders_shed.inc();
         }
     }
+}
+
+async fn await_journal(call: CallId, receipt: Receipt, journalled: mpsc::Sender<CallId>) {
+    if let Err(error) = receipt.await {
+        let error = &error as &dyn Error;
+        tracing::error!(%call, error, "the journal does not take the start of a call; the call goes on");
+    }
+    // Nobody listens any more once the service has stopped.
+    let _ = journalled.send(call).await;
 }
 
 async fn sleep_until(at: Option<tokio::time::Instant>) {

@@ -9,8 +9,8 @@ use consent::{
 };
 
 use crate::{
-    CallEnded, CallStarted, ElsewhereState, Entry, LadderPart, LegMediaRecord, Outcome, RecordingRow, Rung,
-    Stamped,
+    Attestation, CallEnded, CallStarted, ElsewhereState, Entry, IdentityVerdict, LadderPart, LegMediaRecord,
+    Outcome, RecordingRow, Rung, Stamped, Verstat,
 };
 
 /// 2026-11-22T18:00:00.123456Z.
@@ -76,17 +76,6 @@ pub(crate) fn decision(
     }
 }
 
-pub(crate) fn signal(
-    ms: i64,
-    leg: Leg,
-    meaning: SignalMeaning,
-    source: SignalSource,
-    effective: bool,
-) -> Entry {
-    let signal = Signal { at: Wall(START.0 + ms * 1_000), leg, ordinal: 0, meaning, source, effective };
-    Entry::Signalled { call: call(1), signal }
-}
-
 pub(crate) fn stored(n: u128, of: u128) -> RecordingRow {
     RecordingRow {
         id: recording(n),
@@ -137,12 +126,17 @@ pub(crate) fn ended(n: u128, recording_outcome: RecordingOutcome, basis: Option<
     }))
 }
 
-/// A dispatch call, recorded from its answer to its end.
+/// A dispatch call of a verified caller, recorded from its answer to its end.
 pub(crate) fn dispatch_call(n: u128) -> Vec<Stamped> {
     let id = call(n);
     let row = stored(n, n);
+    let mut began = at(0, started(n, LineClass::Dispatch));
+    if let Entry::CallStarted(started) = &mut began.entry {
+        let attestation = Some(Attestation::A);
+        started.identity_verdict = Some(IdentityVerdict { verstat: Verstat::Passed, attestation });
+    }
     vec![
-        at(0, started(n, LineClass::Dispatch)),
+        began,
         at(10, Entry::CallRouted { call: id, sip_call_id: format!("b{n}@gw1") }),
         at(100, Entry::CallRinging { call: id }),
         at(1_000, Entry::CallAnswered { call: id }),
@@ -171,13 +165,17 @@ pub(crate) fn dispatch_call(n: u128) -> Vec<Stamped> {
     ]
 }
 
-/// A consent call (number 1): both agree, an idle digit, then the callee withdraws.
+/// A consent call: both agree, an idle digit, then the callee withdraws.
 pub(crate) fn consent_call(n: u128) -> Vec<Stamped> {
     use PartyConsent::{Asked, Given, Withdrawn};
-    assert_eq!(n, 1, "signals are of call 1");
     let id = call(n);
     let decided = |ms, gate, reason, a, b| {
         at(ms, Entry::Decided { call: id, decision: decision(ms, gate, reason, &[(Leg::A, a), (Leg::B, b)]) })
+    };
+    let signalled = |ms: i64, leg, meaning, source, effective| {
+        let at = Wall(START.0 + ms * 1_000);
+        let signal = Signal { at, leg, ordinal: 0, meaning, source, effective };
+        Stamped { at, entry: Entry::Signalled { call: id, signal } }
     };
     vec![
         at(0, started(n, LineClass::Consent)),
@@ -188,11 +186,11 @@ pub(crate) fn consent_call(n: u128) -> Vec<Stamped> {
         ),
         decided(1_002, GateState::Shut, Reason::Asking, Asked, Asked),
         at(2_500, Entry::RecordedElsewhere { call: id, leg: Leg::B, state: ElsewhereState::On }),
-        at(3_000, signal(3_000, Leg::A, SignalMeaning::Accept, SignalSource::TelephoneEvent, true)),
-        at(4_000, signal(4_000, Leg::B, SignalMeaning::Accept, SignalSource::Info, true)),
+        signalled(3_000, Leg::A, SignalMeaning::Accept, SignalSource::TelephoneEvent, true),
+        signalled(4_000, Leg::B, SignalMeaning::Accept, SignalSource::Info, true),
         decided(4_000, GateState::Open, Reason::AllAgreed, Given, Given),
-        at(6_000, signal(6_000, Leg::A, SignalMeaning::Decline, SignalSource::InBand, false)),
-        at(9_000, signal(9_000, Leg::B, SignalMeaning::Withdraw, SignalSource::Info, true)),
+        signalled(6_000, Leg::A, SignalMeaning::Decline, SignalSource::InBand, false),
+        signalled(9_000, Leg::B, SignalMeaning::Withdraw, SignalSource::Info, true),
         decided(9_000, GateState::Shut, Reason::Withdrawn, Given, Withdrawn),
         at(9_500, Entry::PreambleWiped { call: id, held_ms: 1_000, reason: Reason::Withdrawn }),
         at(12_000, ended(n, RecordingOutcome::Withdrawn, Some(Basis::AllPartyConsent))),

@@ -8,8 +8,7 @@ use std::time::Duration;
 use crate::gateway::{Gateway, NEVER, Site, eventually};
 use crate::stock_clients::{Running, last, sipp};
 
-/// In both rounds together, unless the environment says otherwise.
-const CALLS: usize = 5_000;
+/// How many in both rounds together.
 const CALLS_FROM: &str = "EARMARK_SOAK_CALLS";
 const CALLS_A_SECOND: &str = "150";
 /// The first round is half of them, but no more than this.
@@ -43,10 +42,10 @@ fn all_back(gateway: &Gateway<'_>, (ports, descriptors): (u64, usize)) {
 }
 
 #[test]
-#[ignore = "minutes: cargo xtask soak"]
+#[ignore = "alone on the machine: cargo xtask soak"]
 fn soak() {
-    let asked = std::env::var(CALLS_FROM).ok().map(|calls| calls.parse().expect("a number of calls"));
-    let calls = asked.unwrap_or(CALLS);
+    let calls = std::env::var(CALLS_FROM).ok().and_then(|calls| calls.parse().ok());
+    let calls: usize = calls.expect("EARMARK_SOAK_CALLS is a number of calls");
     let first = (calls / 2).min(LONGEST_FIRST);
     let site = Site::new();
     let mut gateway = site.start();

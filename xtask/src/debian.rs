@@ -27,6 +27,12 @@ const TO_TEST: &[Need] = &[
     Need { program: "git", package: "git", purpose: "lists the project's files" },
 ];
 
+const TO_COMPARE: &[Need] = &[Need {
+    program: "kamailio",
+    package: "kamailio",
+    purpose: "the peer that signalling is compared with",
+}];
+
 /// Installs what building needs.
 ///
 /// # Errors
@@ -41,6 +47,14 @@ pub(crate) fn install_to_build() -> Result<(), Failure> {
 /// As [`install_to_build`].
 pub(crate) fn install_to_test() -> Result<(), Failure> {
     install(&missing(TO_BUILD.iter().chain(TO_TEST), on_path))
+}
+
+/// Installs what building and comparing with a peer need.
+///
+/// # Errors
+/// As [`install_to_build`].
+pub(crate) fn install_to_compare() -> Result<(), Failure> {
+    install(&missing(TO_BUILD.iter().chain(TO_COMPARE), on_path))
 }
 
 fn missing<'a>(needs: impl Iterator<Item = &'a Need>, present: impl Fn(&str) -> bool) -> Vec<&'a Need> {
@@ -105,12 +119,15 @@ fn instructions(needs: &[&Need]) -> String {
     text
 }
 
-/// Whether `program` is found on the search path, or where Debian puts services, which an ordinary user's path
-/// leaves out.
 pub(crate) fn on_path(program: &str) -> bool {
+    located(program).is_some()
+}
+
+/// Where `program` is on the search path, or where Debian puts services, which an ordinary user's path leaves out.
+pub(crate) fn located(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    folders.into_iter().any(|folder| folder.join(program).is_file())
+    folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ usage: cargo xtask COMMAND
   bench [--runs N]           CPU per signalled call and per relayed packet, with and without recording
   soak [--calls N]           N calls in a row (100000): memory, descriptors and ports stay as they are
   conformance                write docs/CONFORMANCE.md anew from the tests
+  bench signalling [--runs N]
+                             a signalled call beside Kamailio's: CPU, delays, overload
   sqlx                       write storage's offline query descriptions anew
 
 Exit codes: 0 done, 1 a check failed, 2 wrong usage or something is missing on this machine.";

@@ -7,6 +7,8 @@ use crate::{debian, mutants, tree};
 
 /// Seeds of the simulation in every run of the tests.
 const TEST_SEEDS: &str = "300";
+/// Calls in a row in every run of the tests.
+const TEST_SOAK_CALLS: &str = "5000";
 /// Calls of `cargo xtask soak` when no number is given: a quarter of an hour.
 const SOAK_CALLS: &str = "100000";
 /// Seeds of `cargo xtask simulate` when none are named.
@@ -32,7 +34,7 @@ pub(crate) fn demo(arguments: &[String]) -> Result<(), Failure> {
     steps::run(earmark.arg("demo").args(arguments).current_dir(tree::root()))
 }
 
-/// Every test, by plain `cargo test` in the one profile, then the simulation and the planted defects.
+/// Every test, by plain `cargo test` in the one profile, then a soak, the simulation and the planted defects.
 ///
 /// # Errors
 /// Something is missing (2), or the names of the steps that failed.
@@ -49,6 +51,8 @@ pub(crate) fn test() -> Result<(), Failure> {
             let arguments = ["test", "--release", "--locked", "--workspace", "--no-fail-fast"];
             steps::run(&mut steps::cargo(&arguments))
         });
+        // Apart: it loads the machine, and others wait for what they see.
+        steps.step("soak", || calls_in_a_row(TEST_SOAK_CALLS));
         steps.step("simulation", || steps::run(simulation().args(["--seeds", TEST_SEEDS])));
         steps.step("planted defects", mutants::check);
     }
@@ -67,8 +71,13 @@ pub(crate) fn soak(arguments: &[String]) -> Result<(), Failure> {
         _ => return Err(Failure::usage("usage: cargo xtask soak [--calls N]")),
     };
     debian::install_to_test()?;
-    let wanted = ["soak::", "--", "--ignored", "--nocapture"];
-    let arguments = [&["test", "--release", "--locked", "--test", "blackbox"], &wanted[..]].concat();
+    calls_in_a_row(calls)
+}
+
+fn calls_in_a_row(calls: &str) -> Result<(), Failure> {
+    // Of the whole workspace, so that nothing is compiled with other features than for the other tests.
+    let test = ["test", "--release", "--locked", "--workspace", "--test", "blackbox"];
+    let arguments = [&test[..], &["soak::", "--", "--ignored", "--nocapture"]].concat();
     steps::run(steps::cargo(&arguments).env("EARMARK_SOAK_CALLS", calls))
 }
 

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -11,17 +12,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use consent::{CallId, EpochCounter, Mono};
+use tokio::net::UdpSocket;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
 
-use super::media_thread::Shared;
+use super::media_thread::{DATAGRAM_BYTES, Shared};
 use super::ring::{RingReader, RingWriter, ring};
 use super::socket::CallSockets;
 use crate::session::{Outlet, Path, Session};
-use crate::{Command, Event, Frame};
+use crate::{CaptureCommand, Command, Event, Frame};
 
-/// Longer datagrams than any MTU here lets through are refused whole.
-const DATAGRAM_BYTES: usize = 2_048;
 /// A socket that fails to receive is tried again after this long.
 const RECEIVE_RETRY: Duration = Duration::from_millis(10);
 
@@ -37,6 +38,17 @@ pub(super) struct CallMedia {
     shared: Rc<Shared>,
     end: Cell<Option<oneshot::Sender<()>>>,
     failed: Cell<bool>,
+    capturing: Cell<Capturing>,
+}
+
+/// What the writer knows of a call. Most calls are never recorded, and it is not woken for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Capturing {
+    /// Nothing yet, and whether it is answered.
+    No {
+        answered: bool,
+    },
+    Yes,
 }
 
 /// The system does not lock the ring's memory.
@@ -74,6 +86,7 @@ impl CallMedia {
             shared,
             end: Cell::new(Some(end)),
             failed: Cell::new(false),
+            capturing: Cell::new(Capturing::No { answered: false }),
         });
         tokio::task::spawn_local(media.clone().run(ended));
         media
@@ -115,6 +128,24 @@ impl CallMedia {
         self.ring.borrow().as_ref().map_or(0, RingWriter::pushed)
     }
 
+    /// What the writer is to be told: `command`, and what went before it; nothing as long as there is nothing
+    /// to capture.
+    pub(super) fn for_capture(&self, command: CaptureCommand) -> impl Iterator<Item = CaptureCommand> {
+        let (before, command) = match (self.capturing.get(), command) {
+            (Capturing::Yes, command) => (None, Some(command)),
+            (Capturing::No { .. }, CaptureCommand::Answered) => {
+                self.capturing.set(Capturing::No { answered: true });
+                (None, None)
+            }
+            (Capturing::No { .. }, CaptureCommand::End) => (None, None),
+            (Capturing::No { answered }, command) => {
+                self.capturing.set(Capturing::Yes);
+                (answered.then_some(CaptureCommand::Answered), Some(command))
+            }
+        };
+        before.into_iter().chain(command)
+    }
+
     /// Whether a defect has stopped it.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.get()
@@ -152,22 +183,34 @@ impl CallMedia {
 
     async fn receive(self: Rc<Self>, path: Path) {
         let Some(socket) = self.sockets.socket(path) else { return };
-        let mut buffer = [0; DATAGRAM_BYTES];
         loop {
-            match socket.recv_from(&mut buffer).await {
-                // A full buffer may have cut the datagram short.
-                Ok((length, source)) if length < DATAGRAM_BYTES => {
-                    self.on_packet(path, source, &mut buffer[..length]);
-                }
-                Ok(_) => {
-                    self.shared.counters.oversized_packets.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(error) => {
-                    tracing::debug!(call = %self.call, %error, "a media socket failed to receive");
-                    tokio::time::sleep(RECEIVE_RETRY).await;
-                }
+            // A socket that is always readable never waits: its flood would keep the thread from other calls.
+            consume_budget().await;
+            let received = match socket.readable().await {
+                Ok(()) => self.take_packet(path, socket),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = received {
+                tracing::debug!(call = %self.call, %error, "a media socket failed to receive");
+                tokio::time::sleep(RECEIVE_RETRY).await;
             }
         }
+    }
+
+    fn take_packet(&self, path: Path, socket: &UdpSocket) -> io::Result<()> {
+        let mut buffer = self.shared.datagram.borrow_mut();
+        match socket.try_recv_from(buffer.as_mut()) {
+            // A full buffer may have cut the datagram short.
+            Ok((length, source)) if length < DATAGRAM_BYTES => {
+                self.on_packet(path, source, &mut buffer[..length]);
+            }
+            Ok(_) => {
+                self.shared.counters.oversized_packets.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn on_packet(&self, path: Path, source: SocketAddr, packet: &mut [u8]) {

@@ -25,6 +25,9 @@ use crate::{CaptureCommand, Command, Event};
 /// How often what waits for room in a channel is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Longer datagrams than any MTU here lets through are refused whole.
+pub(super) const DATAGRAM_BYTES: usize = 2_048;
+
 /// What all threads have alike.
 pub(super) struct PlaneFacts {
     pub(super) clock: Clock,
@@ -41,6 +44,8 @@ pub(super) struct Shared {
     pub(super) reporter: RefCell<Reporter>,
     pub(super) writer: RefCell<WriterLink>,
     pub(super) writer_gone: Cell<bool>,
+    /// Where a datagram is while it is dealt with.
+    pub(super) datagram: RefCell<[u8; DATAGRAM_BYTES]>,
 }
 
 /// A thread's calls.
@@ -185,7 +190,9 @@ impl MediaThread {
         let Ok((call, command)) = CaptureCommand::from_command(command) else { return };
         let Some(media) = self.calls.get(&call) else { return };
         let after = media.frames_pushed();
-        self.shared.tell_writer(ToWriter::Command { call, after, command });
+        for command in media.for_capture(command) {
+            self.shared.tell_writer(ToWriter::Command { call, after, command });
+        }
     }
 
     /// Begins to hand the call's frames to the writer and passes the command on; or says that it cannot be.

@@ -42,7 +42,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use self::clock::Clock;
-use self::media_thread::{MediaThread, PlaneFacts, Shared};
+use self::media_thread::{DATAGRAM_BYTES, MediaThread, PlaneFacts, Shared};
 use self::ports::PortPool;
 use self::report::{Counters, Reporter};
 use self::writer::{LINK_MESSAGES, Writer, WriterLink};
@@ -260,6 +260,7 @@ impl Plane {
                 reporter: RefCell::new(media_reporter),
                 writer: RefCell::new(WriterLink::new(to_writer)),
                 writer_gone: Cell::new(false),
+                datagram: RefCell::new([0; DATAGRAM_BYTES]),
             });
             relay(&runtime, &shared, received);
         };

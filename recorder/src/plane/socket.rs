@@ -118,8 +118,7 @@ fn bind_pair(
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     // Size and marking are wishes: a system that refuses them still relays.
     let wishes = [
         socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES),

@@ -29,8 +29,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::task::coop::unconstrained;
 
 use crate::{Input, Limits, Listener, ListenerId, PeerId, StreamId, Transport};
 
@@ -97,6 +99,7 @@ pub struct Sockets {
     counters: Arc<Counters>,
     patience: Patience,
     readers: JoinSet<()>,
+    streams_on: Handle,
 }
 
 /// What is kept of a listener: where datagrams are sent from, and where streams are connected from.
@@ -108,22 +111,25 @@ struct Bound {
 }
 
 impl Sockets {
-    /// Binds all listeners and starts to read. Returns them with the addresses that were in fact bound (port
-    /// 0 in `listeners` asks for any), and what comes in. TLS listeners and streams also need [`Self::tls`]
-    /// to be set. Needs to be called in a tokio runtime.
+    /// Binds all listeners and starts to read: datagrams on the runtime `datagrams`, which is best that of the
+    /// task that takes the inputs; streams, whose handshakes take time, on the current one. Returns them with
+    /// the addresses that were in fact bound (port 0 in `listeners` asks for any), and what comes in. TLS
+    /// listeners and streams also need [`Self::tls`] to be set.
     ///
     /// # Errors
     /// [`BindError`] inside an [`io::Error`] of the same kind; nothing is bound then.
     pub fn bind(
         listeners: &[Listener],
         limits: &Limits,
+        datagrams: &Handle,
     ) -> io::Result<(Self, Vec<Listener>, mpsc::Receiver<Input>)> {
-        Self::bind_with(listeners, limits, PATIENCE)
+        Self::bind_with(listeners, limits, datagrams, PATIENCE)
     }
 
     fn bind_with(
         listeners: &[Listener],
         limits: &Limits,
+        datagrams: &Handle,
         patience: Patience,
     ) -> io::Result<(Self, Vec<Listener>, mpsc::Receiver<Input>)> {
         let (inputs, received) = mpsc::channel(INPUT_QUEUE);
@@ -135,6 +141,7 @@ impl Sockets {
             counters: Arc::default(),
             patience,
             readers: JoinSet::new(),
+            streams_on: Handle::current(),
         };
         let acceptor = Acceptor {
             link: sockets.link(),
@@ -143,7 +150,8 @@ impl Sockets {
         };
         let mut actual = Vec::with_capacity(listeners.len());
         for (index, listener) in listeners.iter().enumerate() {
-            let address = sockets.listen(ListenerId(index), listener, &acceptor).map_err(|source| {
+            let id = ListenerId(index);
+            let address = sockets.listen(id, listener, &acceptor, datagrams).map_err(|source| {
                 let Listener { transport, address } = *listener;
                 io::Error::new(source.kind(), BindError { transport, address, source })
             })?;
@@ -152,7 +160,13 @@ impl Sockets {
         Ok((sockets, actual, received))
     }
 
-    fn listen(&mut self, id: ListenerId, listener: &Listener, acceptor: &Acceptor) -> io::Result<SocketAddr> {
+    fn listen(
+        &mut self,
+        id: ListenerId,
+        listener: &Listener,
+        acceptor: &Acceptor,
+        datagrams_on: &Handle,
+    ) -> io::Result<SocketAddr> {
         let address;
         let mut datagrams = None;
         match listener.transport {
@@ -160,10 +174,19 @@ impl Sockets {
                 let socket = udp_socket(listener.address)?;
                 address = socket.local_addr()?;
                 datagrams = Some(socket.try_clone()?);
+                let _there = datagrams_on.enter();
                 let socket = Arc::new(tokio::net::UdpSocket::from_std(socket)?);
                 let (inputs, counters) = (self.inputs.clone(), Arc::clone(&self.counters));
-                let read =
-                    move || datagram::read(id, Arc::clone(&socket), inputs.clone(), Arc::clone(&counters));
+                // What waits is to be seen in the queue, which bounds each turn: one that takes the inputs on the
+                // same thread would otherwise keep up with the reader, and the system's buffer overflow unseen.
+                let read = move || {
+                    unconstrained(datagram::read(
+                        id,
+                        Arc::clone(&socket),
+                        inputs.clone(),
+                        Arc::clone(&counters),
+                    ))
+                };
                 self.readers.spawn(supervise::supervise(id, Arc::clone(&self.counters), read));
             }
             Transport::Tcp | Transport::Tls => {
@@ -238,6 +261,7 @@ impl Sockets {
             Some(Transport::Tls) => Security::Tls(self.tls.current().and_then(|tls| tls.dialling(peer))),
             _ => Security::None,
         };
+        let _there = self.streams_on.enter();
         self.link().connect(stream, bound.map(|bound| bound.address.ip()), to, security);
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::*;
@@ -42,7 +43,8 @@ impl Shell {
             .iter()
             .map(|&(transport, address)| Listener { transport, address: address.parse().unwrap() })
             .collect();
-        let (sockets, actual, inputs) = Sockets::bind_with(&listeners, &LIMITS, patience).unwrap();
+        let (sockets, actual, inputs) =
+            Sockets::bind_with(&listeners, &LIMITS, &Handle::current(), patience).unwrap();
         Self { sockets, at: actual.iter().map(|listener| listener.address).collect(), inputs }
     }
 
@@ -93,6 +95,18 @@ async fn datagrams_go_both_ways_over_both_families() {
         let counters = shell.sockets.counters();
         assert_eq!((counters.datagrams_in, counters.datagrams_out, counters.datagrams_lost), (1, 1, 0));
     }
+}
+
+#[tokio::test]
+async fn all_that_waits_is_in_the_queue() {
+    const WAITING: usize = 100;
+    let mut shell = Shell::new(&[(Transport::Udp, "127.0.0.1:0")], QUICK);
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..WAITING {
+        peer.send_to(b"x", shell.at[0]).unwrap();
+    }
+    shell.next().await;
+    assert_eq!(shell.inputs.len(), WAITING - 1);
 }
 
 #[tokio::test]
@@ -216,7 +230,9 @@ async fn a_silent_stream_is_closed() {
 async fn an_address_in_use_is_named() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let error = Sockets::bind(&[Listener { transport: Transport::Udp, address }], &LIMITS).unwrap_err();
+    let error =
+        Sockets::bind(&[Listener { transport: Transport::Udp, address }], &LIMITS, &Handle::current())
+            .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&address.to_string()), "{error}");
 }

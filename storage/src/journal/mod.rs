@@ -48,6 +48,10 @@ pub const MAX_QUEUED: usize = 100_000;
 /// disk in trouble, and what room there is belongs to records.
 pub const MAX_QUEUED_BESIDE_LADDERS: usize = 1_000;
 
+/// How long an entry that nobody waits for may wait for others to be written with: to wake the thread for each
+/// would cost more than to write it.
+pub const WRITE_AFTER: Duration = Duration::from_millis(10);
+
 /// How long a written entry waits for others before all are synced together.
 pub const SYNC_AFTER: Duration = Duration::from_millis(50);
 
@@ -164,6 +168,8 @@ struct State {
     in_hand: usize,
     sync_result: Option<(SyncTicket, io::Result<()>)>,
     prune_to: Option<u64>,
+    /// Until when the thread sleeps; `None` while it is awake, and looks here before it sleeps again.
+    asleep_until: Option<Instant>,
     closing: bool,
     ended: bool,
     health: JournalHealth,
@@ -214,30 +220,31 @@ impl Journal {
         Ok(Self { shared, opened, unfinished, last_at, folder: folder.to_owned() })
     }
 
-    /// Queues an entry. Never blocks: the writing is done by a thread.
+    /// Queues an entry, to be written at once. Never blocks: the writing is done by a thread.
     pub fn append(&self, stamped: &Stamped) -> Receipt {
-        let payload = match record::payload(stamped) {
-            Ok(payload) => payload,
-            Err(source) => return self.refuse(AppendError::Payload { source }),
-        };
-        let (done, receipt) = oneshot::channel();
+        let payload = record::payload(stamped);
         let mut state = self.shared.lock();
-        if state.closing {
-            drop(state);
-            return self.refuse(AppendError::Closed);
+        let receipt = state.take(&stamped.entry, payload);
+        state.wake(&self.shared.wake, Duration::ZERO);
+        receipt
+    }
+
+    /// Queues entries in order; a receipt for each. They are written at once if somebody `waits` for one of
+    /// them, else within [`WRITE_AFTER`].
+    pub fn append_all<'a>(
+        &self,
+        entries: impl IntoIterator<Item = &'a Stamped>,
+        waits: bool,
+    ) -> Vec<Receipt> {
+        let payloads: Vec<_> =
+            entries.into_iter().map(|stamped| (&stamped.entry, record::payload(stamped))).collect();
+        if payloads.is_empty() {
+            return Vec::new();
         }
-        let waiting = state.queue.len() + state.in_hand;
-        if waiting >= MAX_QUEUED {
-            drop(state);
-            return self.refuse(AppendError::Full);
-        }
-        if stamped.entry.may_be_shed() && (waiting >= MAX_QUEUED_BESIDE_LADDERS || state.health.failing) {
-            return Receipt(Promise::Refused(Some(AppendError::Shed)));
-        }
-        state.queue.push_back(Queued { payload, done });
-        drop(state);
-        self.shared.wake.notify_one();
-        Receipt(Promise::Pending(receipt))
+        let mut state = self.shared.lock();
+        let receipts = payloads.into_iter().map(|(entry, payload)| state.take(entry, payload)).collect();
+        state.wake(&self.shared.wake, if waits { Duration::ZERO } else { WRITE_AFTER });
+        receipts
     }
 
     /// Ends the records of the calls that an earlier process left open, each by one `CallEnded`.
@@ -318,11 +325,6 @@ impl Journal {
         }
         Ok(())
     }
-
-    fn refuse(&self, error: AppendError) -> Receipt {
-        self.shared.lock().health.refused += 1;
-        Receipt(Promise::Refused(Some(error)))
-    }
 }
 
 /// Without the entries: they hold numbers and names.
@@ -361,6 +363,36 @@ impl Receipt {
         match &self.0 {
             Promise::Pending(_) => None,
             Promise::Refused(error) => error.as_ref(),
+        }
+    }
+}
+
+impl State {
+    /// Takes an entry's payload into the queue, or says why not.
+    fn take(&mut self, entry: &Entry, payload: Result<Vec<u8>, PayloadError>) -> Receipt {
+        let waiting = self.queue.len() + self.in_hand;
+        let refusal = match payload {
+            Err(source) => AppendError::Payload { source },
+            Ok(_) if self.closing => AppendError::Closed,
+            Ok(_) if waiting >= MAX_QUEUED => AppendError::Full,
+            Ok(_) if entry.may_be_shed() && (waiting >= MAX_QUEUED_BESIDE_LADDERS || self.health.failing) => {
+                return Receipt(Promise::Refused(Some(AppendError::Shed)));
+            }
+            Ok(payload) => {
+                let (done, receipt) = oneshot::channel();
+                self.queue.push_back(Queued { payload, done });
+                return Receipt(Promise::Pending(receipt));
+            }
+        };
+        self.health.refused += 1;
+        Receipt(Promise::Refused(Some(refusal)))
+    }
+
+    /// Wakes the thread unless it is awake within `patience` of itself.
+    fn wake(&mut self, thread: &Condvar, patience: Duration) {
+        if self.asleep_until.is_some_and(|until| until > Instant::now() + patience) {
+            self.asleep_until = None;
+            thread.notify_all();
         }
     }
 }

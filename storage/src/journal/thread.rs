@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::disk::Folder;
 use super::record::JournalPosition;
 use super::writer::{SyncTicket, Writer};
-use super::{Queued, RETRY_AFTER, SYNC_AFTER, Shared};
+use super::{Queued, RETRY_AFTER, SYNC_AFTER, Shared, WRITE_AFTER};
 
 /// How many entries go into one write, at most.
 const BATCH: usize = 256;
@@ -95,7 +95,9 @@ impl Appender {
                 return false;
             }
             let pause = self.pause(now);
+            state.asleep_until = Some(now + pause);
             state = shared.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+            state.asleep_until = None;
         }
     }
 
@@ -109,6 +111,7 @@ impl Appender {
             && self.unsynced_since.is_some_and(|since| closing || now >= since + SYNC_AFTER)
     }
 
+    /// While entries come, no longer than those may wait that come next.
     fn pause(&self, now: Instant) -> Duration {
         let sync_at = self.unsynced_since.filter(|_| !self.sync_running).map(|since| since + SYNC_AFTER);
         let next = match (self.retry_at, sync_at) {
@@ -116,7 +119,8 @@ impl Appender {
             (Some(retry), Some(sync)) => Some(retry.max(sync)),
             (_, sync) => sync,
         };
-        next.map_or(IDLE, |at| at.saturating_duration_since(now)).max(Duration::from_millis(1))
+        let most = if self.unsynced_since.is_some() { WRITE_AFTER } else { IDLE };
+        next.map_or(most, |at| at.saturating_duration_since(now).min(most)).max(Duration::from_millis(1))
     }
 
     fn append(&mut self) {

@@ -1,10 +1,12 @@
 //! The ladders of calls. A ladder comes in parts; a rung that comes again has been repeated on the wire.
 
+use std::collections::BTreeMap;
+
 use consent::CallId;
 use serde::Serialize;
 use sqlx::SqliteConnection;
 
-use super::{Store, StoreError, value, word};
+use super::{Store, StoreError, json, to_json};
 use crate::entry::{LadderPart, Rung};
 
 /// What is known of a call's SIP messages.
@@ -30,65 +32,48 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         let Some(left_out) = left_out else { return Ok(None) };
-        let rows = sqlx::query!(
-            r#"SELECT position, after_ms, leg, peer, sent AS "sent!: bool", message, method, sdp AS "sdp!: bool", repeats
-               FROM rung WHERE call_id = $1 ORDER BY position"#,
-            id
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let rungs = rows.into_iter().map(|row| {
-            Ok(Rung {
-                position: u16::try_from(row.position).unwrap_or(u16::MAX),
-                after_ms: count(row.after_ms),
-                leg: value("leg", row.leg)?,
-                peer: row.peer,
-                sent: row.sent,
-                message: row.message,
-                method: row.method,
-                sdp: row.sdp,
-                repeats: count(row.repeats),
-            })
-        });
-        let rungs = rungs.collect::<Result<_, StoreError>>()?;
+        let parts = sqlx::query_scalar!("SELECT rungs FROM ladder_part WHERE call_id = $1 ORDER BY part", id)
+            .fetch_all(&self.pool)
+            .await?;
+        let mut rungs = BTreeMap::new();
+        for part in parts {
+            for rung in json::<Vec<Rung>>("ladder", &part)? {
+                let kept = rungs.entry(rung.position).or_insert_with(|| rung.clone());
+                kept.repeats = kept.repeats.max(rung.repeats);
+            }
+        }
+        let rungs = rungs.into_values().collect();
         Ok(Some(LadderRow { call_id: call, rungs, left_out: count(left_out) }))
     }
 }
 
-/// Places a part of a ladder; nothing of one whose call is not known.
-pub(super) async fn place(connection: &mut SqliteConnection, part: &LadderPart) -> Result<(), StoreError> {
-    let call = part.call.to_string();
-    let known = sqlx::query!(
-        "INSERT INTO ladder (call_id, left_out, retention) SELECT id, $2, retention FROM call WHERE id = $1
+/// Places parts of ladders, one a call; nothing of one whose call is not known.
+pub(super) async fn place(
+    connection: &mut SqliteConnection,
+    parts: &BTreeMap<CallId, &LadderPart>,
+) -> Result<(), StoreError> {
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let json = to_json("ladder", &parts.values().collect::<Vec<_>>())?;
+    sqlx::query!(
+        "INSERT INTO ladder (call_id, left_out, retention)
+         SELECT call.id, value ->> 'left_out', retention
+         FROM jsonb_each($1) CROSS JOIN call ON call.id = value ->> 'call'
+         WHERE true
          ON CONFLICT (call_id) DO UPDATE SET left_out = max(left_out, excluded.left_out)",
-        call,
-        part.left_out
+        json
     )
     .execute(&mut *connection)
     .await?;
-    if known.rows_affected() == 0 {
-        return Ok(());
-    }
-    for rung in &part.rungs {
-        let leg = word(&rung.leg)?;
-        sqlx::query!(
-            "INSERT INTO rung (call_id, position, after_ms, leg, peer, sent, message, method, sdp, repeats)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-             ON CONFLICT (call_id, position) DO UPDATE SET repeats = max(repeats, excluded.repeats)",
-            call,
-            rung.position,
-            rung.after_ms,
-            leg,
-            rung.peer,
-            rung.sent,
-            rung.message,
-            rung.method,
-            rung.sdp,
-            rung.repeats
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
+    sqlx::query!(
+        "INSERT INTO ladder_part (call_id, part, rungs)
+         SELECT call_id, (SELECT count(*) FROM ladder_part WHERE call_id = ladder.call_id), value -> 'rungs'
+         FROM jsonb_each($1) CROSS JOIN ladder ON call_id = value ->> 'call'",
+        json
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

@@ -8,11 +8,13 @@
 //! Left out: PostgreSQL, retention and disposal.
 
 mod audit;
+mod batch;
 mod calls;
 mod ladder;
 mod place;
 mod recordings;
 mod rows;
+mod write;
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -221,10 +223,6 @@ fn word<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
         Ok(other) => Ok(other.to_string()),
         Err(source) => Err(StoreError::Value { what: "word", source }),
     }
-}
-
-fn words<T: serde::Serialize>(value: Option<&T>) -> Result<Option<String>, StoreError> {
-    value.map(word).transpose()
 }
 
 /// The value that a stored word stands for.

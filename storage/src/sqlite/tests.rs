@@ -14,8 +14,10 @@ use super::*;
 use crate::audit::{AuditFault, GENESIS};
 use crate::fold::Calls;
 use crate::journal::{Found, JournalId, JournalPosition};
-use crate::samples::{self, at, call, consent_call, dispatch_call, recording};
-use crate::{Entry, Stamped};
+use crate::samples::{self, at, call, consent_call, dispatch_call, ladder, recording, rung};
+use crate::{Attestation, Entry, IdentityVerdict, Stamped, Verstat};
+
+mod batches;
 
 const JOURNAL: JournalId = JournalId(7);
 
@@ -58,20 +60,22 @@ fn numbered(entries: &[Stamped]) -> Vec<(JournalPosition, Stamped)> {
 
 /// Everything in the database, in order, but for the time of delivery.
 async fn dump(store: &Store) -> Vec<String> {
-    const STATEMENTS: [&str; 13] = [
-        "SELECT json_array(id, started_at, ringing_at, answered_at, ended_at, outcome, recording_outcome, basis) FROM call ORDER BY id",
+    const STATEMENTS: [&str; 15] = [
+        "SELECT json_array(id, verstat, attestation, foreign_caller_id, started_at, ringing_at, answered_at, ended_at, outcome, recording_outcome, basis) FROM call ORDER BY id",
         "SELECT json_array(call_id, position, sip_call_id) FROM call_leg ORDER BY 1",
         "SELECT json_array(call_id, linked) FROM call_link ORDER BY 1",
         "SELECT json_array(call_id, leg, packets) FROM call_media ORDER BY 1",
         "SELECT json_array(call_id, leg, ordinal, identity, joined_at, left_at, consent, consent_method, consent_at) FROM party ORDER BY 1",
-        "SELECT json_array(id, call_id, at, meaning, retention) FROM consent_signal ORDER BY id",
-        "SELECT json_array(id, call_id, at, gate, reason) FROM decision ORDER BY id",
-        "SELECT json_array(call_id, opened_at, shut_at, basis) FROM gate_interval ORDER BY id",
-        "SELECT json_array(call_id, at, leg, state) FROM recorded_elsewhere ORDER BY id",
-        "SELECT json_array(id, state, sha256) FROM recording ORDER BY id",
+        "SELECT json_array(call_id, at, meaning, retention) FROM consent_signal ORDER BY call_id, id",
+        "SELECT json_array(call_id, at, gate, reason, parties, evidence, retention) FROM decision ORDER BY call_id, id",
+        "SELECT json_array(call_id, opened_at, shut_at, basis, clause) FROM gate_interval ORDER BY call_id, id",
+        "SELECT json_array(call_id, at, leg, state) FROM recorded_elsewhere ORDER BY call_id, id",
+        "SELECT json_array(id, state, line, rule_version, sha256) FROM recording ORDER BY id",
+        "SELECT json_array(call_id, left_out, retention) FROM ladder ORDER BY 1",
+        "SELECT json_array(call_id, part, rungs) FROM ladder_part ORDER BY call_id, part",
         "SELECT json_array(seq, action, hex(hash)) FROM audit ORDER BY seq",
-        "SELECT json_array(call_id, position, message, repeats) FROM rung ORDER BY 1",
         "SELECT json_array(journal, seq) FROM delivery",
+        "SELECT json_array(seq, call_id, why) FROM unplaced ORDER BY seq",
     ];
     let mut lines = Vec::new();
     for statement in STATEMENTS {
@@ -202,6 +206,14 @@ async fn what_fits_nowhere_is_kept_and_stops_nothing() {
     assert_eq!(calls[0].recordings, [recording(1)]);
     let kept = bench.store.recording(recording(1)).await.unwrap().unwrap();
     assert_eq!(kept.recording.sha256.as_deref(), Some("ab".repeat(32).as_str()), "the first seal holds");
+}
+
+#[tokio::test]
+async fn what_was_verified_of_a_caller_is_kept() {
+    let bench = Bench::with(&dispatch_call(1)).await;
+    let row = bench.store.call(call(1)).await.unwrap().unwrap();
+    let verdict = IdentityVerdict { verstat: Verstat::Passed, attestation: Some(Attestation::A) };
+    assert_eq!((row.identity_verdict, row.foreign_caller_id), (Some(verdict), false));
 }
 
 #[tokio::test]
@@ -599,6 +611,30 @@ async fn a_ladder_comes_in_parts_and_a_rung_that_comes_again_counts_its_repeats(
     let tag: String =
         sqlx::query_scalar("SELECT retention FROM ladder").fetch_one(&bench.store.pool).await.unwrap();
     assert_eq!(tag, "RT-CDR", "the call's own");
+}
+
+#[tokio::test]
+async fn a_ladder_of_an_earlier_schema_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let connecting = options(&url(&dir)).unwrap().create_if_missing(true);
+    make_private(connecting.get_filename()).unwrap();
+    let mut connection = SqliteConnection::connect_with(&connecting).await.unwrap();
+    sqlx::migrate!().run_to(5, &mut connection).await.unwrap();
+    let earlier = "INSERT INTO call (id, node, line_class, retention, direction, privacy, emergency, started_at, outcome)
+         VALUES ('019a0000-0000-7000-8000-000000000001', 'gw1', 'never', 'RT-CDR', 'inbound', 0, 0, 0, 'in-progress');
+         INSERT INTO ladder VALUES ('019a0000-0000-7000-8000-000000000001', 4, 'RT-CDR');
+         INSERT INTO rung VALUES
+             ('019a0000-0000-7000-8000-000000000001', 1, 10, 'b', 'carrier', 1, '100 Trying', 'INVITE', 1, 2),
+             ('019a0000-0000-7000-8000-000000000001', 0, 0, 'a', 'carrier', 0, 'INVITE pbx', 'INVITE', 1, 0)";
+    sqlx::raw_sql(earlier).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+
+    let bench = Bench { store: Store::open(&url(&dir)).await.unwrap(), dir };
+    let more = at(7_000, ladder(1, &[rung(2, "200 OK", 0)], 5));
+    bench.store.deliver(&numbered(&[more])).await.unwrap();
+    let kept = bench.store.ladder(call(1)).await.unwrap().unwrap();
+    assert_eq!(kept.rungs, [rung(0, "INVITE pbx", 0), rung(1, "100 Trying", 2), rung(2, "200 OK", 0)]);
+    assert_eq!(kept.left_out, 5);
 }
 
 #[tokio::test]

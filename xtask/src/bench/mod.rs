@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what the release build costs, in CPU time of the whole process (user and system, from
-//! /proc/PID/stat), per signalled call and per relayed packet, with and without recording.
+//! /proc/PID/stat), per signalled call and per relayed packet, with and without recording. `bench signalling`
+//! compares a signalled call with Kamailio's: see [`signalling`].
 //!
 //! The load comes from this process over loopback: one telephone that calls, one that answers, and a packet
 //! every 20 ms from each party of each call. The kernel charges a packet's delivery on loopback to its
@@ -8,6 +9,7 @@
 
 mod load;
 mod process;
+mod signalling;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use crate::steps::{self, Failure};
 use crate::{debian, tree};
-use load::{Callee, Caller, Packets};
-use process::Daemon;
+use load::{Callee, Caller, Packets, Tally};
+use process::{Cores, Program};
 
 /// Calls a second while signalling is measured, and for how long.
 const CALL_RATE: u32 = 50;
@@ -32,16 +34,22 @@ const UNRECORDED: &str = "+18607427399";
 const GATEWAY: SocketAddr = address(1);
 const CALLEE: SocketAddr = address(2);
 const CALLER: SocketAddr = address(3);
+const FLOODER: SocketAddr = address(4);
+const SETTING: Setting<'_> = Setting { ports: "20000-29999", max_calls: 2_000 };
 
 const fn address(host: u8) -> SocketAddr {
     SocketAddr::V4(std::net::SocketAddrV4::new(Ipv4Addr::new(127, 0, 77, host), 5060))
 }
 
-/// Builds, runs and prints; `--runs N` measures everything N times (3).
+/// Builds, runs and prints; `signalling` compares with Kamailio; `--runs N` measures everything N times (3).
 ///
 /// # Errors
 /// Wrong usage or something missing (2); the daemon did not start, or calls failed (1).
 pub(crate) fn bench(arguments: &[String]) -> Result<(), Failure> {
+    let (compared, arguments) = match arguments.split_first() {
+        Some((word, rest)) if word == "signalling" => (true, rest),
+        _ => (false, arguments),
+    };
     let runs = match arguments {
         [] => 3,
         [flag, count] if flag == "--runs" => count
@@ -49,9 +57,13 @@ pub(crate) fn bench(arguments: &[String]) -> Result<(), Failure> {
             .ok()
             .filter(|count| *count > 0)
             .ok_or_else(|| Failure::usage("--runs wants a number"))?,
-        _ => return Err(Failure::usage("usage: cargo xtask bench [--runs N]")),
+        _ => return Err(Failure::usage("usage: cargo xtask bench [signalling] [--runs N]")),
     };
-    debian::install_to_build()?;
+    if compared {
+        debian::install_to_compare()?;
+    } else {
+        debian::install_to_build()?;
+    }
     steps::run(&mut steps::cargo(&[
         "build",
         "--release",
@@ -61,14 +73,18 @@ pub(crate) fn bench(arguments: &[String]) -> Result<(), Failure> {
         "--bin",
         "earmark",
     ]))?;
+    if compared { signalling::bench(runs) } else { costs(runs) }
+}
+
+fn costs(runs: u32) -> Result<(), Failure> {
     let mut figures = Figures::default();
     for run in 1..=runs {
         println!("run {run} of {runs}");
         let folder = fresh_folder()?;
         // A fresh process for each run: what an earlier run left behind is not measured.
-        let daemon = Daemon::start(&folder, &configuration(&folder))?;
+        let daemon = Program::earmark(&folder, &configuration(&folder, &SETTING), Cores::All)?;
         figures.idle.push(idle(&daemon)?);
-        figures.signalling.push(signalling(&daemon)?);
+        figures.signalling.push(signalled(&daemon)?);
         figures.relayed.push(relaying(&daemon, UNRECORDED)?);
         figures.recorded.push(relaying(&daemon, RECORDED)?);
     }
@@ -113,19 +129,21 @@ fn spread(values: &[f64]) -> [f64; 3] {
     [at(0), f64::midpoint(at(last / 2), at(sorted.len() / 2)), at(last)]
 }
 
-fn idle(daemon: &Daemon) -> Result<f64, Failure> {
+fn idle(daemon: &Program) -> Result<f64, Failure> {
     let before = daemon.cpu()?;
     std::thread::sleep(WARM_UP);
     Ok(100.0 * (daemon.cpu()? - before) / WARM_UP.as_secs_f64())
 }
 
 /// CPU milliseconds for a call from INVITE to BYE, its media ports bound and its record written.
-fn signalling(daemon: &Daemon) -> Result<f64, Failure> {
-    let callee = Callee::start(CALLEE)?;
+fn signalled(daemon: &Program) -> Result<f64, Failure> {
+    let callee = Callee::start(CALLEE, Duration::ZERO)?;
     let mut caller = Caller::new(CALLER, GATEWAY)?;
     let before = daemon.cpu()?;
-    let calls = CALL_RATE * SIGNALLING_S;
-    let completed = caller.calls(UNRECORDED, calls, CALL_RATE, Duration::from_millis(500))?;
+    let time = Duration::from_secs(SIGNALLING_S.into());
+    caller.place(UNRECORDED, CALL_RATE, time, Duration::from_millis(500))?;
+    caller.settle()?;
+    let Tally { placed: calls, completed, .. } = caller.tally();
     // The last records are written a moment after the last BYE.
     std::thread::sleep(Duration::from_secs(1));
     let spent = daemon.cpu()? - before;
@@ -138,8 +156,8 @@ fn signalling(daemon: &Daemon) -> Result<f64, Failure> {
 }
 
 /// CPU microseconds for a packet, from one party through the gateway to the other.
-fn relaying(daemon: &Daemon, line: &str) -> Result<f64, Failure> {
-    let callee = Callee::start(CALLEE)?;
+fn relaying(daemon: &Program, line: &str) -> Result<f64, Failure> {
+    let callee = Callee::start(CALLEE, Duration::ZERO)?;
     let mut caller = Caller::new(CALLER, GATEWAY)?;
     caller.establish(line, MEDIA_CALLS, CALL_RATE)?;
     let packets = Packets::start(&caller.media(), &callee.media())?;
@@ -176,9 +194,16 @@ fn fresh_folder() -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-fn configuration(folder: &std::path::Path) -> String {
+/// What the measurements want differently.
+struct Setting<'a> {
+    ports: &'a str,
+    max_calls: u32,
+}
+
+fn configuration(folder: &std::path::Path, setting: &Setting<'_>) -> String {
     let data = folder.join("data");
     let (data, host) = (data.display(), GATEWAY.ip());
+    let Setting { ports, max_calls } = setting;
     format!(
         r#"[node]
 name = "bench"
@@ -187,10 +212,11 @@ timezone = "America/New_York"
 
 [sip]
 listen = ["udp:{GATEWAY}"]
+max_calls = {max_calls}
 
 [media]
 address = "{host}"
-ports = "20000-29999"
+ports = "{ports}"
 
 [numbering]
 country = "1"
@@ -208,6 +234,11 @@ name = "carrier"
 side = "public"
 uri = "sip:{CALLER}"
 party_signals = "verified"
+
+[[peers]]
+name = "flooder"
+side = "public"
+uri = "sip:{FLOODER}"
 
 [[lines]]
 number = "{RECORDED}"
