@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::{Args, Subcommand};
 use consent::{CallId, Direction, Leg};
-use storage::{CallFilter, CallRow, LadderRow, Store};
+use storage::{CallFilter, CallRow, LadderRow, Store, StoreError};
 
 use super::ladder::{self, Step};
 use super::table::table;
@@ -95,23 +95,29 @@ async fn run_show(show: Show) -> Result<Outcome, Failure> {
 }
 
 async fn show_ladder(show: &Show, store: &Store, call: &CallRow) -> Result<Outcome, Failure> {
-    let Some(mut ladder) = store.ladder(show.id).await? else {
+    let Some(ladder) = ladder_of(store, call).await? else {
         let why =
             "it has just begun, was refused for want of room, or came while journal or database were behind";
         return Ok(Outcome::No(format!("no ladder of call {} is known: {why}", show.id)));
     };
-    if let Some(leg) = line_leg(call) {
-        let role = if leg == Leg::A { "<caller>" } else { "<callee>" };
-        for rung in &mut ladder.rungs {
-            rung.message = rung.message.replace(role, "<line>");
-        }
-    }
     if show.configured.json {
         print_json(&ladder)?;
     } else {
         print_text(&drawn(&ladder));
     }
     Ok(Outcome::Done)
+}
+
+/// The ladder of a call, as it is shown; `None` if none is known.
+pub(super) async fn ladder_of(store: &Store, call: &CallRow) -> Result<Option<LadderRow>, StoreError> {
+    let Some(mut ladder) = store.ladder(call.id).await? else { return Ok(None) };
+    if let Some(leg) = line_leg(call) {
+        let role = if leg == Leg::A { "<caller>" } else { "<callee>" };
+        for rung in &mut ladder.rungs {
+            rung.message = rung.message.replace(role, "<line>");
+        }
+    }
+    Ok(Some(ladder))
 }
 
 /// The leg at whose far end the district's line is.
@@ -126,7 +132,7 @@ fn line_leg(call: &CallRow) -> Option<Leg> {
 }
 
 /// The gateway in the middle, the caller's peer at the left.
-fn drawn(ladder: &LadderRow) -> String {
+pub(super) fn drawn(ladder: &LadderRow) -> String {
     let first = |leg| ladder.rungs.iter().find(|rung| rung.leg == leg).map_or("-", |rung| &rung.peer);
     let peers = [first(Leg::A), first(Leg::B)];
     let columns = [peers[0], "earmark", peers[1]].map(str::to_owned);

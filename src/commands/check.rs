@@ -1,16 +1,38 @@
-//! `earmark check`: the configuration judged, and what each line would do.
+//! `earmark check`: the configuration judged, and what each line would do; with `--live`, how the running service
+//! and its peers stand, and whether a peer signals its parties.
+
+mod conformance;
+mod judgement;
+mod standing;
+mod step;
+mod watch;
 
 use std::fmt::Write;
 use std::num::NonZeroU32;
 
+use clap::Args;
 use consent::{Ask, Line, LineClass, Side, Wall};
 use serde::Serialize;
 use sip_gateway::locate::Host;
 use sip_gateway::{Peer, Transport};
 
+use super::calls::{drawn, word};
 use super::{Configured, Failure, Outcome, print_json, print_text};
 use crate::config::Config;
 use crate::wall_now;
+use conformance::Conformance;
+use standing::Standing;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    configured: Configured,
+    /// Ask the running service how it and its peers stand.
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    options: conformance::Options,
+}
 
 /// Certificates are renewed in weeks, not in days, where a public authority or an office must be asked.
 const EXPIRY_WARNING_DAYS: i64 = 30;
@@ -20,6 +42,19 @@ struct Report {
     lines: Vec<LineReport>,
     peers: Vec<PeerReport>,
     remarks: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<Live>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conformance: Option<Conformance>,
+}
+
+/// What the running service says.
+#[derive(Serialize)]
+struct Live {
+    #[serde(flatten)]
+    standing: Standing,
+    /// What is not as it should be.
+    faults: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -42,30 +77,59 @@ struct PeerReport {
     refuses_destinations: bool,
 }
 
-pub(super) fn run(configured: &Configured) -> Result<Outcome, Failure> {
-    let config = Config::load(&configured.config)?;
+pub(super) async fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
+    let config = Config::load(&arguments.configured.config)?;
     let mut remarks = config.remarks.clone();
-    remarks.extend(config.read_tls()?.and_then(|read| expiry(read.expires_s, wall_now())));
+    let expires_s = config.read_tls()?.map(|read| read.expires_s);
+    remarks.extend(expires_s.and_then(|expires_s| expiry(expires_s, wall_now())));
     remarks.extend(config.try_passwords()?);
+    let live = if arguments.live { Some(ask_service(&config, expires_s).await?) } else { None };
+    let conformance = match &arguments.options.peer {
+        Some(peer) => {
+            let faults = live.as_ref().map_or(&[][..], |live| &live.faults);
+            Some(conformance::run(&arguments.options, &config, peer, faults).await?)
+        }
+        None => None,
+    };
+    remarks.extend(conformance::remarks(&config).await);
     let hidden = config.gateway.peers.iter().any(|peer| peer.side == Side::Public && !peer.parties_signalled);
     let report = Report {
         lines: config.rules.lines().iter().map(|line| describe(line, hidden)).collect(),
         peers: config.gateway.peers.iter().map(describe_peer).collect(),
         remarks,
+        live,
+        conformance,
     };
-    if configured.json {
+    if arguments.configured.json {
         print_json(&report)?;
     } else {
         print_text(&for_people(&config, &report));
     }
-    Ok(Outcome::Done)
+    Ok(outcome(&report))
+}
+
+async fn ask_service(config: &Config, on_disk_s: Option<u64>) -> Result<Live, Failure> {
+    let standing = Standing::ask(config).await?;
+    let now_s = u64::try_from(wall_now().0 / 1_000_000).unwrap_or_default();
+    let faults = standing.faults(on_disk_s, now_s);
+    Ok(Live { standing, faults })
+}
+
+/// Where a peer's signals are judged, the answer is theirs.
+fn outcome(report: &Report) -> Outcome {
+    match (&report.conformance, &report.live) {
+        (Some(run), _) if run.is_well() => Outcome::Done,
+        (Some(run), _) => Outcome::No(run.follows.clone()),
+        (None, Some(live)) if !live.faults.is_empty() => Outcome::No(live.faults.join("; ")),
+        (None, _) => Outcome::Done,
+    }
 }
 
 /// What there is to say of a certificate that ends soon.
 fn expiry(expires_s: u64, now: Wall) -> Option<String> {
+    let date = date(expires_s);
     let expires_s = i64::try_from(expires_s).unwrap_or(i64::MAX);
     let left_days = (expires_s - now.0.div_euclid(1_000_000)).div_euclid(86_400);
-    let date = jiff::Timestamp::from_second(expires_s).map_or_else(|_| "?".to_owned(), |end| end.to_string());
     match left_days {
         ..0 => {
             Some(format!("sip.tls.certificate: expired at {date}: peers refuse it; renew it and send SIGHUP"))
@@ -75,6 +139,11 @@ fn expiry(expires_s: u64, now: Wall) -> Option<String> {
         )),
         EXPIRY_WARNING_DAYS.. => None,
     }
+}
+
+fn date(unix_s: u64) -> String {
+    let end = i64::try_from(unix_s).ok().and_then(|end| jiff::Timestamp::from_second(end).ok());
+    end.map_or_else(|| "?".to_owned(), |end| end.to_string())
 }
 
 fn describe(line: &Line, hidden: bool) -> LineReport {
@@ -147,6 +216,50 @@ fn for_people(config: &Config, report: &Report) -> String {
     for remark in &report.remarks {
         let _ = writeln!(text, "note: {remark}");
     }
+    text.extend(report.live.iter().map(live_for_people));
+    text.extend(report.conformance.iter().map(conformance_for_people));
+    text
+}
+
+fn live_for_people(live: &Live) -> String {
+    let ready = if live.standing.ready { "takes calls" } else { "takes no calls" };
+    let mut text = format!("\nThe service answers and {ready}.\n");
+    for peer in &live.standing.peers {
+        let up = match peer.up {
+            Some(true) => "nothing speaks against it",
+            Some(false) => "out of reach",
+            None => "not known to the service: restart it to apply the configuration",
+        };
+        let registered = match peer.registered {
+            Some(true) => "; registered",
+            Some(false) => "; not registered",
+            None => "",
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "peer {}: {up}{registered}", peer.name);
+    }
+    if let Some(expires_s) = live.standing.certificate_expires_s {
+        let _ = writeln!(text, "the certificate in force expires at {}", date(expires_s));
+    }
+    for fault in &live.faults {
+        let _ = writeln!(text, "fault: {fault}");
+    }
+    text
+}
+
+fn conformance_for_people(run: &Conformance) -> String {
+    let mut text = format!("\nWhat {} signals:\n", run.peer);
+    for stepped in &run.steps {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{:18} {:8} {}", stepped.step.name(), word(&stepped.verdict), stepped.saw);
+        for ladder in &stepped.ladders {
+            let _ = writeln!(text, "\ncall {}\n{}", ladder.call_id, drawn(ladder));
+        }
+    }
+    for step in &run.absent {
+        let _ = writeln!(text, "{:18} absent   as stated", step.name());
+    }
+    let _ = writeln!(text, "{}.", run.follows);
     text
 }
 

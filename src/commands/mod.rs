@@ -38,7 +38,7 @@ enum Command {
     /// Runs the service.
     Serve(Configured),
     /// Validates the configuration and says what each line would do; binds nothing.
-    Check(Configured),
+    Check(check::Arguments),
     /// Call records.
     #[command(subcommand)]
     Calls(calls::Command),
@@ -179,7 +179,7 @@ async fn run(command: Command) -> Result<Outcome, Failure> {
             let config = Config::load(&configured.config)?.unlocked()?;
             serve::run(config).await.map(|()| Outcome::Done)
         }
-        Command::Check(configured) => check::run(&configured),
+        Command::Check(arguments) => check::run(&arguments).await,
         Command::Calls(command) => calls::run(command).await,
         Command::Explain(arguments) => explain::run(arguments).await,
         Command::Recordings(command) => recordings::run(command).await,

@@ -322,7 +322,8 @@ fn rules(file: &raw::File, numbering: Numbering, remarks: &mut Vec<String>) -> R
     }
     for raw in file.peers.iter().filter(|peer| peer.party_signals.as_deref() != Some("verified")) {
         remarks.push(format!(
-            "peer \"{}\" has party_signals = \"none\": no consent recording is made through it",
+            "peer \"{0}\" has party_signals = \"none\": no consent recording is made through it; check --live \
+             --peer {0} finds out whether it may be \"verified\"",
             raw.name
         ));
     }

@@ -12,6 +12,7 @@
 
 mod awareness;
 mod barrage;
+mod conformance;
 mod consent_line;
 mod crafted;
 mod demonstration;
@@ -25,6 +26,7 @@ mod hostile;
 mod identity;
 mod impairment;
 mod ladder;
+mod linphone;
 mod media;
 mod message;
 mod mistakes;

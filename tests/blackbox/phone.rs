@@ -367,6 +367,13 @@ impl Call {
         assert_eq!(self.request("INVITE", Some("sendrecv")).status(), Some(200), "resume is answered");
     }
 
+    /// Shows by re-INVITE that somebody else is there now, as a PBX does that its peers believe.
+    pub(crate) fn becomes(&self, identity: &str) {
+        let field = Some(("P-Asserted-Identity", identity));
+        let status = self.request_with("INVITE", field, Some("sendrecv")).status();
+        assert_eq!(status, Some(200), "a new identity is answered");
+    }
+
     /// Says by UPDATE what it wants of recording.
     pub(crate) fn wants(&self, wish: &'static str) {
         if let Some(dialog) = self.shared.state().dialogs.get_mut(&self.id) {

@@ -145,7 +145,7 @@ pub(crate) struct Baresip<'a> {
 }
 
 impl<'a> Baresip<'a> {
-    fn start(site: &'a Site, name: &'static str, address: SocketAddr, base_hz: f64) -> Self {
+    pub(crate) fn start(site: &'a Site, name: &'static str, address: SocketAddr, base_hz: f64) -> Self {
         Self::start_with(site, name, address, base_hz, "", "")
     }
 

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::dispatch_line::talk;
 use crate::gateway::{CITIZEN, DISPATCH, Gateway, Site, eventually};
+use crate::linphone::{self, Linphone};
 use crate::phone::Phone;
 use crate::sound::{self, LADDER_A_HZ, LADDER_B_HZ};
 use crate::stock_clients::Baresip;
@@ -254,20 +255,27 @@ fn check_reads_the_certificates_and_warns_of_their_end() {
     assert_eq!(secured.site.run(["serve"]).status.code(), Some(2), "nor does the service start with it");
 }
 
-/// A TLS of another make (OpenSSL) on both sides, as server and as client.
-#[test]
-fn two_baresips_by_tls_hear_each_other() {
+/// The carrier by mutual TLS too.
+fn secured_on_both_sides() -> (Secured, SocketAddr) {
     let secured = Secured::new();
     let site = &secured.site;
     let carrier = SocketAddr::new(site.carrier().ip(), 5_061);
     let text = fs::read_to_string(site.config_file()).expect("a configuration");
-    // Its own streams come from wherever the system lets them come from on loopback.
+    // A telephone's own streams come from wherever the system lets them come from on loopback.
     let by_tls = format!(
         "uri = \"sip:{carrier};transport=tls\"\nca_file = \"tls/ca.pem\"\ncertificate_name = \"{OTHER}\"\n\
          allow = [\"{}/32\", \"127.0.0.1/32\"]",
         carrier.ip()
     );
     site.configure(&text.replace(&format!("uri = \"sip:{}\"", site.carrier()), &by_tls));
+    (secured, carrier)
+}
+
+/// A TLS of another make (OpenSSL) on both sides, as server and as client.
+#[test]
+fn two_baresips_by_tls_hear_each_other() {
+    let (secured, _) = secured_on_both_sides();
+    let site = &secured.site;
     let _gateway = site.start();
     let start = |name, address, base, own: &str| {
         Baresip::start_by_tls(site, name, address, base, &secured.ca, &secured.ca.issue(&[own], 2096))
@@ -285,4 +293,16 @@ fn two_baresips_by_tls_hear_each_other() {
         let found = heard_by.heard(base);
         assert!(found.seconds() > 4.0 && found.breaks == 0, "{found:?}");
     }
+}
+
+/// A third make (Mbed TLS) as client.
+#[test]
+fn linphone_by_tls_and_baresip_hear_each_other() {
+    let (secured, carrier) = secured_on_both_sides();
+    let site = &secured.site;
+    let _gateway = site.start();
+    let own = |name: &str| secured.ca.issue(&[name], 2096);
+    let callee = Baresip::start_by_tls(site, "bob", site.pbx(), LADDER_B_HZ, &secured.ca, &own(PBX));
+    let mut caller = Linphone::start_by_tls(site, "alice", carrier, &secured.ca, &own(OTHER));
+    linphone::calls(site, &mut caller, &callee, &format!("sip:bob@{};transport=tls", secured.gateway()));
 }

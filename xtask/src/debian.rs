@@ -21,6 +21,7 @@ const TO_BUILD: &[Need] = &[
 const TO_TEST: &[Need] = &[
     Need { program: "sipp", package: "sip-tester", purpose: "places the thousand calls" },
     Need { program: "baresip", package: "baresip-core", purpose: "the two telephones that hear each other" },
+    Need { program: "linphonec", package: "linphone-cli", purpose: "a telephone of another make" },
     Need { program: "kamailio", package: "kamailio", purpose: "the carrier that registers and challenges" },
     Need { program: "sqlite3", package: "sqlite3", purpose: "locks the database from outside" },
     Need { program: "git", package: "git", purpose: "lists the project's files" },
@@ -143,6 +144,10 @@ mod tests {
     fn the_instructions_name_every_program_and_one_command() {
         let text = instructions(&TO_TEST.iter().collect::<Vec<_>>());
         assert!(text.contains("sipp"));
-        assert!(text.ends_with("--no-install-recommends sip-tester baresip-core kamailio sqlite3 git"));
+        assert!(
+            text.ends_with(
+                "--no-install-recommends sip-tester baresip-core linphone-cli kamailio sqlite3 git"
+            )
+        );
     }
 }
