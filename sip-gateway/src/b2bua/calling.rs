@@ -485,7 +485,7 @@ impl Call {
                 Passed::On(on, Some(found.passed_as(body, sent, source)))
             }
             Ok(None) => Passed::On(body.clone(), None),
-            Err(_) if self.serves_emergency() => Passed::On(body.clone(), None),
+            Err(_) if self.crosses_whole(env) => Passed::On(body.clone(), None),
             Err(_) => Passed::Unreadable,
         }
     }

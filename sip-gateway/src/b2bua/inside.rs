@@ -299,7 +299,7 @@ impl Call {
             relay.request.headers.has_token(name::REQUIRE, reliable::OPTION) && !self.is_emergency();
         if response.status > 100 && relay.request.method == Method::INVITE && !reliably {
             let mut bare = response.clone();
-            if !self.is_emergency() {
+            if !self.crosses_whole(env) {
                 bare.body = Bytes::new();
                 bare.headers.remove(name::CONTENT_TYPE);
             }

@@ -288,6 +288,8 @@ pub(crate) struct Call {
     /// Whether an emergency service was called, be it dialled, or named by a transfer or a redirection: no timer
     /// ends the call and nobody takes its far ends away. A call-back is none.
     calls_for_help: bool,
+    /// Whether the call is an emergency call by the word of a peer that is believed to say who calls.
+    mark_believed: bool,
     hunt: hunt::Hunt,
     attempts: Vec<Attempt>,
     forks: Vec<Fork>,
@@ -595,7 +597,7 @@ impl Call {
         }
         // What the far end could have done (RFC 3261 §13.3.1.3) is an address of the other leg's.
         if response.status >= 300
-            && !self.is_emergency()
+            && !border.whole
             && inside::has_description(&response.headers, &response.body)
         {
             calling::leave_out_body(&mut reply);

@@ -23,18 +23,18 @@ pub(super) const STATIC_ROUTE: Route = Route { side: Side::Public, user: None };
 const STATIC_ROUTE_BACK: Route = Route { side: Side::District, user: None };
 
 impl Call {
-    /// What media an initial INVITE offers; an emergency call may offer what cannot be read.
+    /// What media an initial INVITE offers; one that crosses whole may offer what cannot be read.
     ///
     /// # Errors
     /// The response that refuses it: its session description cannot be read.
     pub(crate) fn offered_media(
         invite: &Request,
         origin: Origin,
-        emergency: bool,
+        crosses_whole: bool,
     ) -> Result<Option<crate::LegMedia>, Response> {
         match session::find(&invite.headers, &invite.body) {
             Ok(found) => Ok(found.map(|found| found.media(origin.source.ip()))),
-            Err(_) if emergency => Ok(None),
+            Err(_) if crosses_whole => Ok(None),
             Err(error) => Err(refusal_of_description(invite, &error)),
         }
     }
@@ -100,6 +100,7 @@ impl Call {
             timings: Default::default(),
             awareness: super::awareness::Awareness::default(),
             calls_for_help: matches!(class, Class::Emergency) && env.is_emergency(&invite.uri),
+            mark_believed: matches!(class, Class::Emergency) && env.trusts_identity(origin.peer),
             hunt: Hunt::default(),
             attempts: Vec::new(),
             forks: Vec::new(),

@@ -17,7 +17,7 @@
 //! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
 //! | INVITE that asks for too short a session | 422 with Min-SE |
 //! | INVITE of an ordinary call that is sure to be refused, or beyond the hard cap | 503 with Retry-After |
-//! | INVITE whose description cannot be read | 488 with Warning |
+//! | INVITE whose description cannot be read, also a call-back's of a peer that is not trusted with identities | 488 with Warning |
 //! | INVITE with Replaces | to the call whose far end it replaces, or refused as `b2bua::transfer` says |
 //! | INVITE | offered |
 //! | OPTIONS | 200 with Allow, Accept, Supported |
@@ -223,7 +223,7 @@ impl Core {
             return;
         }
         if !dialled && arrival.request.headers.contains(name::REPLACES) {
-            return match Call::offered_media(&arrival.request, arrival.origin, emergency) {
+            return match Call::offered_media(&arrival.request, arrival.origin, false) {
                 Ok(_) => self.on_replacing(arrival, merge),
                 Err(response) => self.finish(&arrival, response),
             };
@@ -250,7 +250,8 @@ impl Core {
             self.env.admission.refused(offer.peer, why);
             return self.refuse_for_now(&arrival, 503);
         }
-        match Call::offered_media(&arrival.request, arrival.origin, dialled || calls_back) {
+        let crosses_whole = dialled || (offer.emergency && self.env.trusts_identity(offer.peer));
+        match Call::offered_media(&arrival.request, arrival.origin, crosses_whole) {
             Ok(media) => offer.media = media,
             Err(response) => return self.finish(&arrival, response),
         }
