@@ -185,8 +185,10 @@ impl Environment {
 
     /// Whether an INVITE is an answering point's that calls back. The mark is believed of the public side alone,
     /// where answering points are; it takes away questions and recording, and leads nowhere but to the district.
+    /// Whoever takes a party's place in another call calls nobody back.
     pub(crate) fn calls_back(&self, peer: PeerId, invite: &Request) -> bool {
-        self.side(peer) == Side::Public && is_callback(&invite.headers)
+        let replaces = invite.headers.contains(name::REPLACES);
+        self.side(peer) == Side::Public && is_callback(&invite.headers) && !replaces
     }
 
     /// The user part that an emergency call goes on with, where it is not the one received.

@@ -11,7 +11,7 @@
 //! | BYE, INFO, UPDATE, PRACK, NOTIFY without one | 481 |
 //! | REFER without one | 403 |
 //! | INVITE, merged, or come back on the way it went | 482 |
-//! | INVITE of an emergency form, or an answering point's call-back | offered, whatever the checks below would say; the latter with Replaces as any |
+//! | INVITE of an emergency form, or an answering point's call-back without Replaces | offered, whatever the checks below would say |
 //! | INVITE or OPTIONS for a scheme but `sip:`, `tel:` and, by TLS, `sips:` | 416 |
 //! | INVITE with Max-Forwards 0 | 483 |
 //! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
