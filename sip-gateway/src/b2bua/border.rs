@@ -84,10 +84,6 @@ const OF_THE_USER: [&str; 8] = [
     name::WARNING,
 ];
 
-/// What a body is.
-const OF_THE_BODY: [&str; 5] =
-    [name::CONTENT_TYPE, name::CONTENT_ENCODING, "Content-Disposition", "Content-ID", "MIME-Version"];
-
 /// Between who sends a message and who gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct Border {
@@ -175,7 +171,7 @@ impl Border {
 
     fn crossed<'a>(&self, name: &str, value: &'a str) -> Option<Cow<'a, str>> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
-        if is_one_of(name, &OF_THE_BODY) {
+        if is_one_of(name, &name::OF_A_BODY) {
             return Some(Cow::Borrowed(value));
         }
         if is(name::PRIVACY) && !self.trusted {
@@ -236,8 +232,11 @@ impl Border {
 
     /// A body: of a `message/sipfrag` (RFC 3420) no more than its status line.
     pub(super) fn body(&self, headers: &Headers, body: &Bytes) -> Bytes {
-        let kind = headers.first(name::CONTENT_TYPE).and_then(|text| MediaType::parse(text).ok());
-        if self.whole || body.is_empty() || !kind.is_some_and(|kind| kind.is("message/sipfrag")) {
+        let kind = headers.first(name::CONTENT_TYPE).and_then(MediaType::leading);
+        let is_fragment = kind.is_some_and(|(kind, subtype)| {
+            kind.eq_ignore_ascii_case("message") && subtype.eq_ignore_ascii_case("sipfrag")
+        });
+        if self.whole || body.is_empty() || !is_fragment {
             return body.clone();
         }
         let line = body.split(|octet| matches!(octet, b'\r' | b'\n')).next().unwrap_or_default();

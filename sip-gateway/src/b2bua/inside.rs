@@ -24,11 +24,12 @@
 use bytes::Bytes;
 use consent::Leg;
 
-use super::calling::{Passed, cancel_of, from_of};
+use super::calling::{Passed, cancel_of, from_of, leave_out_body};
 use super::digits::digit_of;
 use super::forward::{self, ALLOW, map_failure, passes_option};
 use super::glare::retry_later;
 use super::offering::hops_left;
+use super::session::has_description;
 use super::transfer::is_answered_option;
 use super::{
     Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, awareness, reliable, session_timer, sips,
@@ -300,8 +301,7 @@ impl Call {
         if response.status > 100 && relay.request.method == Method::INVITE && !reliably {
             let mut bare = response.clone();
             if !self.crosses_whole(env) {
-                bare.body = Bytes::new();
-                bare.headers.remove(name::CONTENT_TYPE);
+                leave_out_body(&mut bare.headers, &mut bare.body);
             }
             let reply = self.reply_inside(env, relay, &bare);
             env.respond(relay.server, &reply);
@@ -322,10 +322,7 @@ impl Call {
                     }
                     response.body = body;
                 }
-                Passed::Unreadable => {
-                    response.body = Bytes::new();
-                    response.headers.remove(name::CONTENT_TYPE);
-                }
+                Passed::Unreadable => leave_out_body(&mut response.headers, &mut response.body),
             }
             self.drop_offer(env, relay);
         }
@@ -482,10 +479,6 @@ fn capabilities() -> Response {
 
 fn carries_description(method: &Method) -> bool {
     matches!(*method, Method::INVITE | Method::UPDATE | Method::PRACK)
-}
-
-pub(super) fn has_description(headers: &Headers, body: &Bytes) -> bool {
-    matches!(super::session::find(headers, body), Ok(Some(_)) | Err(_))
 }
 
 /// RAck names the INVITE's CSeq (RFC 3262 §7.2), which is another one on the other leg.

@@ -598,9 +598,9 @@ impl Call {
         // What the far end could have done (RFC 3261 §13.3.1.3) is an address of the other leg's.
         if response.status >= 300
             && !border.whole
-            && inside::has_description(&response.headers, &response.body)
+            && session::has_description(&response.headers, &response.body)
         {
-            calling::leave_out_body(&mut reply);
+            calling::leave_out_body(&mut reply.headers, &mut reply.body);
         } else {
             reply.body = border.body(&response.headers, &response.body);
         }

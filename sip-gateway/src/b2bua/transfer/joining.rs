@@ -21,14 +21,7 @@ use crate::wire::{Headers, Method, Request, Response, name};
 use crate::{Change, End};
 
 /// What T's message may tell R of T besides its description.
-const SHOWN: [&str; 6] = [
-    name::CONTENT_TYPE,
-    "Content-Encoding",
-    "Content-Disposition",
-    name::P_ASSERTED_IDENTITY,
-    name::REMOTE_PARTY_ID,
-    name::PRIVACY,
-];
+const SHOWN: [&str; 3] = [name::P_ASSERTED_IDENTITY, name::REMOTE_PARTY_ID, name::PRIVACY];
 
 /// T's coming, once R has accepted it.
 struct Join {
@@ -76,7 +69,7 @@ impl Call {
         self.keep_timer(env, stays, &mut sent);
         self.learn(env, leg, &headers, said_from.to.ip());
         let border = self.border(env, (leg, said_from.peer), &headers, &path);
-        for field in SHOWN {
+        for field in name::OF_A_BODY.into_iter().chain(SHOWN) {
             border.cross_all(&headers, field, &mut sent.headers);
         }
         if let Some(found) = &offer {
@@ -448,7 +441,7 @@ impl Call {
         ack.headers.push(name::MAX_FORWARDS, "70");
         ack.headers.append(&credentials_of(&invite.headers));
         if !body.is_empty() {
-            for field in [name::CONTENT_TYPE, "Content-Encoding", "Content-Disposition"] {
+            for field in name::OF_A_BODY {
                 ack.headers.copy(answer, field);
             }
         }
