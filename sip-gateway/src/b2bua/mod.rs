@@ -46,7 +46,7 @@ mod session_timer;
 mod sips;
 mod transfer;
 
-pub(crate) use offering::{called_user, escaped};
+pub(crate) use offering::{Incoming, called_user, escaped};
 
 pub(crate) use border::Border;
 #[cfg(any(test, fuzzing))]

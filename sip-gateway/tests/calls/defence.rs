@@ -531,6 +531,20 @@ fn a_source_sends_so_many_requests_a_second() {
     assert_eq!(answered(&mut world, options("sip:10.0.0.1", "")), "1");
 }
 
+/// Whoever takes a party's place calls nobody back, whatever its mark.
+#[test]
+fn a_call_back_with_replaces_is_a_request_like_any_other() {
+    let mut config = config();
+    config.limits.requests_per_s = NonZeroU32::new(1);
+    let mut world = World::with(config);
+    for (number, status) in [(1, 481), (2, 503)] {
+        let marked = "Priority: psap-callback\r\nReplaces: x;to-tag=1;from-tag=2\r\n";
+        world.send(CARRIER, numbered(CARRIER, number, "7310").invite(marked, ""));
+        world.expect(CARRIER, &format!("SIP/2.0 {status} "));
+    }
+    assert_eq!(refused(&world, 1, Refusal::Flood), 1);
+}
+
 #[test]
 fn whoever_has_sent_too_much_still_ends_its_calls() {
     let mut up = Up::of(World::with(ten_a_second()));

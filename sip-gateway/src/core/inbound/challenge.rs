@@ -13,6 +13,7 @@
 use super::{Arrival, Core};
 use crate::dialog::DialogId;
 use crate::digest::Verdict;
+use crate::emergency::Urgency;
 use crate::wire::{Method, Response, name};
 
 impl Core {
@@ -44,10 +45,7 @@ impl Core {
             Method::BYE | Method::INFO | Method::NOTIFY | Method::OPTIONS | Method::PRACK => true,
             Method::REFER => false,
             _ if arrival.has_to_tag() => self.is_inside_emergency(arrival),
-            _ => {
-                self.env.is_emergency(&arrival.request.uri)
-                    || self.env.calls_back(arrival.origin.peer, &arrival.request)
-            }
+            _ => self.env.urgency(arrival.origin.peer, &arrival.request) != Urgency::None,
         }
     }
 
