@@ -252,13 +252,9 @@ struct Relay {
     from: Leg,
     fork: usize,
     server: TxId,
-    client: TxId,
-    branch: String,
-    path: Path,
     request: Request,
-    /// The request as sent on, for its CANCEL.
-    sent: Request,
-    heard: bool,
+    /// As it is sent on.
+    asked: asking::Asked,
     unwanted: bool,
 }
 

@@ -70,9 +70,10 @@ pub(super) use undoing::Undoing;
 use bytes::Bytes;
 use consent::{CallId, Leg, Mono};
 
+use super::asking::Asked;
 use super::session::Numbered;
 use super::{Call, CallTimer, EndedBy, Fork, Owner, Phase, sips};
-use crate::core::{Again, Environment, Path};
+use crate::core::Environment;
 use crate::dialog::Dialog;
 use crate::transaction::TxId;
 use crate::wire::{Headers, Method, Request, Response, name, reason_phrase};
@@ -154,24 +155,10 @@ struct Said {
     body: Bytes,
 }
 
-/// A re-INVITE of ours.
+/// A re-INVITE of ours, and the description in it.
 pub(super) struct Reinvite {
-    client: TxId,
-    sent: Request,
-    path: Path,
-    branch: String,
-    heard: bool,
-    /// The description in it.
+    asked: Asked,
     offer: Option<Numbered>,
-}
-
-impl Reinvite {
-    /// It was challenged and has been sent again.
-    fn sent_again(&mut self, again: Again) {
-        (self.client, self.branch, self.path) = (again.client, again.branch, again.path);
-        self.sent = again.request;
-        self.heard = false;
-    }
 }
 
 /// L's dialog after T has taken its place.
