@@ -21,7 +21,7 @@
 //! | 3261 22.2 | Inviting, Joining | a challenge that our account answers | the request again (`again`) | the same |
 //! | | Deciding | nothing in time | an emergency service: as Divert on the static path; else NOTIFY 500 | Inviting, none |
 //! | | Inviting | failure of T, or nothing | as [`hunt`](super::hunt) says: INVITE on the next way, or NOTIFY with it, terminated | Inviting, none |
-//! | | Deciding to Joining | any failure, T an emergency service | EmergencyNotReached besides | none |
+//! | | Borrowing to Joining | any failure | TransferFailed besides | none |
 //! | 3891 3 | none | INVITE of T that replaces L | Replacing | Announced |
 //! | | Announced | Replace | re-INVITE to R with T's offer, or without | Joining |
 //! | 3261 14.2 | Announced to Joining | T's own INVITE or UPDATE; OPTIONS; anything else but BYE | 491; 200; 500 with Retry-After | the same |
@@ -304,9 +304,7 @@ impl Call {
         self.report(env, &told);
         let Some(transfer) = self.transfer.take() else { return };
         tracing::debug!(call = %self.id, status = failure.status, "transfer failed");
-        if transfer.target.is_some_and(|target| target.emergency) {
-            env.emit(Event::EmergencyNotReached { call: self.id, leg: transfer.leg });
-        }
+        env.emit(Event::TransferFailed { call: self.id, leg: transfer.leg });
         if transfer.gone {
             let reason = format!("SIP;cause={}", failure.status);
             self.finish(env, End::by(EndedBy::of(transfer.leg)), None, Some(&reason));

@@ -312,7 +312,7 @@ impl Core {
             return None;
         }
         if self.env.live_calls >= self.env.config.limits.max_calls {
-            return Some(Excess::Calls);
+            return Some(Excess::Capacity);
         }
         self.env.admission.excess(&self.env.config, self.env.now.mono, offer)
     }

@@ -51,7 +51,7 @@ fn call(world: &mut World, at: &str, number: u32, user: &str) -> (Ua, Result<Msg
     if let Some(Offer { call, excess, side, .. }) = offered {
         world.expect(at, "SIP/2.0 100 ");
         match excess {
-            Some(excess) => world.command(excess.refusal(call)),
+            Some(excess) => world.command(excess.refuse(call)),
             None => world.proceed(call, if side == consent::Side::District { PUBLIC } else { DISTRICT }),
         }
     }
@@ -592,7 +592,7 @@ fn the_gateways_own_limit_is_told_before_a_peers() {
     let Event::Offered(offer) = world.event(|event| matches!(event, Event::Offered(_))) else {
         unreachable!()
     };
-    assert_eq!(offer.excess, Some(Excess::Calls));
+    assert_eq!(offer.excess, Some(Excess::Capacity));
     assert_eq!(refused(&world, 0, Refusal::Capacity), 1);
 }
 
