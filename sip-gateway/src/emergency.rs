@@ -79,6 +79,17 @@ impl Matcher {
     }
 }
 
+/// What an INVITE has to do with an emergency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// Nothing.
+    None,
+    /// An answering point calls back.
+    CallBack,
+    /// An emergency service is called.
+    Service,
+}
+
 /// Whether an INVITE says that an answering point calls back.
 pub fn is_callback(headers: &Headers) -> bool {
     headers.first("Priority").is_some_and(|priority| priority.trim().eq_ignore_ascii_case("psap-callback"))

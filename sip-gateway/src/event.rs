@@ -4,10 +4,7 @@
 use consent::{CallId, Leg, Side};
 
 use crate::sdp::{RecordPreference, Recording};
-use crate::{LegMedia, PeerId};
-
-/// How soon one of all lines in use may be free again.
-const LINES_FREE_AFTER_S: u32 = 10;
+use crate::{Excess, LegMedia, PeerId};
 
 /// Something happened on a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,9 +100,8 @@ pub enum Event {
         /// Whom.
         target: Target,
     },
-    /// A transfer to an emergency service has come to nothing: whoever was at that leg is there still, and nobody is
-    /// called in its place.
-    EmergencyNotReached {
+    /// A transfer has come to nothing: whoever was at that leg is there still, and nobody is called in its place.
+    TransferFailed {
         /// Which call.
         call: CallId,
         /// In whose place.
@@ -159,7 +155,7 @@ impl Event {
             Self::Offered(offer) => offer.call,
             Self::Replacing(replacement) => replacement.call,
             Self::Diverted { call, .. }
-            | Self::EmergencyNotReached { call, .. }
+            | Self::TransferFailed { call, .. }
             | Self::ReplacementEnded { call, .. }
             | Self::Vacated { call, .. }
             | Self::Linked { call, .. }
@@ -189,7 +185,7 @@ pub struct Offer {
     pub parties_signalled: bool,
     /// Whether an emergency form was dialled, or an answering point calls back: the static path.
     pub emergency: bool,
-    /// Which limit it would exceed; the hub answers with [`Excess::refusal`]. Of emergency and dispatch calls: none.
+    /// Which limit it would exceed; the hub answers with [`Excess::refuse`]. Of emergency and dispatch calls: none.
     pub excess: Option<Excess>,
     /// User part (or telephone-subscriber of a `tel:`) of the Request-URI.
     pub request_user: String,
@@ -206,38 +202,6 @@ pub struct Offer {
     pub sip_call_id: String,
     /// The offer, unless delayed.
     pub media: Option<LegMedia>,
-}
-
-/// Which limit a call would exceed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Excess {
-    /// The gateway's calls at once.
-    Calls,
-    /// Its peer's calls at once.
-    PeerCalls,
-    /// Its peer's calls in a minute.
-    PeerRate {
-        /// Seconds until there may be another.
-        retry_after_s: u32,
-    },
-    /// Calls that one caller has ringing at one number: in all likelihood one call that goes round.
-    Alike,
-}
-
-impl Excess {
-    /// The refusal of a call for it.
-    #[must_use]
-    pub const fn refusal(self, call: CallId) -> crate::Command {
-        let (status, text, retry_after_s) = match self {
-            Self::Calls => (503, "All lines of the gateway are in use", Some(LINES_FREE_AFTER_S)),
-            Self::PeerCalls => (503, "All lines of this peer are in use", Some(LINES_FREE_AFTER_S)),
-            Self::PeerRate { retry_after_s } => {
-                (503, "This peer has had its calls of this minute", Some(retry_after_s))
-            }
-            Self::Alike => (482, "This call goes round and round", None),
-        };
-        crate::Command::Refuse { call, status, text, retry_after_s }
-    }
 }
 
 /// Whom a transfer or redirection names.

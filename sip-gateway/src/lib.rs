@@ -26,7 +26,7 @@ pub mod topology;
 mod transaction;
 pub mod wire;
 
-pub use self::core::{Core, Counters, Input, Output, Refusal, StreamId};
+pub use self::core::{Core, Counters, Excess, Input, Output, Refusal, StreamId};
 pub use account::{Account, Algorithm, Secret};
 pub use command::{Command, Route};
 pub use config::{
@@ -34,8 +34,8 @@ pub use config::{
 };
 pub use destination::{Destinations, NoPattern, Pattern};
 pub use event::{
-    Attestation, Cause, Change, End, EndedBy, Event, Excess, Identity, Offer, Replacement, Target,
-    Validation, Verdict,
+    Attestation, Cause, Change, End, EndedBy, Event, Identity, Offer, Replacement, Target, Validation,
+    Verdict,
 };
 pub use ladder::{Ladder, Rung, masked};
 pub use media::{Flow, Format, LegMedia, MediaKind, StreamMedia};

@@ -159,7 +159,7 @@ impl Call {
         let refusable = !offer.emergency && call.machine.class() != LineClass::Dispatch;
         if let Some(excess) = offer.excess.filter(|_| refusable) {
             call.stage = Stage::Refused;
-            out.push_back(Output::Gateway(excess.refusal(offer.call)));
+            out.push_back(Output::Gateway(excess.refuse(offer.call)));
             actions.retain(|action| matches!(action, Action::Decided(_)));
             call.perform(now, actions, out);
             return (offer.call, call);
@@ -178,6 +178,11 @@ impl Call {
     /// Whether it is an emergency call, has become one, or would by a transfer under way.
     pub(super) const fn is_emergency(&self) -> bool {
         self.emergency || self.calls_emergency.is_some()
+    }
+
+    /// Nobody, or somebody else, is called in this leg's place.
+    fn emergency_no_longer_called(&mut self, leg: Leg) {
+        self.calls_emergency.take_if(|called| *called == leg);
     }
 
     pub(super) fn on_gateway(&mut self, now: Now, event: sip_gateway::Event, out: &mut VecDeque<Output>) {
@@ -199,9 +204,7 @@ impl Call {
             Sip::Media { leg, media, .. } => self.describe(leg, &media, out),
             Sip::Answered { .. } => self.on_answered(now, out),
             Sip::Diverted { leg, target, .. } => self.on_diverted(now, leg, &target, out),
-            Sip::EmergencyNotReached { leg, .. } => {
-                self.calls_emergency.take_if(|called| *called == leg);
-            }
+            Sip::TransferFailed { leg, .. } => self.emergency_no_longer_called(leg),
             Sip::Replacing(replacement) => self.on_replacing(now, &replacement, out),
             Sip::ReplacementEnded { record, status, .. } => self.on_replaced(now, record, status, out),
             Sip::Vacated { leg, identity, side, .. } => {
@@ -453,7 +456,7 @@ impl Call {
                 self.replaced[leg.index()] = true;
                 self.sides[leg.index()] = side;
                 self.emergency |= emergency;
-                self.calls_emergency.take_if(|called| *called == leg);
+                self.emergency_no_longer_called(leg);
                 let called = called.as_deref().map(Name::known);
                 let names: Vec<Name<'_>> = called.into_iter().chain(names(&identity)).collect();
                 let newcomer = Newcomer { side, names: &names, emergency, same_dialog: false };

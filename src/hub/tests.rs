@@ -169,8 +169,11 @@ fn a_journal_that_hangs_holds_a_call_for_20_ms_and_no_longer() {
 #[test]
 fn an_emergency_call_never_waits_for_the_journal_and_is_never_asked_nor_recorded() {
     let mut hub = hub();
-    let offer =
-        Offer { emergency: true, excess: Some(sip_gateway::Excess::Calls), ..offer(Side::District, "911") };
+    let offer = Offer {
+        emergency: true,
+        excess: Some(sip_gateway::Excess::Capacity),
+        ..offer(Side::District, "911")
+    };
     hub.on_gateway(at(0), Event::Offered(Box::new(offer)));
     bound(&mut hub, at(0));
     let outputs = drain(&mut hub);
@@ -212,8 +215,8 @@ fn a_call_is_not_ended_with_the_rest_while_an_emergency_service_is_called_for_it
         // It was not reached, and somebody else is called or has come.
         (vec![rings(), diverted("7427355", false)], false),
         (vec![rings(), replaced("7427355")], false),
-        (vec![rings(), Event::EmergencyNotReached { call: CALL, leg: Leg::B }], false),
-        (vec![rings(), Event::EmergencyNotReached { call: CALL, leg: Leg::B }, rings()], true),
+        (vec![rings(), Event::TransferFailed { call: CALL, leg: Leg::B }], false),
+        (vec![rings(), Event::TransferFailed { call: CALL, leg: Leg::B }, rings()], true),
     ] {
         let mut hub = hub();
         connect(&mut hub, offer(Side::Public, "7427310"));
@@ -245,7 +248,7 @@ fn at_the_limit_a_dispatch_call_goes_on_and_another_is_refused_with_a_record() {
         hub.on_gateway(
             at(0),
             Event::Offered(Box::new(Offer {
-                excess: Some(sip_gateway::Excess::Calls),
+                excess: Some(sip_gateway::Excess::Capacity),
                 ..offer(Side::Public, user)
             })),
         );
@@ -266,10 +269,10 @@ fn at_the_limit_a_dispatch_call_goes_on_and_another_is_refused_with_a_record() {
 fn each_limit_has_its_refusal() {
     use sip_gateway::Excess;
     for (excess, status, retry_after_s) in [
+        (Excess::Capacity, 503, Some(10)),
         (Excess::Calls, 503, Some(10)),
-        (Excess::PeerCalls, 503, Some(10)),
-        (Excess::PeerRate { retry_after_s: 7 }, 503, Some(7)),
-        (Excess::Alike, 482, None),
+        (Excess::Rate { retry_after_s: 7 }, 503, Some(7)),
+        (Excess::Loop, 482, None),
     ] {
         let mut hub = hub();
         let offer = Offer { excess: Some(excess), ..offer(Side::District, "98605550123") };
@@ -359,7 +362,7 @@ fn the_core_is_told_of_dispatch_calls_as_the_hub_finds_them() {
         let mut hub = Hub::new("gw1".to_owned(), Arc::clone(&rules));
         hub.on_gateway(
             at(0),
-            Event::Offered(Box::new(Offer { excess: Some(sip_gateway::Excess::Calls), ..offer })),
+            Event::Offered(Box::new(Offer { excess: Some(sip_gateway::Excess::Capacity), ..offer })),
         );
         let refused = |output: &Output| matches!(output, Output::Gateway(Sip::Refuse { .. }));
         assert_eq!(drain(&mut hub).iter().any(refused), !dispatch);

@@ -67,7 +67,9 @@ pub(super) fn judge(config: &Config, from: SocketAddr, invite: &Bytes, at: Wall)
     for peer in &mut gateway.peers {
         (peer.account, peer.certificate, peer.ping_s) = (None, None, None);
     }
-    let mut core = Core::new(Arc::new(gateway), [0; 32], |_| false);
+    let rules = config.rules.clone();
+    let is_dispatch = move |offer: &_| hub::is_dispatch(offer, &rules);
+    let mut core = Core::new(Arc::new(gateway), [0; 32], is_dispatch);
     core.on_input(now, Input::Datagram { listener: ListenerId(0), from, bytes: invite.clone() });
     if core.counters().dropped_unknown_source > 0 {
         return Judgement::Stranger;

@@ -345,6 +345,19 @@ fn masked_shows_no_number_and_the_rules_say_what_they_would_have_done() {
     }
 }
 
+/// What a dispatch line hears is recorded, whatever its caller says of itself.
+#[test]
+fn a_call_back_to_a_dispatch_line_would_have_been_recorded() {
+    let config = Config::parse(Path::new("/etc/earmark/earmark.toml"), CONTRACT).unwrap();
+    let invite = message("INVITE sip:+18607427331@g SIP/2.0", "1 INVITE", &description("127.0.0.3:4000"));
+    let marked = invite.replace("Max-Forwards", "Priority: psap-callback\r\nMax-Forwards");
+    let frames = [(0, framed(1, &udp(CARRIER, GATEWAY, marked.as_bytes())))];
+    let report = inspected(&classic(1, &frames), Some(&config), false).unwrap();
+    let Some(Judgement::Call(finding)) = &report.calls[0].rules else { panic!("{report:?}") };
+    assert_eq!((finding.emergency, finding.line_class), (false, LineClass::Dispatch));
+    assert_eq!(finding.decision.as_ref().unwrap().gate, GateState::Open);
+}
+
 /// A capture that begins in the midst of a call, between two proxies: who calls is known by tag.
 #[test]
 fn roles_are_known_also_without_the_invite() {

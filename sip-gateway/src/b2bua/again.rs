@@ -3,7 +3,7 @@
 
 use consent::Mono;
 
-use super::{Attempt, Call, Relay, Role};
+use super::{Attempt, Call, Role};
 use crate::core::{Again, DialogPlace, Environment};
 use crate::dialog::sequence_of;
 use crate::transaction::TxId;
@@ -17,7 +17,7 @@ impl Call {
             }
             Role::Relay(number) => {
                 let waits = self.relays.iter().find(|relay| relay.number == number);
-                waits.is_some_and(|relay| relay.client == client && !relay.unwanted)
+                waits.is_some_and(|relay| relay.asked.is(client) && !relay.unwanted)
             }
             Role::Join | Role::Lent => self.awaits_join(client),
             Role::Refresh(leg) | Role::Indication(leg) => self.asks_still(leg, client),
@@ -31,7 +31,7 @@ impl Call {
             Role::Attempt(index) => self.invited_again(env, index, again),
             Role::Relay(number) => {
                 if let Some(relay) = self.relays.iter_mut().find(|relay| relay.number == number) {
-                    relay.sent_again(again);
+                    relay.asked.sent_again(again);
                 }
             }
             Role::Join => self.joins_again(again),
@@ -64,14 +64,6 @@ impl Attempt {
         (self.client, self.branch, self.path) = (again.client, again.branch, again.path);
         self.invite = again.request;
         self.sent_at = now;
-        self.heard = false;
-    }
-}
-
-impl Relay {
-    fn sent_again(&mut self, again: Again) {
-        (self.client, self.branch, self.path) = (again.client, again.branch, again.path);
-        self.sent = again.request;
         self.heard = false;
     }
 }

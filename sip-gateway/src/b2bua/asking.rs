@@ -1,6 +1,6 @@
-//! What we ask of one leg by ourselves, at most one thing at a time: to refresh its session
-//! ([`session_timer`](super::session_timer)), or to hear of recording ([`awareness`](super::awareness)). A
-//! re-INVITE keeps every other exchange of the call away, so it does not wait for ever:
+//! Requests of ours inside the dialogs, and what we ask of one leg by ourselves, at most one thing at a time: to refresh
+//! its session ([`session_timer`](super::session_timer)), or to hear of recording ([`awareness`](super::awareness)).
+//! Such a re-INVITE keeps every other exchange of the call away, so it does not wait for ever:
 //!
 //! | § | a re-INVITE has drawn | effect |
 //! |---|---|---|
@@ -18,7 +18,7 @@ use crate::digest::credentials_of;
 use crate::transaction::{T1_64_MS, TxId};
 use crate::wire::{Headers, Method, Request, name};
 
-/// An UPDATE or re-INVITE of ours on its way.
+/// A request of ours on its way.
 #[derive(Debug)]
 pub(super) struct Asked {
     client: TxId,
@@ -41,6 +41,19 @@ impl Asked {
         self.client == client
     }
 
+    pub(super) const fn client(&self) -> TxId {
+        self.client
+    }
+
+    /// As it was sent.
+    pub(super) const fn request(&self) -> &Request {
+        &self.sent
+    }
+
+    pub(super) const fn path(&self) -> Path {
+        self.path
+    }
+
     pub(super) fn invites(&self) -> bool {
         self.sent.method == Method::INVITE
     }
@@ -48,6 +61,40 @@ impl Asked {
     /// A re-INVITE is left without an answer.
     pub(super) fn orphan(&self) -> Option<TxId> {
         self.invites().then_some(self.client)
+    }
+
+    /// It was challenged, and has been sent again: of this one nothing has been heard.
+    pub(super) fn sent_again(&mut self, again: Again) {
+        let Again { client, request, path, branch, .. } = again;
+        *self = Self { client, sent: request, path, branch, progress: Progress::Sent };
+    }
+
+    /// A provisional response came; `true` if it is the first.
+    pub(super) fn hear(&mut self) -> bool {
+        let first = self.progress == Progress::Sent;
+        if first {
+            self.progress = Progress::Heard;
+        }
+        first
+    }
+
+    /// CANCEL, if it has been heard of (§9.1), once; `true` if that goes out.
+    pub(super) fn cancel(&mut self, env: &mut Environment) -> bool {
+        self.cancel_for(env, None)
+    }
+
+    /// The same with this Reason.
+    pub(super) fn cancel_for(&mut self, env: &mut Environment, reason: Option<String>) -> bool {
+        let due = self.progress == Progress::Heard;
+        if due {
+            self.progress = Progress::Cancelled;
+            let mut cancel = cancel_of(&self.sent);
+            if let Some(reason) = reason {
+                cancel.headers.push(name::REASON, reason);
+            }
+            env.cancel(self.client, self.path, cancel, self.branch.clone());
+        }
+        due
     }
 }
 
@@ -60,22 +107,11 @@ impl Call {
         (sent, path)
     }
 
-    /// Sends one, with our credentials and Via; its transaction and branch.
-    pub(super) fn send_own(
-        &self,
-        env: &mut Environment,
-        path: Path,
-        sent: &mut Request,
-        role: Role,
-    ) -> (TxId, String) {
-        env.authorize(&path, sent);
-        let branch = env.stamp_via(&path, sent);
-        (env.request_with_branch(path, sent, branch.clone(), Owner::Call(self.id, role)), branch)
-    }
-
-    /// Sends what a leg is asked, `role` being what that is.
+    /// Sends a request in a dialog, with our credentials and Via; `role` is what that is.
     pub(super) fn ask(&self, env: &mut Environment, path: Path, mut sent: Request, role: Role) -> Asked {
-        let (client, branch) = self.send_own(env, path, &mut sent, role);
+        env.authorize(&path, &mut sent);
+        let branch = env.stamp_via(&path, &mut sent);
+        let client = env.request_with_branch(path, &sent, branch.clone(), Owner::Call(self.id, role));
         Asked { client, sent, path, branch, progress: Progress::Sent }
     }
 
@@ -105,26 +141,22 @@ impl Call {
     pub(super) fn asks_again(&mut self, env: &mut Environment, leg: Leg, again: Again) {
         self.disarm(env, CallTimer::Patience(leg));
         if let Some(asked) = self.asked_mut(leg) {
-            let Again { client, request, path, branch, .. } = again;
-            *asked = Asked { client, sent: request, path, branch, progress: Progress::Sent };
+            asked.sent_again(again);
         }
     }
 
     /// A provisional response: from here on no timer of the transaction's ends it.
     pub(super) fn on_asked_provisional(&mut self, env: &mut Environment, leg: Leg, client: TxId) {
-        let first =
-            |asked: &&mut Asked| asked.is(client) && asked.invites() && asked.progress == Progress::Sent;
-        let Some(asked) = self.asked_mut(leg).filter(first) else { return };
-        asked.progress = Progress::Heard;
-        self.arm(env, CallTimer::Patience(leg), T1_64_MS);
+        let asked = self.asked_mut(leg).filter(|asked| asked.is(client) && asked.invites());
+        if asked.is_some_and(Asked::hear) {
+            self.arm(env, CallTimer::Patience(leg), T1_64_MS);
+        }
     }
 
     /// A re-INVITE of ours has blocked its leg for long enough.
     pub(super) fn on_patience_over(&mut self, env: &mut Environment, leg: Leg) {
         let Some(asked) = self.asked_mut(leg) else { return };
-        if std::mem::replace(&mut asked.progress, Progress::Cancelled) != Progress::Cancelled {
-            let cancel = cancel_of(&asked.sent);
-            env.cancel(asked.client, asked.path, cancel, asked.branch.clone());
+        if asked.cancel(env) {
             self.note_dallying(leg);
             return self.arm(env, CallTimer::Patience(leg), T1_64_MS);
         }

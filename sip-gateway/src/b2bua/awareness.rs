@@ -69,13 +69,21 @@ struct Aware {
     records: Recording,
     told: Recording,
     indication: Option<Indication>,
-    /// What was offered to it last, and how often in vain.
-    tried: (Recording, u8),
+    tried: Tried,
     /// Before when it is not to be offered again.
     not_before: Mono,
-    /// Whether its far end refused an UPDATE, and left a re-INVITE without an answer.
+    /// Whether its far end refused an UPDATE: it is told by re-INVITE.
     by_invite: bool,
+    /// Whether its far end left a re-INVITE without an answer: it gets no other.
     dallies: bool,
+}
+
+/// What was offered to a leg last.
+#[derive(Debug, Default)]
+struct Tried {
+    what: Recording,
+    /// In vain, in a row.
+    times: u8,
 }
 
 /// An UPDATE or re-INVITE of ours on its way, and the description in it.
@@ -204,7 +212,7 @@ impl Call {
     /// Whether a leg is to be told something that it has not heard.
     fn is_misinformed(&self, leg: Leg) -> bool {
         let (aware, due) = (&self.awareness.legs[leg.index()], self.due(leg));
-        let gave_up = aware.tried.0 == due && aware.tried.1 >= MAX_TRIES;
+        let gave_up = aware.tried.what == due && aware.tried.times >= MAX_TRIES;
         self.phase == Phase::Answered
             && !self.over[leg.index()]
             && aware.aware
@@ -230,8 +238,8 @@ impl Call {
         }
         let due = self.due(leg);
         let aware = &mut self.awareness.legs[leg.index()];
-        if aware.tried.0 != due {
-            aware.tried = (due, 0);
+        if aware.tried.what != due {
+            aware.tried = Tried { what: due, times: 0 };
         }
         let left_ms = aware.not_before.since_us(env.now.mono).div_ceil(1_000);
         if left_ms > 0 {
@@ -263,7 +271,7 @@ impl Call {
         sent.body = offer.octets().clone();
         let asked = self.ask(env, path, sent, Role::Indication(leg));
         let aware = &mut self.awareness.legs[leg.index()];
-        aware.tried.1 += 1;
+        aware.tried.times += 1;
         aware.indication = Some(Indication { asked, offer });
     }
 
@@ -329,7 +337,7 @@ impl Call {
         }
         self.acknowledge_asked(env, fork, leg, &indication.asked);
         self.take_timer(env, leg, &response.headers);
-        self.awareness.legs[leg.index()].tried.1 = 0;
+        self.awareness.legs[leg.index()].tried.times = 0;
         self.inform(env, leg);
     }
 
@@ -352,7 +360,7 @@ impl Call {
                 0
             }
             _ => {
-                self.awareness.legs[leg.index()].tried.1 = MAX_TRIES;
+                self.awareness.legs[leg.index()].tried.times = MAX_TRIES;
                 return;
             }
         };

@@ -84,15 +84,11 @@ const OF_THE_USER: [&str; 8] = [
     name::WARNING,
 ];
 
-/// What a body is.
-const OF_THE_BODY: [&str; 5] =
-    [name::CONTENT_TYPE, name::CONTENT_ENCODING, "Content-Disposition", "Content-ID", "MIME-Version"];
-
 /// Between who sends a message and who gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct Border {
     /// Whether everything crosses.
-    pub(super) emergency: bool,
+    pub(super) whole: bool,
     /// Whether 100rel and session timers run end to end, and options are between the two ends alone.
     pub(super) options: bool,
     /// Whether the sender's word on identities counts.
@@ -113,7 +109,7 @@ impl Border {
     /// Between us and whoever gets a message of ours.
     pub(super) fn none() -> Self {
         Self {
-            emergency: false,
+            whole: false,
             options: false,
             believed: true,
             trusted: true,
@@ -140,12 +136,12 @@ impl Border {
     /// The same in an emergency call.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn of_emergency() -> Self {
-        Self { emergency: true, options: true, ..Self::none() }
+        Self { whole: true, options: true, ..Self::none() }
     }
 
     /// Lets a field of the message cross into another.
     pub(super) fn cross(&self, field: Field<'_>, to: &mut Headers) {
-        if self.emergency {
+        if self.whole {
             return to.push_field(field);
         }
         if is_one_of(field.name, &SIGNED) {
@@ -175,7 +171,7 @@ impl Border {
 
     fn crossed<'a>(&self, name: &str, value: &'a str) -> Option<Cow<'a, str>> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
-        if is_one_of(name, &OF_THE_BODY) {
+        if is_one_of(name, &name::OF_A_BODY) {
             return Some(Cow::Borrowed(value));
         }
         if is(name::PRIVACY) && !self.trusted {
@@ -202,7 +198,7 @@ impl Border {
         if self.hides_user() {
             return format!("{ANONYMOUS};tag={tag}");
         }
-        let said = if self.believed || self.emergency { Cow::Borrowed(from) } else { without_verstat(from) };
+        let said = if self.believed || self.whole { Cow::Borrowed(from) } else { without_verstat(from) };
         let moved = address_at(&said, self.place(), None, Some(tag));
         if self.shows(&moved) { self.bare(&moved).unwrap_or(format!("{ANONYMOUS};tag={tag}")) } else { moved }
     }
@@ -236,8 +232,11 @@ impl Border {
 
     /// A body: of a `message/sipfrag` (RFC 3420) no more than its status line.
     pub(super) fn body(&self, headers: &Headers, body: &Bytes) -> Bytes {
-        let kind = headers.first(name::CONTENT_TYPE).and_then(|text| MediaType::parse(text).ok());
-        if self.emergency || body.is_empty() || !kind.is_some_and(|kind| kind.is("message/sipfrag")) {
+        let kind = headers.first(name::CONTENT_TYPE).and_then(MediaType::leading);
+        let is_fragment = kind.is_some_and(|(kind, subtype)| {
+            kind.eq_ignore_ascii_case("message") && subtype.eq_ignore_ascii_case("sipfrag")
+        });
+        if self.whole || body.is_empty() || !is_fragment {
             return body.clone();
         }
         let line = body.split(|octet| matches!(octet, b'\r' | b'\n')).next().unwrap_or_default();
@@ -249,11 +248,11 @@ impl Border {
     }
 
     pub(super) const fn hides_user(&self) -> bool {
-        self.privacy.user && !self.trusted && !self.emergency
+        self.privacy.user && !self.trusted && !self.whole
     }
 
     fn shows(&self, text: &str) -> bool {
-        !self.emergency && self.hosts.appear_in(text)
+        !self.whole && self.hosts.appear_in(text)
     }
 
     fn place(&self) -> Place<'_> {
@@ -330,7 +329,7 @@ impl Call {
     ) -> Border {
         let (leg, sender) = by;
         Border {
-            emergency: self.crosses_whole(env),
+            whole: self.crosses_whole(env),
             options: self.is_emergency(),
             believed: env.trusts_identity(sender),
             trusted: env.trusts_identity(to.peer),
@@ -342,9 +341,10 @@ impl Call {
     }
 
     /// Whether everything crosses: where an emergency service was called, and in the call-back of a peer that is
-    /// believed to say who calls. The mark of any other proves nothing.
-    fn crosses_whole(&self, env: &Environment) -> bool {
-        self.calls_for_help || (self.is_emergency() && env.trusts_identity(self.peer))
+    /// believed to say who calls. The mark of any other proves nothing, nor does that peer's for whoever takes its
+    /// place.
+    pub(super) fn crosses_whole(&self, env: &Environment) -> bool {
+        self.calls_for_help || (self.mark_believed && env.trusts_identity(self.peer))
     }
 
     /// Where a leg's side is, but for the place to which this path leads: whoever is there knows it. It is on both

@@ -17,7 +17,7 @@ use crate::dialog::{sequence_of, tag_of};
 use crate::digest::credentials_of;
 use crate::standing::Sign;
 use crate::transaction::{Report, T1_64_MS, T1_MS, T2_MS, TxId};
-use crate::wire::{Headers, MediaType, Method, NameAddr, Request, Response, name};
+use crate::wire::{Headers, Method, NameAddr, Request, Response, name};
 use crate::{Change, EndedBy, Redirects};
 
 /// What became of a body on its way to the other leg.
@@ -105,22 +105,21 @@ impl Call {
                 }
             }
             Passed::On(body, None) => response.body = body,
-            Passed::Unreadable => leave_out_body(response),
+            Passed::Unreadable => leave_out_body(&mut response.headers, &mut response.body),
         }
     }
 
     /// A description that comes when all is said is no answer to anything (RFC 6337 §2.2).
     fn leave_out_description(&self, response: &mut Response) {
-        let alone = response.headers.first(name::CONTENT_TYPE).and_then(|text| MediaType::parse(text).ok());
-        if !self.is_emergency() && alone.is_some_and(|kind| kind.is("application/sdp")) {
-            leave_out_body(response);
+        if !self.is_emergency() && session::is_description(&response.headers, &response.body) {
+            leave_out_body(&mut response.headers, &mut response.body);
         }
     }
 
     fn keep_early_answer(&mut self, fork: usize, response: &Response) {
         let Some(fork) = self.forks.get_mut(fork) else { return };
         let mut headers = Headers::new();
-        for field in DESCRIBING {
+        for field in name::OF_A_BODY {
             headers.copy(&response.headers, field);
         }
         fork.early_answer = Some(Answer { headers, body: response.body.clone() });
@@ -280,7 +279,7 @@ impl Call {
                     }
                     sent.body = body;
                 }
-                Passed::Unreadable => sent.headers.remove(name::CONTENT_TYPE),
+                Passed::Unreadable => leave_out_body(&mut sent.headers, &mut sent.body),
             }
         }
         sent.headers.append(&acceptance.credentials);
@@ -486,7 +485,7 @@ impl Call {
                 Passed::On(on, Some(found.passed_as(body, sent, source)))
             }
             Ok(None) => Passed::On(body.clone(), None),
-            Err(_) if self.serves_emergency() => Passed::On(body.clone(), None),
+            Err(_) if self.crosses_whole(env) => Passed::On(body.clone(), None),
             Err(_) => Passed::Unreadable,
         }
     }
@@ -498,7 +497,7 @@ impl Call {
         let missing = response.body.is_empty() && !self.is_emergency();
         let early = early.filter(|early| missing && !self.was_answered_reliably(fork, &early.body));
         let Some(early) = early else { return };
-        leave_out_body(response);
+        leave_out_body(&mut response.headers, &mut response.body);
         for field in early.headers.iter() {
             response.headers.push_field(field);
         }
@@ -530,13 +529,11 @@ impl Call {
     }
 }
 
-/// The fields that describe a body.
-const DESCRIBING: [&str; 3] = [name::CONTENT_TYPE, name::CONTENT_ENCODING, "Content-Disposition"];
-
-pub(super) fn leave_out_body(response: &mut Response) {
-    response.body = bytes::Bytes::new();
-    for field in DESCRIBING {
-        response.headers.remove(field);
+/// A message is to have no body, and nothing that describes one.
+pub(super) fn leave_out_body(headers: &mut Headers, body: &mut bytes::Bytes) {
+    *body = bytes::Bytes::new();
+    for field in name::OF_A_BODY {
+        headers.remove(field);
     }
 }
 

@@ -9,7 +9,8 @@
 //! Judged is what is sent there: the user part with its parameters, once by itself, and once with those of the URI,
 //! where some write the number's.
 //!
-//! Only on the public side; never in an emergency or dispatch call, nor where an emergency service is called.
+//! Only on the public side; never where an emergency service was or is called, nor in a dispatch call. An answering
+//! point's call-back is no exception: anybody's INVITE may have its mark.
 
 use consent::Side;
 
@@ -27,7 +28,8 @@ impl Call {
         route: &Route,
         uri: &str,
     ) -> Option<Response> {
-        if self.class != Class::Ordinary || route.side != Side::Public || env.is_emergency(uri) {
+        let excepted = self.calls_for_help || self.class == Class::Dispatch || env.is_emergency(uri);
+        if excepted || route.side != Side::Public {
             return None;
         }
         let user = route.user.clone().unwrap_or_else(|| self.subscriber_called(env, uri));

@@ -9,9 +9,10 @@
 //! | `X-Earmark-*`, `X-Consent*` | never: nobody else may speak in our name |
 //! | everything else | as [`border`](super::border) says; what is not UTF-8 is taken as Latin-1 and goes on as UTF-8 (RFC 3261 §25.1 has no other text), and a control character, which a field can hold only as a quoted pair, becomes a space |
 //!
-//! In an emergency call everything passes, byte for byte but for control characters, but the first row and credentials and challenges, RAck's CSeq
-//! number excepted; with it 100rel and session timers run end to end. In the call-back of a peer that is not trusted
-//! with identities they do too, and only what [`border`](super::border) guards passes as in any call.
+//! In an emergency call everything passes, byte for byte but for control characters, but the first row and credentials
+//! and challenges, RAck's CSeq number excepted; with it 100rel and session timers run end to end. In the call-back of a
+//! peer that is not trusted with identities they do too ([`OPTIONS`]), and all else passes as in any call. In a call
+//! that has become an emergency call by a transfer they stay each leg's own, and what binds to a leg does not pass.
 //!
 //! A response's 3xx becomes 480, a 401 or 407 becomes 502, and a 422 becomes 500, each with the status in
 //! Reason: a redirection would lead the caller past the gateway and show it the other side, credentials are
@@ -62,7 +63,7 @@ const SECRET: [&str; 6] = [
 ];
 
 /// What binds to one leg.
-const HOP: [&str; 14] = [
+const HOP: [&str; 15] = [
     name::PROXY_REQUIRE,
     name::SESSION_EXPIRES,
     name::MIN_SE,
@@ -70,6 +71,7 @@ const HOP: [&str; 14] = [
     name::RACK,
     name::REPLACES,
     "Join",
+    "In-Reply-To",
     "Target-Dialog",
     "Path",
     "Service-Route",
@@ -77,6 +79,18 @@ const HOP: [&str; 14] = [
     "Security-Server",
     "Security-Verify",
     name::TIMESTAMP,
+];
+
+/// What 100rel and session timers run by, and what the two ends can do.
+const OPTIONS: [&str; 8] = [
+    name::SUPPORTED,
+    name::REQUIRE,
+    name::PROXY_REQUIRE,
+    name::ALLOW,
+    name::SESSION_EXPIRES,
+    name::MIN_SE,
+    name::RSEQ,
+    name::RACK,
 ];
 
 /// Whether an extension that a message requires can work through us.
@@ -98,13 +112,12 @@ fn copy_field(field: Field<'_>, to: &mut Headers, border: &Border) {
     let forged = ["X-Earmark-", "X-Consent"]
         .iter()
         .any(|prefix| field.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)));
-    if forged && !border.emergency {
+    if forged && !border.whole {
         return;
     }
-    let of_a_leg = is_one_of(field.name, &HOP) || field.name.eq_ignore_ascii_case("In-Reply-To");
-    let of_both = of_a_leg || is_one_of(field.name, &[name::SUPPORTED, name::REQUIRE, name::ALLOW]);
-    if border.options && of_both {
-        return to.push_field(field);
+    let of_a_leg = is_one_of(field.name, &HOP);
+    if border.options && (is_one_of(field.name, &OPTIONS) || (of_a_leg && border.whole)) {
+        return border.cross(field, to);
     }
     if of_a_leg {
         return;

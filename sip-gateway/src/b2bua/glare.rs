@@ -15,7 +15,7 @@
 use consent::Leg;
 
 use super::Call;
-use super::inside::has_description;
+use super::session::has_description;
 use crate::core::{DialogPlace, Environment};
 use crate::wire::{Method, Request, Response, name};
 

@@ -24,11 +24,12 @@
 use bytes::Bytes;
 use consent::Leg;
 
-use super::calling::{Passed, cancel_of, from_of};
+use super::calling::{Passed, from_of, leave_out_body};
 use super::digits::digit_of;
 use super::forward::{self, ALLOW, map_failure, passes_option};
 use super::glare::retry_later;
 use super::offering::hops_left;
+use super::session::has_description;
 use super::transfer::is_answered_option;
 use super::{
     Acceptance, Call, Event, MAX_RELAYS, Owner, Phase, Relay, Role, awareness, reliable, session_timer, sips,
@@ -217,26 +218,12 @@ impl Call {
             }
             self.keep_timer(env, to, &mut sent);
         }
-        env.authorize(&path, &mut sent);
-        let branch = env.stamp_via(&path, &mut sent);
         self.relays_begun = self.relays_begun.wrapping_add(1);
         let number = self.relays_begun;
-        let owner = Owner::Call(self.id, Role::Relay(number));
-        env.transactions.set_owner(server, owner);
-        let client = env.request_with_branch(path, &sent, branch.clone(), owner);
-        self.relays.push(Relay {
-            number,
-            from: place.leg,
-            fork: place.fork,
-            server,
-            client,
-            branch,
-            path,
-            request,
-            sent,
-            heard: false,
-            unwanted: false,
-        });
+        env.transactions.set_owner(server, Owner::Call(self.id, Role::Relay(number)));
+        let asked = self.ask(env, path, sent, Role::Relay(number));
+        let (from, fork) = (place.leg, place.fork);
+        self.relays.push(Relay { number, from, fork, server, request, asked, unwanted: false });
     }
 
     /// The body to send on; `None` if it holds a description that cannot be read.
@@ -289,19 +276,16 @@ impl Call {
 
     fn on_relay_provisional(&mut self, env: &mut Environment, index: usize, response: &Response) {
         let Some(relay) = self.relays.get_mut(index) else { return };
-        let first = !std::mem::replace(&mut relay.heard, true);
-        if first && relay.unwanted {
-            let (client, path, branch) = (relay.client, relay.path, relay.branch.clone());
-            env.cancel(client, path, cancel_of(&relay.sent), branch);
+        if relay.asked.hear() && relay.unwanted {
+            relay.asked.cancel(env);
         }
         let Some(relay) = self.relays.get(index) else { return };
         let reliably =
             relay.request.headers.has_token(name::REQUIRE, reliable::OPTION) && !self.is_emergency();
         if response.status > 100 && relay.request.method == Method::INVITE && !reliably {
             let mut bare = response.clone();
-            if !self.is_emergency() {
-                bare.body = Bytes::new();
-                bare.headers.remove(name::CONTENT_TYPE);
+            if !self.crosses_whole(env) {
+                leave_out_body(&mut bare.headers, &mut bare.body);
             }
             let reply = self.reply_inside(env, relay, &bare);
             env.respond(relay.server, &reply);
@@ -322,10 +306,7 @@ impl Call {
                     }
                     response.body = body;
                 }
-                Passed::Unreadable => {
-                    response.body = Bytes::new();
-                    response.headers.remove(name::CONTENT_TYPE);
-                }
+                Passed::Unreadable => leave_out_body(&mut response.headers, &mut response.body),
             }
             self.drop_offer(env, relay);
         }
@@ -349,12 +330,12 @@ impl Call {
         let acceptance = Acceptance {
             from: relay.from,
             sequence: sequence_of(&relay.request.headers).unwrap_or_default(),
-            other_sequence: sequence_of(&relay.sent.headers).unwrap_or_default(),
+            other_sequence: sequence_of(&relay.asked.request().headers).unwrap_or_default(),
             server: relay.server,
-            client: relay.client,
+            client: relay.asked.client(),
             response: reply,
             interval_ms: T1_MS,
-            credentials: credentials_of(&relay.sent.headers),
+            credentials: credentials_of(&relay.asked.request().headers),
             settled: false,
         };
         self.accept(env, acceptance);
@@ -377,7 +358,7 @@ impl Call {
     }
 
     pub(super) fn on_relay_failed(&mut self, env: &mut Environment, number: u32, id: TxId, report: Report) {
-        let failed = |relay: &Relay| relay.number == number && relay.client == id;
+        let failed = |relay: &Relay| relay.number == number && relay.asked.is(id);
         let Some(index) = self.relays.iter().position(failed) else { return };
         let relay = self.relays.remove(index);
         if relay.request.method == Method::INVITE || report == Report::Unreachable {
@@ -398,17 +379,12 @@ impl Call {
     ) {
         let wanted = |relay: &&mut Relay| relay.number == number && relay.server == server;
         let Some(relay) = self.relays.iter_mut().find(wanted) else { return };
-        if std::mem::replace(&mut relay.unwanted, true) || !relay.heard {
-            return;
-        }
+        relay.unwanted = true;
         let from = relay.from;
         let reason = self.reason_of(from, cancelled);
-        let Some(relay) = self.relays.iter().find(|relay| relay.number == number) else { return };
-        let mut cancel = cancel_of(&relay.sent);
-        if let Some(reason) = reason {
-            cancel.headers.push(name::REASON, reason);
+        if let Some(relay) = self.relays.iter_mut().find(|relay| relay.number == number) {
+            relay.asked.cancel_for(env, reason);
         }
-        env.cancel(relay.client, relay.path, cancel, relay.branch.clone());
     }
 
     /// Every request that still waits gets its answer when the call ends (§15.1.2), or when the two do not talk
@@ -421,21 +397,15 @@ impl Call {
     ) {
         let (ended, others) = std::mem::take(&mut self.relays).into_iter().partition(ends);
         self.relays = others;
-        for relay in <Vec<Relay>>::into_iter(ended) {
+        for mut relay in <Vec<Relay>>::into_iter(ended) {
             let reply = self.reply_inside(env, &relay, failure);
             env.respond(relay.server, &reply);
-            if relay.request.method == Method::INVITE {
-                self.abandon_invite(env, &relay);
+            if relay.asked.invites() {
+                // It was not outlived: its transaction waits for no failure any more.
+                relay.asked.cancel(env);
+                self.orphans.extend(relay.asked.orphan());
             }
         }
-    }
-
-    /// A re-INVITE of ours that the call did not outlive: its transaction waits for no failure any more.
-    fn abandon_invite(&mut self, env: &mut Environment, relay: &Relay) {
-        if relay.heard {
-            env.cancel(relay.client, relay.path, cancel_of(&relay.sent), relay.branch.clone());
-        }
-        self.orphans.push(relay.client);
     }
 
     fn on_bye_after_end(&mut self, env: &mut Environment, leg: Leg) {
@@ -482,10 +452,6 @@ fn capabilities() -> Response {
 
 fn carries_description(method: &Method) -> bool {
     matches!(*method, Method::INVITE | Method::UPDATE | Method::PRACK)
-}
-
-pub(super) fn has_description(headers: &Headers, body: &Bytes) -> bool {
-    matches!(super::session::find(headers, body), Ok(Some(_)) | Err(_))
 }
 
 /// RAck names the INVITE's CSeq (RFC 3262 §7.2), which is another one on the other leg.

@@ -46,7 +46,7 @@ mod session_timer;
 mod sips;
 mod transfer;
 
-pub(crate) use offering::{called_subscriber, escaped};
+pub(crate) use offering::{Incoming, called_subscriber, escaped};
 
 pub(crate) use border::Border;
 #[cfg(any(test, fuzzing))]
@@ -252,13 +252,9 @@ struct Relay {
     from: Leg,
     fork: usize,
     server: TxId,
-    client: TxId,
-    branch: String,
-    path: Path,
     request: Request,
-    /// The request as sent on, for its CANCEL.
-    sent: Request,
-    heard: bool,
+    /// As it is sent on.
+    asked: asking::Asked,
     unwanted: bool,
 }
 
@@ -288,6 +284,8 @@ pub(crate) struct Call {
     /// Whether an emergency service was called, be it dialled, or named by a transfer or a redirection: no timer
     /// ends the call and nobody takes its far ends away. A call-back is none.
     calls_for_help: bool,
+    /// Whether the call is an emergency call by the word of a peer that is believed to say who calls.
+    mark_believed: bool,
     hunt: hunt::Hunt,
     attempts: Vec<Attempt>,
     forks: Vec<Fork>,
@@ -595,10 +593,10 @@ impl Call {
         }
         // What the far end could have done (RFC 3261 §13.3.1.3) is an address of the other leg's.
         if response.status >= 300
-            && !self.is_emergency()
-            && inside::has_description(&response.headers, &response.body)
+            && !border.whole
+            && session::has_description(&response.headers, &response.body)
         {
-            calling::leave_out_body(&mut reply);
+            calling::leave_out_body(&mut reply.headers, &mut reply.body);
         } else {
             reply.body = border.body(&response.headers, &response.body);
         }

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use consent::Side;
+use consent::{CallId, Side};
 
 use super::hunt::Hunt;
 use super::identity::{FarEnd, diverted_from, identity, subscriber_of, verdict};
 use super::session::{self, Session};
 use super::{Call, CallTimer, Owner, Phase, RelayAddresses, Role, decision_ms, forward, session_timer, sips};
 use crate::core::{Environment, Origin, Path};
+use crate::emergency::Urgency;
 use crate::transaction::{Class, TxId};
 use crate::wire::{Method, NameAddr, Request, Response, SipUri, Uri, before_params, max_forwards, name};
 use crate::{EndedBy, Event, Offer, PeerId, Route, Transport};
@@ -22,36 +23,39 @@ pub(super) const STATIC_ROUTE: Route = Route { side: Side::Public, user: None };
 /// That of an answering point's call-back.
 const STATIC_ROUTE_BACK: Route = Route { side: Side::District, user: None };
 
+/// An initial INVITE that is offered.
+pub(crate) struct Incoming {
+    pub(crate) origin: Origin,
+    pub(crate) server: TxId,
+    pub(crate) invite: Request,
+    pub(crate) class: Class,
+    pub(crate) urgency: Urgency,
+    /// The marks of [`Environment::passes`].
+    pub(crate) passes: String,
+}
+
 impl Call {
-    /// What media an initial INVITE offers; an emergency call may offer what cannot be read.
+    /// What media an initial INVITE offers; one that crosses whole may offer what cannot be read.
     ///
     /// # Errors
     /// The response that refuses it: its session description cannot be read.
     pub(crate) fn offered_media(
         invite: &Request,
         origin: Origin,
-        emergency: bool,
+        crosses_whole: bool,
     ) -> Result<Option<crate::LegMedia>, Response> {
         match session::find(&invite.headers, &invite.body) {
             Ok(found) => Ok(found.map(|found| found.media(origin.source.ip()))),
-            Err(_) if emergency => Ok(None),
+            Err(_) if crosses_whole => Ok(None),
             Err(error) => Err(refusal_of_description(invite, &error)),
         }
     }
 
-    /// Takes an initial INVITE and tells the hub of it, with its [`Self::describe_offer`],
-    /// [`Self::offered_media`], and the marks of [`Environment::passes`].
-    pub(crate) fn offer(
-        env: &mut Environment,
-        origin: Origin,
-        server: TxId,
-        invite: Request,
-        class: Class,
-        offer: Offer,
-        passes: String,
-    ) -> Self {
-        let mut call = Self::new(env, &offer, origin, server, invite, class);
-        call.passes = passes;
+    /// Takes an initial INVITE and tells the hub of it, with its [`Self::describe_offer`] and
+    /// [`Self::offered_media`].
+    pub(crate) fn offer(env: &mut Environment, incoming: Incoming, offer: Offer) -> Self {
+        let Incoming { origin, server, class, .. } = incoming;
+        let mut call = Self::new(env, &offer, incoming);
         let (headers, back) = (std::mem::take(&mut call.invite.headers), call.back);
         call.learn(env, consent::Leg::A, &headers, origin.source.ip());
         call.invite.headers = headers;
@@ -71,14 +75,8 @@ impl Call {
         call
     }
 
-    fn new(
-        env: &mut Environment,
-        offer: &Offer,
-        origin: Origin,
-        server: TxId,
-        invite: Request,
-        class: Class,
-    ) -> Self {
+    fn new(env: &mut Environment, offer: &Offer, incoming: Incoming) -> Self {
+        let Incoming { origin, server, invite, class, urgency, passes } = incoming;
         let from = invite.headers.first(name::FROM).unwrap_or_default();
         let far_end = FarEnd::calling(&invite.headers, from);
         let session_ids = [env.generator.session(), env.generator.session()];
@@ -87,7 +85,7 @@ impl Call {
             id: offer.call,
             class,
             admitted,
-            passes: String::new(),
+            passes,
             phase: Phase::Waiting,
             server,
             peer: origin.peer,
@@ -99,7 +97,8 @@ impl Call {
             told: [None, None],
             timings: Default::default(),
             awareness: super::awareness::Awareness::default(),
-            calls_for_help: matches!(class, Class::Emergency) && env.is_emergency(&invite.uri),
+            calls_for_help: urgency == Urgency::Service,
+            mark_believed: matches!(class, Class::Emergency) && env.trusts_identity(origin.peer),
             hunt: Hunt::default(),
             attempts: Vec::new(),
             forks: Vec::new(),
@@ -126,23 +125,18 @@ impl Call {
         }
     }
 
-    /// What an initial INVITE offers, under a new call's id and without its media.
-    pub(crate) fn describe_offer(
-        env: &mut Environment,
-        origin: Origin,
-        invite: &Request,
-        emergency: bool,
-    ) -> Offer {
+    /// What an initial INVITE offers, under this id; without its media, and not as an emergency call.
+    pub(crate) fn describe_offer(env: &Environment, call: CallId, origin: Origin, invite: &Request) -> Offer {
         let headers = &invite.headers;
         let peer = env.config.peers.get(origin.peer.0);
         let side = peer.map_or(Side::Public, |peer| peer.side);
         let trusted = env.trusts_identity(origin.peer);
         Offer {
-            call: env.generator.call(env.now.wall),
+            call,
             peer: origin.peer,
             side,
             parties_signalled: peer.is_some_and(|peer| peer.parties_signalled),
-            emergency,
+            emergency: false,
             excess: None,
             request_user: called_subscriber(env, origin.peer, invite),
             to_user: headers.first(name::TO).map_or_else(String::new, subscriber_of),
@@ -199,8 +193,7 @@ impl Call {
         }
         if self.is_emergency() {
             tracing::warn!(call = %self.id, "emergency call goes on without the hub");
-            let dialled = env.is_emergency(&self.invite.uri);
-            let route = if dialled { STATIC_ROUTE } else { STATIC_ROUTE_BACK };
+            let route = if self.calls_for_help { STATIC_ROUTE } else { STATIC_ROUTE_BACK };
             return self.proceed(env, &route, Vec::new());
         }
         self.fail(env, EndedBy::Gateway, &Response::new(500));

@@ -138,7 +138,7 @@ impl Call {
             env,
             route,
             ways,
-            target.emergency || (self.is_emergency() && self.phase == Phase::Calling),
+            target.emergency || (self.calls_for_help && self.phase == Phase::Calling),
         );
     }
 

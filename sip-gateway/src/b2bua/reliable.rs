@@ -31,7 +31,7 @@ use std::collections::VecDeque;
 
 use consent::Leg;
 
-use super::inside::has_description;
+use super::session::has_description;
 use super::{Call, CallTimer, EndedBy, Owner, Phase};
 use crate::core::{DialogPlace, Environment};
 use crate::dialog::sequence_of;

@@ -19,7 +19,8 @@ use bytes::Bytes;
 use consent::Leg;
 
 use crate::sdp::{
-    Description, OurSide, RecordLine, RecordPreference, Recording, SdpError, locate, rewrite, splice,
+    Description, OurSide, RecordLine, RecordPreference, Recording, SdpError, holds_description, locate,
+    rewrite, splice,
 };
 use crate::topology::Hosts;
 use crate::wire::{Headers, name};
@@ -102,10 +103,23 @@ pub(crate) fn find(headers: &Headers, body: &Bytes) -> Result<Option<Found>, Sdp
     if body.is_empty() {
         return Ok(None);
     }
-    let content_type = headers.first(name::CONTENT_TYPE).unwrap_or_default();
-    let Some(place) = locate(content_type, body)? else { return Ok(None) };
+    let Some(place) = locate(content_type(headers), body)? else { return Ok(None) };
     let description = Description::parse(body.get(place.clone()).unwrap_or_default())?;
     Ok(Some(Found { place, description }))
+}
+
+/// Whether a body holds a description, or what may be one.
+pub(crate) fn has_description(headers: &Headers, body: &Bytes) -> bool {
+    holds_description(content_type(headers), body)
+}
+
+/// Whether a body is a description and nothing else.
+pub(crate) fn is_description(headers: &Headers, body: &Bytes) -> bool {
+    matches!(locate(content_type(headers), body), Ok(Some(place)) if place == (0..body.len()))
+}
+
+fn content_type(headers: &Headers) -> &str {
+    headers.first(name::CONTENT_TYPE).unwrap_or_default()
 }
 
 impl Found {

@@ -21,7 +21,7 @@
 //! | 3261 22.2 | Inviting, Joining | a challenge that our account answers | the request again (`again`) | the same |
 //! | | Deciding | nothing in time | an emergency service: as Divert on the static path; else NOTIFY 500 | Inviting, none |
 //! | | Inviting | failure of T, or nothing | as [`hunt`](super::hunt) says: INVITE on the next way, or NOTIFY with it, terminated | Inviting, none |
-//! | | Deciding to Joining | any failure, T an emergency service | EmergencyNotReached besides | none |
+//! | | Borrowing to Joining | any failure | TransferFailed besides | none |
 //! | 3891 3 | none | INVITE of T that replaces L | Replacing | Announced |
 //! | | Announced | Replace | re-INVITE to R with T's offer, or without | Joining |
 //! | 3261 14.2 | Announced to Joining | T's own INVITE or UPDATE; OPTIONS; anything else but BYE | 491; 200; 500 with Retry-After | the same |
@@ -70,9 +70,10 @@ pub(super) use undoing::Undoing;
 use bytes::Bytes;
 use consent::{CallId, Leg, Mono};
 
+use super::asking::Asked;
 use super::session::Numbered;
 use super::{Call, CallTimer, EndedBy, Fork, Owner, Phase, sips};
-use crate::core::{Again, Environment, Path};
+use crate::core::Environment;
 use crate::dialog::Dialog;
 use crate::transaction::TxId;
 use crate::wire::{Headers, Method, Request, Response, name, reason_phrase};
@@ -154,24 +155,10 @@ struct Said {
     body: Bytes,
 }
 
-/// A re-INVITE of ours.
+/// A re-INVITE of ours, and the description in it.
 pub(super) struct Reinvite {
-    client: TxId,
-    sent: Request,
-    path: Path,
-    branch: String,
-    heard: bool,
-    /// The description in it.
+    asked: Asked,
     offer: Option<Numbered>,
-}
-
-impl Reinvite {
-    /// It was challenged and has been sent again.
-    fn sent_again(&mut self, again: Again) {
-        (self.client, self.branch, self.path) = (again.client, again.branch, again.path);
-        self.sent = again.request;
-        self.heard = false;
-    }
 }
 
 /// L's dialog after T has taken its place.
@@ -317,9 +304,7 @@ impl Call {
         self.report(env, &told);
         let Some(transfer) = self.transfer.take() else { return };
         tracing::debug!(call = %self.id, status = failure.status, "transfer failed");
-        if transfer.target.is_some_and(|target| target.emergency) {
-            env.emit(Event::EmergencyNotReached { call: self.id, leg: transfer.leg });
-        }
+        env.emit(Event::TransferFailed { call: self.id, leg: transfer.leg });
         if transfer.gone {
             let reason = format!("SIP;cause={}", failure.status);
             self.finish(env, End::by(EndedBy::of(transfer.leg)), None, Some(&reason));

@@ -3,9 +3,10 @@
 //!
 //! | limit | beyond it, an ordinary call | counted as |
 //! |---|---|---|
-//! | a peer's calls at once | offered as [`Excess::PeerCalls`]: 503 with a record | [`Refusal::Calls`] |
-//! | a peer's calls a minute, transfers to the public side among them | offered as [`Excess::PeerRate`]: 503 with a record; a transfer fails | [`Refusal::Rate`] |
-//! | unanswered calls of one caller to one number by one peer | offered as [`Excess::Alike`]: 482 with a record | [`Refusal::Loop`] |
+//! | the gateway's calls at once | offered as [`Excess::Capacity`]: 503 with a record | [`Refusal::Capacity`] |
+//! | a peer's calls at once | offered as [`Excess::Calls`]: 503 with a record | [`Refusal::Calls`] |
+//! | a peer's calls a minute, transfers to the public side among them | offered as [`Excess::Rate`]: 503 with a record; a transfer fails | [`Refusal::Rate`] |
+//! | unanswered calls of one caller to one number by one peer | offered as [`Excess::Loop`]: 482 with a record | [`Refusal::Loop`] |
 //! | requests outside dialogs of one source address a second | 503 without a record, as for all such requests | [`Refusal::Flood`] |
 //!
 //! A rate is a token bucket: after a rest, as many at once as it lasts for its whole time, then one by one. Emergency
@@ -16,11 +17,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 
-use consent::Mono;
+use consent::{CallId, Mono};
 
 use crate::transaction::Class;
 use crate::wire::before_params;
-use crate::{Config, Excess, Offer, PeerId};
+use crate::{Command, Config, Offer, PeerId};
 
 /// Sources with a bucket of their own.
 const MAX_SOURCES: usize = 4_096;
@@ -34,6 +35,9 @@ const SHARE_ALIKE: usize = 4;
 
 /// but no fewer, because people may all call one number in the name of their office.
 const LEAST_ALIKE: usize = 32;
+
+/// How soon one of all lines in use may be free again.
+const LINES_FREE_AFTER_S: u32 = 10;
 
 const SECOND_US: u64 = 1_000_000;
 const MINUTE_US: u64 = 60 * SECOND_US;
@@ -74,13 +78,45 @@ impl Refusal {
     }
 }
 
+/// Which limit a call would exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Excess {
+    /// The gateway's calls at once.
+    Capacity,
+    /// Its peer's calls at once.
+    Calls,
+    /// Its peer's calls in a minute.
+    Rate {
+        /// Seconds until there may be another.
+        retry_after_s: u32,
+    },
+    /// Calls that one caller has ringing at one number: in all likelihood one call that goes round.
+    Loop,
+}
+
+impl Excess {
+    /// Refuses a call for it.
+    #[must_use]
+    pub const fn refuse(self, call: CallId) -> Command {
+        let (status, text, retry_after_s) = match self {
+            Self::Capacity => (503, "All lines of the gateway are in use", Some(LINES_FREE_AFTER_S)),
+            Self::Calls => (503, "All lines of this peer are in use", Some(LINES_FREE_AFTER_S)),
+            Self::Rate { retry_after_s } => {
+                (503, "This peer has had its calls of this minute", Some(retry_after_s))
+            }
+            Self::Loop => (482, "This call goes round and round", None),
+        };
+        Command::Refuse { call, status, text, retry_after_s }
+    }
+}
+
 impl From<Excess> for Refusal {
     fn from(excess: Excess) -> Self {
         match excess {
-            Excess::Calls => Self::Capacity,
-            Excess::PeerCalls => Self::Calls,
-            Excess::PeerRate { .. } => Self::Rate,
-            Excess::Alike => Self::Loop,
+            Excess::Capacity => Self::Capacity,
+            Excess::Calls => Self::Calls,
+            Excess::Rate { .. } => Self::Rate,
+            Excess::Loop => Self::Loop,
         }
     }
 }
@@ -200,14 +236,14 @@ impl Admission {
     pub(crate) fn excess(&self, config: &Config, now: Mono, offer: &Offer) -> Option<Excess> {
         let (load, allowance) = (self.peers.get(offer.peer.0)?, &config.peers.get(offer.peer.0)?.allowance);
         if allowance.max_calls.is_some_and(|most| load.calls >= most) {
-            return Some(Excess::PeerCalls);
+            return Some(Excess::Calls);
         }
         let alike = Alike::of(offer).and_then(|alike| self.unanswered.get(&alike));
         let most_alike = (config.limits.max_calls / SHARE_ALIKE).max(LEAST_ALIKE);
         if alike.is_some_and(|calls| *calls >= most_alike) {
-            return Some(Excess::Alike);
+            return Some(Excess::Loop);
         }
-        self.wait_s(config, now, offer.peer).map(|retry_after_s| Excess::PeerRate { retry_after_s })
+        self.wait_s(config, now, offer.peer).map(|retry_after_s| Excess::Rate { retry_after_s })
     }
 
     fn wait_s(&self, config: &Config, now: Mono, peer: PeerId) -> Option<u32> {

@@ -17,7 +17,7 @@ use super::reach::{Reach, Way};
 use super::{Counters, Origin, Output, Path, Ports, TimerKey, Timers, TransportLayer};
 use crate::b2bua::{CallTimer, Loan, Owner};
 use crate::dialog::{DialogId, add_tag, sequence_of, tag_of};
-use crate::emergency::{Matcher, is_callback};
+use crate::emergency::{Matcher, Urgency, is_callback};
 use crate::locate::{Host, Target, listener_for};
 use crate::transaction::{Class, NewClient, Room, Transactions, TxId, TxTimer};
 use crate::wire::{Headers, Request, Response, Via, name};
@@ -183,10 +183,16 @@ impl Environment {
         self.emergency.matches(uri).is_some()
     }
 
-    /// Whether an INVITE is an answering point's that calls back. The mark is believed of the public side alone,
-    /// where answering points are; it takes away questions and recording, and leads nowhere but to the district.
-    pub(crate) fn calls_back(&self, peer: PeerId, invite: &Request) -> bool {
-        self.side(peer) == Side::Public && is_callback(&invite.headers)
+    /// How urgent a peer's INVITE is. The mark of a call-back is believed of the public side alone, where answering
+    /// points are; it takes away questions and recording, and leads nowhere but to the district. Whoever takes a
+    /// party's place in another call calls nobody back.
+    pub(crate) fn urgency(&self, peer: PeerId, invite: &Request) -> Urgency {
+        if self.is_emergency(&invite.uri) {
+            return Urgency::Service;
+        }
+        let replaces = invite.headers.contains(name::REPLACES);
+        let calls_back = self.side(peer) == Side::Public && is_callback(&invite.headers) && !replaces;
+        if calls_back { Urgency::CallBack } else { Urgency::None }
     }
 
     /// The user part that an emergency call goes on with, where it is not the one received.

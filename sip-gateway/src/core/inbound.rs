@@ -11,13 +11,13 @@
 //! | BYE, INFO, UPDATE, PRACK, NOTIFY without one | 481 |
 //! | REFER without one | 403 |
 //! | INVITE, merged, or come back on the way it went | 482 |
-//! | INVITE of an emergency form, or an answering point's call-back | offered, whatever the checks below would say; the latter with Replaces as any |
+//! | INVITE of an emergency form, or an answering point's call-back without Replaces | offered, whatever the checks below would say |
 //! | INVITE or OPTIONS for a scheme but `sip:`, `tel:` and, by TLS, `sips:` | 416 |
 //! | INVITE with Max-Forwards 0 | 483 |
 //! | INVITE or OPTIONS requiring an extension that cannot pass through us | 420 with Unsupported |
 //! | INVITE that asks for too short a session | 422 with Min-SE |
 //! | INVITE of an ordinary call that is sure to be refused, or beyond the hard cap | 503 with Retry-After |
-//! | INVITE whose description cannot be read | 488 with Warning |
+//! | INVITE whose description cannot be read, also a call-back's of a peer that is not trusted with identities | 488 with Warning |
 //! | INVITE with Replaces | to the call whose far end it replaces, or refused as `b2bua::transfer` says |
 //! | INVITE | offered |
 //! | OPTIONS | 200 with Allow, Accept, Supported |
@@ -29,13 +29,15 @@
 
 mod challenge;
 
-use super::loops::Looped;
+use consent::CallId;
+
 use super::{Core, Origin, Path, Refusal};
 use crate::b2bua::{
-    ALLOW, Call, Loan, NotLent, NotReplaced, Owner, Role, called_subscriber, is_answered_option,
+    ALLOW, Call, Incoming, Loan, NotLent, NotReplaced, Owner, Role, called_subscriber, is_answered_option,
     judge_replaces, passes_option, refuse_privacy, refuse_session, supported,
 };
 use crate::dialog::{DialogId, add_tag, tag_of};
+use crate::emergency::Urgency;
 use crate::transaction::{Class, Full, MergeKey, Report, Room, ServerKey, TxId, Within};
 use crate::wire::{Method, Request, Response, Uri, Via, max_forwards, name, stamp_source};
 use crate::{Excess, Offer, Transport};
@@ -114,11 +116,7 @@ impl Core {
     }
 
     /// Runs `act` on a call, if it lives, and forgets it when it is done.
-    pub(super) fn with_call(
-        &mut self,
-        id: consent::CallId,
-        act: impl FnOnce(&mut Call, &mut super::Environment),
-    ) {
+    pub(super) fn with_call(&mut self, id: CallId, act: impl FnOnce(&mut Call, &mut super::Environment)) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         act(call, &mut self.env);
         if call.is_done() {
@@ -211,46 +209,49 @@ impl Core {
     }
 
     fn on_invite(&mut self, arrival: Arrival) {
-        let dialled = self.env.is_emergency(&arrival.request.uri);
-        let calls_back = !dialled && self.env.calls_back(arrival.origin.peer, &arrival.request);
-        let emergency = dialled || calls_back;
+        let urgency = self.env.urgency(arrival.origin.peer, &arrival.request);
         let merge = MergeKey::new(&arrival.request.headers);
         if self.env.transactions.is_merged(&merge) {
             return self.answer(&arrival, 482);
         }
-        let Ok(passes) = self.passes(&arrival) else { return self.answer(&arrival, 482) };
-        if self.refused_by_fields(&arrival, emergency) {
+        // An emergency call too, which then takes its next way (RFC 3261 §16.3 item 4).
+        let called = called_subscriber(&self.env, arrival.origin.peer, &arrival.request);
+        let Ok(passes) = self.env.passes(arrival.origin.peer, &called, &arrival.request) else {
+            self.env.admission.refused(arrival.origin.peer, Refusal::Loop);
+            return self.answer(&arrival, 482);
+        };
+        if self.refused_by_fields(&arrival, urgency) {
             return;
         }
-        if !dialled && arrival.request.headers.contains(name::REPLACES) {
-            return match Call::offered_media(&arrival.request, arrival.origin, emergency) {
+        if urgency != Urgency::Service && arrival.request.headers.contains(name::REPLACES) {
+            return match Call::offered_media(&arrival.request, arrival.origin, false) {
                 Ok(_) => self.on_replacing(arrival, merge),
                 Err(response) => self.finish(&arrival, response),
             };
         }
-        self.on_new_call(arrival, merge, passes, dialled, calls_back);
+        self.on_new_call(arrival, merge, passes, urgency);
     }
 
-    fn on_new_call(
-        &mut self,
-        arrival: Arrival,
-        merge: MergeKey,
-        passes: String,
-        dialled: bool,
-        calls_back: bool,
-    ) {
-        let mut offer = Call::describe_offer(&mut self.env, arrival.origin, &arrival.request, dialled);
-        // What a dispatch line hears is recorded, whatever its caller says of itself.
-        offer.emergency |= calls_back && !(self.is_dispatch)(&offer);
+    fn on_new_call(&mut self, arrival: Arrival, merge: MergeKey, passes: String, urgency: Urgency) {
+        let call = self.env.generator.call(self.env.now.wall);
+        let mut offer = Call::describe_offer(&self.env, call, arrival.origin, &arrival.request);
+        offer.emergency = match urgency {
+            Urgency::None => false,
+            // What a dispatch line hears is recorded, whatever its caller says of itself.
+            Urgency::CallBack => !(self.is_dispatch)(&offer),
+            Urgency::Service => true,
+        };
         let class = self.class_of(&offer);
         offer.excess = self.excess(class, &offer);
-        if self.sheds(class, offer.excess) && !calls_back {
+        if self.sheds(class, offer.excess) && urgency == Urgency::None {
             self.env.counters().shed_calls += 1;
             let why = offer.excess.map_or(Refusal::Capacity, Refusal::from);
             self.env.admission.refused(offer.peer, why);
             return self.refuse_for_now(&arrival, 503);
         }
-        match Call::offered_media(&arrival.request, arrival.origin, dialled || calls_back) {
+        let service = urgency == Urgency::Service;
+        let crosses_whole = service || (offer.emergency && self.env.trusts_identity(offer.peer));
+        match Call::offered_media(&arrival.request, arrival.origin, crosses_whole) {
             Ok(media) => offer.media = media,
             Err(response) => return self.finish(&arrival, response),
         }
@@ -258,13 +259,14 @@ impl Core {
             self.env.counters().shed_transactions += 1;
             return self.refuse_for_now(&arrival, 503);
         };
-        let Arrival { origin, request, .. } = arrival;
+        let Arrival { origin, request: invite, .. } = arrival;
         match offer.excess {
             Some(excess) => self.env.admission.refused(origin.peer, excess.into()),
-            None => self.env.transport.ladders.begin(offer.call, origin.peer, &request),
+            None => self.env.transport.ladders.begin(offer.call, origin.peer, &invite),
         }
-        self.env.respond(server, &Response::to(&request.headers, 100));
-        let call = Call::offer(&mut self.env, origin, server, request, class, offer, passes);
+        self.env.respond(server, &Response::to(&invite.headers, 100));
+        let incoming = Incoming { origin, server, invite, class, urgency, passes };
+        let call = Call::offer(&mut self.env, incoming, offer);
         self.calls.insert(call.id(), call);
     }
 
@@ -292,29 +294,16 @@ impl Core {
         true
     }
 
-    fn class_of_invite(&mut self, arrival: &Arrival) -> Class {
+    fn class_of_invite(&self, arrival: &Arrival) -> Class {
         let Arrival { origin, request, .. } = arrival;
-        let dialled = self.env.is_emergency(&request.uri);
+        if self.env.urgency(origin.peer, request) != Urgency::None {
+            return Class::Emergency;
+        }
         match judge_replaces(&self.env, *origin, &request.headers) {
-            Ok((place, _)) if !dialled => place.class,
-            _ => {
-                let mut offer = Call::describe_offer(&mut self.env, *origin, request, dialled);
-                offer.emergency |= self.env.calls_back(origin.peer, request);
-                self.class_of(&offer)
-            }
+            Ok((place, _)) => place.class,
+            // As yet it is no call.
+            Err(_) => self.class_of(&Call::describe_offer(&self.env, CallId(0), *origin, request)),
         }
-    }
-
-    /// The marks of a call's INVITE. One that has come back on the way it went is refused (RFC 3261 §16.3 item 4);
-    /// an emergency call too, which then takes its next way.
-    fn passes(&mut self, arrival: &Arrival) -> Result<String, Looped> {
-        let Arrival { origin, request, .. } = arrival;
-        let called = called_subscriber(&self.env, origin.peer, request);
-        let passes = self.env.passes(origin.peer, &called, request);
-        if passes.is_err() {
-            self.env.admission.refused(origin.peer, Refusal::Loop);
-        }
-        passes
     }
 
     /// Which limit an ordinary call would exceed.
@@ -323,7 +312,7 @@ impl Core {
             return None;
         }
         if self.env.live_calls >= self.env.config.limits.max_calls {
-            return Some(Excess::Calls);
+            return Some(Excess::Capacity);
         }
         self.env.admission.excess(&self.env.config, self.env.now.mono, offer)
     }
@@ -367,7 +356,8 @@ impl Core {
     }
 
     /// The checks that an emergency call is spared, and those that it is not.
-    fn refused_by_fields(&mut self, arrival: &Arrival, emergency: bool) -> bool {
+    fn refused_by_fields(&mut self, arrival: &Arrival, urgency: Urgency) -> bool {
+        let emergency = urgency != Urgency::None;
         if !emergency && !arrival.has_known_scheme() {
             self.answer(arrival, 416);
             return true;

@@ -23,6 +23,7 @@ use memchr::memmem;
 
 use super::TimerKey;
 use crate::ladder::{request_line, scheme_of, shown, status_line};
+use crate::sdp::holds_description;
 use crate::wire::{CSeq, Headers, Message, Method, Request, Via, name};
 use crate::{Config, Ladder, PeerId, Rung};
 
@@ -262,7 +263,8 @@ impl Seen {
 impl<'a> Sent<'a> {
     /// Reads what the codec has written: no folding, no compact names.
     fn read(bytes: &'a [u8]) -> Option<Self> {
-        let head = bytes.get(..memmem::find(bytes, b"\r\n\r\n")?)?;
+        let (head, body) = bytes.split_at_checked(memmem::find(bytes, b"\r\n\r\n")?)?;
+        let mut content_type = "";
         let mut lines = head.split(|byte| *byte == b'\n');
         let start = std::str::from_utf8(lines.next()?).ok()?.trim_end();
         let mut sent = Self { start, call_id: "", method: "", sdp: false };
@@ -272,9 +274,10 @@ impl<'a> Sent<'a> {
             } else if let Some(value) = field(line, name::CSEQ) {
                 sent.method = value.split(' ').nth(1).unwrap_or_default();
             } else if let Some(value) = field(line, name::CONTENT_TYPE) {
-                sent.sdp = bytes.len() > head.len() + 4 && is_description(value);
+                content_type = value;
             }
         }
+        sent.sdp = holds_description(content_type, body.get(4..).unwrap_or_default());
         Some(sent)
     }
 }
@@ -303,7 +306,7 @@ fn method_of(headers: &Headers) -> Method {
 }
 
 fn has_description(headers: &Headers, body: &Bytes) -> bool {
-    !body.is_empty() && headers.first(name::CONTENT_TYPE).is_some_and(is_description)
+    holds_description(headers.first(name::CONTENT_TYPE).unwrap_or_default(), body)
 }
 
 const fn role(leg: Leg) -> &'static str {
@@ -311,11 +314,4 @@ const fn role(leg: Leg) -> &'static str {
         Leg::A => "<caller>",
         Leg::B => "<callee>",
     }
-}
-
-fn is_description(content_type: &str) -> bool {
-    let kind = content_type.trim_start();
-    ["application/sdp", "multipart/"]
-        .iter()
-        .any(|known| kind.get(..known.len()).is_some_and(|start| start.eq_ignore_ascii_case(known)))
 }

@@ -20,7 +20,7 @@ mod registrations;
 mod timers;
 mod transport;
 
-pub use admission::Refusal;
+pub use admission::{Excess, Refusal};
 pub use counters::Counters;
 pub use io::{Input, Output, StreamId};
 

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use sdp_types::{Attribute, Connection, Media, ParserError, Session};
 
-pub use multipart::{locate, splice};
+pub use multipart::{holds_description, locate, splice};
 pub use record::{RecordLine, RecordPreference, Recording};
 pub use rewrite::{OurSide, rewrite};
 

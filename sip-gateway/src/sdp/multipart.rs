@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 use memchr::{memchr, memmem};
 
-use crate::wire::{MediaType, leading_token};
+use crate::wire::MediaType;
 
 use super::SdpError;
 
@@ -20,12 +20,18 @@ const MAX_DEPTH: usize = 3;
 /// The longest boundary (RFC 2046 §5.1.1).
 const MAX_BOUNDARY_BYTES: usize = 70;
 
-/// Where the first `application/sdp` stands in a body of this Content-Type; `None` if there is none.
+/// Where the first `application/sdp` stands in a body of this Content-Type; `None` if there is none. A body whose
+/// type cannot be read is one if it begins like one: Sofia-SIP reads it so.
 ///
 /// # Errors
 /// [`SdpError::Multipart`] if a multipart has no usable boundary, or too many or too deep parts.
 pub fn locate(content_type: &str, body: &[u8]) -> Result<Option<Range<usize>>, SdpError> {
     locate_within(content_type, body, 0..body.len(), 0)
+}
+
+/// Whether a body of this Content-Type holds a description, or what may be one.
+pub fn holds_description(content_type: &str, body: &[u8]) -> bool {
+    !body.is_empty() && !matches!(locate(content_type, body), Ok(None))
 }
 
 /// The body with other octets in that place.
@@ -45,13 +51,17 @@ fn locate_within(
     place: Range<usize>,
     depth: usize,
 ) -> Result<Option<Range<usize>>, SdpError> {
-    if is_description(content_type) || (depth == 0 && is_taken_for_one(content_type, body)) {
+    let Some((kind, subtype)) = MediaType::leading(content_type) else {
+        let begins = depth == 0 && body.trim_ascii_start().starts_with(b"v=0");
+        return Ok(begins.then_some(place));
+    };
+    if kind.eq_ignore_ascii_case("application") && subtype.eq_ignore_ascii_case("sdp") {
         return Ok(Some(place));
     }
-    let Ok(media_type) = MediaType::parse(content_type) else { return Ok(None) };
-    if !media_type.essence.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/")) {
+    if !kind.eq_ignore_ascii_case("multipart") {
         return Ok(None);
     }
+    let Ok(media_type) = MediaType::parse(content_type) else { return Err(SdpError::Multipart) };
     let boundary = media_type.params.get("boundary").unwrap_or_default().trim_matches('"');
     if boundary.is_empty() || boundary.len() > MAX_BOUNDARY_BYTES || depth >= MAX_DEPTH {
         return Err(SdpError::Multipart);
@@ -65,19 +75,6 @@ fn locate_within(
         }
     }
     Ok(None)
-}
-
-/// Whether any reader may take it for `application/sdp`, whatever follows the type.
-fn is_description(content_type: &str) -> bool {
-    content_type.split_once('/').is_some_and(|(kind, rest)| {
-        kind.trim().eq_ignore_ascii_case("application")
-            && leading_token(rest.trim_start()).eq_ignore_ascii_case("sdp")
-    })
-}
-
-/// Whether a body of no usable Content-Type is read as a description all the same, as Sofia-SIP does.
-fn is_taken_for_one(content_type: &str, body: &[u8]) -> bool {
-    !content_type.contains('/') && body.trim_ascii_start().starts_with(b"v=0")
 }
 
 /// The parts between delimiter lines, headers included, without the line break that belongs to the next

@@ -263,7 +263,11 @@ const EMERGENCY: &[u8] =
 
 #[test]
 fn only_the_description_of_a_multipart_is_replaced() {
-    for content_type in ["multipart/mixed; boundary=outer", "Multipart/Mixed;boundary=\"outer\";x=y"] {
+    for content_type in [
+        "multipart/mixed; boundary=outer",
+        "Multipart/Mixed;boundary=\"outer\";x=y",
+        " multipart / mixed x;boundary=outer",
+    ] {
         let place = locate(content_type, EMERGENCY).unwrap().unwrap();
         assert_eq!(&EMERGENCY[place.clone()], b"v=0\r\n");
         let body = splice(&Bytes::from_static(EMERGENCY), place.clone(), b"v=0\r\ns=ours\r\n");
@@ -281,7 +285,7 @@ fn bodies_without_a_description_have_none() {
         assert_eq!(locate(spoilt, b"v=0\r\n").unwrap(), Some(0..5), "{spoilt}");
     }
     assert_eq!(locate("application/sdpx", b"v=0\r\n").unwrap(), None);
-    for none in ["", "sdp", ";"] {
+    for none in ["", "sdp", ";", "application/", "/sdp", "text/ ;x", "a b/c", "application/;sdp", "/"] {
         assert_eq!(locate(none, b"v=0\r\n").unwrap(), Some(0..5), "{none}: as Sofia-SIP reads it");
         assert_eq!(locate(none, b"hello").unwrap(), None, "{none}");
     }
@@ -300,7 +304,9 @@ fn bodies_without_a_description_have_none() {
 
 #[test]
 fn multiparts_are_bounded() {
-    assert!(matches!(locate("multipart/mixed", b""), Err(SdpError::Multipart)));
+    for unread in ["multipart/mixed", "multipart / mixed", "multipart/mixed;;=;boundary=b"] {
+        assert!(matches!(locate(unread, b""), Err(SdpError::Multipart)), "{unread}");
+    }
     let flood = "--b\r\n\r\n".repeat(40);
     assert!(matches!(locate("multipart/mixed;boundary=b", flood.as_bytes()), Err(SdpError::Multipart)));
     let nested = (0..500).fold(String::new(), |text, depth| {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Malformed;
-use super::grammar::{Params, find_outside, is_token, split_list, trim, unquoted};
+use super::grammar::{Params, find_outside, is_token, leading_token, split_list, trim, unquoted};
 use super::uri::decimal;
 
 /// CSeq numbers stay below 2^31 (RFC 3261 §8.1.1.5).
@@ -117,6 +117,14 @@ impl<'a> MediaType<'a> {
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let (essence, params) = text.split_at(find_outside(text, b';').unwrap_or(text.len()));
         Ok(Self { essence: trim(essence), params: Params::parse(params)? })
+    }
+
+    /// Type and subtype that a Content-Type begins with, as the most lenient reader has them: with white space
+    /// around the slash, and whatever comes after. `None` if it begins with none.
+    pub fn leading(text: &'a str) -> Option<(&'a str, &'a str)> {
+        let (kind, rest) = text.split_once('/')?;
+        let (kind, subtype) = (trim(kind), leading_token(trim(rest)));
+        (is_token(kind.as_bytes()) && !subtype.is_empty()).then_some((kind, subtype))
     }
 
     /// Whether it is this type, in any case.

@@ -55,6 +55,10 @@ pub mod name {
     pub const VIA: &str = "Via";
     pub const WARNING: &str = "Warning";
     pub const WWW_AUTHENTICATE: &str = "WWW-Authenticate";
+
+    /// What says of a body what it is.
+    pub const OF_A_BODY: [&str; 5] =
+        [CONTENT_TYPE, CONTENT_ENCODING, "Content-Disposition", "Content-ID", "MIME-Version"];
 }
 
 /// One header field.

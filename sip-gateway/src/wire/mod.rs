@@ -26,7 +26,7 @@ pub use error::{Fault, Malformed, ParseError};
 pub use fields::{CSeq, MediaType, Reason, SessionExpires, content_length, delta_seconds, max_forwards};
 pub use framer::{Frame, Framer};
 pub use grammar::{Param, Params};
-pub(crate) use grammar::{leading_token, quoted_end, split_list, trim, unquoted};
+pub(crate) use grammar::{quoted_end, split_list, trim, unquoted};
 pub use headers::{Field, Headers, name};
 pub use message::{Message, Request, Response, reason_phrase};
 pub use method::Method;

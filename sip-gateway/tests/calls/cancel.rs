@@ -160,3 +160,25 @@ fn an_early_bye_of_the_caller_cancels_too() {
     world.expect(CARRIER, "CANCEL ");
     assert_eq!(world.ended().len(), 1);
 }
+
+/// RFC 3261 §9.1.
+#[test]
+fn a_change_that_was_cancelled_is_not_cancelled_again_when_the_call_ends() {
+    let Up { mut world, mut a, b, .. } = Up::new();
+    let contact = a.contact();
+    world.send(PBX, a.request("INVITE", &contact, &sdp(OFFER_IP, 4000, "a=sendonly\r\n")));
+    world.expect(PBX, "SIP/2.0 100 ");
+    let reinvite = world.expect(CARRIER, "INVITE ");
+    world.send(CARRIER, reinvite.answer("100 Trying", "", "", ""));
+    world.send(PBX, a.request("CANCEL", "Reason: SIP;cause=487\r\n", ""));
+    world.expect(PBX, "SIP/2.0 200 ");
+    let cancel = world.expect(CARRIER, "CANCEL ");
+    assert_eq!(cancel.get("Reason"), "SIP;cause=487");
+    world.send(CARRIER, cancel.answer("200 OK", "", "", ""));
+    world.send(PBX, a.request("BYE", "", ""));
+    let bye = world.expect(CARRIER, "BYE ");
+    world.expect_nothing(CARRIER);
+    world.send(CARRIER, bye.answer("200 OK", "", "", ""));
+    world.send(CARRIER, reinvite.answer("487 Request Terminated", "", &b.contact(), ""));
+    world.assert_clean();
+}

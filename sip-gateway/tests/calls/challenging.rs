@@ -266,6 +266,33 @@ fn an_emergency_call_is_never_challenged_nor_is_anything_inside_it() {
     }
 }
 
+/// Its INVITE, and what changes its call; not what calls somebody else or takes another's place, as anybody who writes
+/// the mark could.
+#[test]
+fn a_call_back_is_challenged_where_it_reaches_for_more() {
+    let mut config = config();
+    let known = sip_gateway::Account { challenge: Some(REALM.to_owned()), ..account() };
+    config.peers[1].account = Some(known);
+    config.peers[1].may_refer = true;
+    let crate::transfer::Talk { mut world, mut r, .. } = crate::emergency::called_back(World::with(config));
+    let contact = r.contact();
+    world.send(CARRIER, r.request("INVITE", &contact, &sdp(ANSWER_IP, 5000, "a=sendonly\r\n")));
+    world.expect(CARRIER, "SIP/2.0 100 ");
+    let reinvite = world.expect(PBX, "INVITE ");
+    world.send(PBX, reinvite.answer("488 Not Acceptable Here", "", "", ""));
+    let refused = world.expect(CARRIER, "SIP/2.0 488 ");
+    world.send(CARRIER, r.ack_failure(&refused));
+    assert_eq!(world.core.counters().challenged, 0);
+    let fields = format!("{contact}Refer-To: <sip:+33123456789@10.2.0.20>\r\n");
+    world.send(CARRIER, r.request("REFER", &fields, ""));
+    world.expect(CARRIER, "SIP/2.0 401 ");
+    let mut other = Ua::caller(CARRIER, "7310");
+    other.call_id = "other".to_owned();
+    let replaces = crate::joining::replacing(&r);
+    world.send(CARRIER, other.invite(&format!("Priority: psap-callback\r\n{replaces}"), ""));
+    world.expect(CARRIER, "SIP/2.0 401 ");
+}
+
 #[test]
 fn another_peer_is_not_challenged() {
     let mut world = strict();

@@ -51,7 +51,7 @@ fn call(world: &mut World, at: &str, number: u32, user: &str) -> (Ua, Result<Msg
     if let Some(Offer { call, excess, side, .. }) = offered {
         world.expect(at, "SIP/2.0 100 ");
         match excess {
-            Some(excess) => world.command(excess.refusal(call)),
+            Some(excess) => world.command(excess.refuse(call)),
             None => world.proceed(call, if side == consent::Side::District { PUBLIC } else { DISTRICT }),
         }
     }
@@ -547,6 +547,20 @@ fn a_source_sends_so_many_requests_a_second() {
     assert_eq!(answered(&mut world, options("sip:10.0.0.1", "")), "1");
 }
 
+/// Whoever takes a party's place calls nobody back, whatever its mark.
+#[test]
+fn a_call_back_with_replaces_is_a_request_like_any_other() {
+    let mut config = config();
+    config.limits.requests_per_s = NonZeroU32::new(1);
+    let mut world = World::with(config);
+    for (number, status) in [(1, 481), (2, 503)] {
+        let marked = "Priority: psap-callback\r\nReplaces: x;to-tag=1;from-tag=2\r\n";
+        world.send(CARRIER, numbered(CARRIER, number, "7310").invite(marked, ""));
+        world.expect(CARRIER, &format!("SIP/2.0 {status} "));
+    }
+    assert_eq!(refused(&world, 1, Refusal::Flood), 1);
+}
+
 #[test]
 fn whoever_has_sent_too_much_still_ends_its_calls() {
     let mut up = Up::of(World::with(ten_a_second()));
@@ -594,7 +608,7 @@ fn the_gateways_own_limit_is_told_before_a_peers() {
     let Event::Offered(offer) = world.event(|event| matches!(event, Event::Offered(_))) else {
         unreachable!()
     };
-    assert_eq!(offer.excess, Some(Excess::Calls));
+    assert_eq!(offer.excess, Some(Excess::Capacity));
     assert_eq!(refused(&world, 0, Refusal::Capacity), 1);
 }
 
@@ -641,7 +655,7 @@ fn call_each_way(world: &mut World) {
 
 /// Invariant I2.
 #[test]
-fn no_limit_and_no_destination_rule_holds_for_emergency_calls_and_call_backs() {
+fn no_limit_holds_for_emergency_calls_and_call_backs_and_no_destination_rule_for_the_former() {
     for (name, set, exceed) in LIMITS {
         let mut config = config();
         set(&mut config);
@@ -658,7 +672,10 @@ fn no_limit_and_no_destination_rule_holds_for_emergency_calls_and_call_backs() {
             let invite = world.expect(PBX, "INVITE sip:7310@");
             // Wherever its telephone sends it.
             crate::redirect::redirect(&mut world, &invite, "Contact: <sip:+33123456789@10.2.0.20>\r\n");
-            world.expect(CARRIER, "INVITE sip:+33123456789@");
+            match name {
+                "destinations" => world.expect(CARRIER, "SIP/2.0 403 "),
+                _ => world.expect(CARRIER, "INVITE sip:+33123456789@"),
+            };
             world.events.clear();
         }
     }
@@ -681,10 +698,42 @@ fn an_ordinary_call_that_is_sent_to_an_emergency_service_gets_there() {
     world.expect(CARRIER, "INVITE ");
 }
 
+/// Anybody's INVITE may have the mark.
+#[test]
+fn a_call_back_opens_no_destination() {
+    let mut talk = crate::emergency::called_back(allowing(no_calls_abroad()));
+    talk.referred("<sip:901133123456789@10.9.9.9>");
+    talk.notified("SIP/2.0 403 Forbidden", "terminated");
+    talk.world.expect_nothing(CARRIER);
+    assert_eq!(refused(&talk.world, 0, Refusal::Destination), 1);
+    // Where it may go, it goes on one trunk after the other, as any call.
+    talk.referred("<sip:200@10.9.9.9>");
+    talk.world.expect(CARRIER, "INVITE sip:200@");
+    talk.world.advance(1_900);
+    talk.world.expect_nothing(CARRIER2);
+    // 911 may be called by everybody.
+    let mut talk = crate::emergency::called_back(beyond_all());
+    talk.referred("<sip:911@10.9.9.9>");
+    talk.world.expect(CARRIER, "INVITE sip:911@");
+
+    let mut world = allowing(no_calls_abroad());
+    let mut back = numbered(CARRIER, 1, "7310");
+    world.send(CARRIER, back.invite("Priority: psap-callback\r\n", ""));
+    world.expect(CARRIER, "SIP/2.0 100 ");
+    let invite = world.expect(PBX, "INVITE sip:7310@");
+    let contacts = "Contact: <sip:+33123456789@10.2.0.20>;q=0.9, <sip:200@10.2.0.20>;q=0.1\r\n";
+    crate::redirect::redirect(&mut world, &invite, contacts);
+    world.expect(CARRIER, "INVITE sip:200@");
+    world.advance(1_900);
+    world.expect_nothing(CARRIER2);
+}
+
 /// Invariant I2.
 #[test]
-fn an_answering_point_that_has_called_back_is_transferred_to_whomever() {
-    let mut talk = crate::emergency::called_back(beyond_all());
+fn an_answering_point_that_has_called_back_is_transferred_without_limit() {
+    let mut config = config();
+    everybody(&mut config, &Allowance { max_calls: Some(1), ..a_minute(1) });
+    let mut talk = crate::emergency::called_back(World::with(config));
     for _ in 0..2 {
         talk.referred("<sip:+33123456789@10.9.9.9>");
         let invite = talk.world.expect(CARRIER, "INVITE sip:+33123456789@");

@@ -340,10 +340,12 @@ fn an_answering_point_that_calls_back_passes_the_same_way() {
     world.command(Command::Drain);
     let mut a = Ua::caller(CARRIER, "7310");
     let (content_type, body) = multipart();
-    let extra = "Priority: PSAP-Callback\r\nRequire: martian\r\nSession-Expires: 600\r\nResource-Priority: esnet.1\r\n";
-    // Its mark makes nobody believed who is not.
-    let forged =
-        "X-Consent: 1\r\nP-Asserted-Identity: <sip:7300@district.example>\r\nAttestation-Info: A\r\n";
+    let extra = "Priority: PSAP-Callback\r\nRequire: martian\r\nSupported: 100rel\r\nProxy-Require: martian\r\n\
+                 Allow: PRACK, INVITE\r\nSession-Expires: 600\r\nMin-SE: 90\r\nResource-Priority: esnet.1\r\n";
+    // Its mark makes nobody believed who is not, and opens no other field.
+    let forged = "X-Consent: 1\r\nP-Asserted-Identity: <sip:7300@district.example>\r\nAttestation-Info: A\r\n\
+                  Path: <sip:10.2.0.7;lr>\r\nService-Route: <sip:10.2.0.7;lr>\r\nIn-Reply-To: 1@10.2.0.7\r\n\
+                  Target-Dialog: 1@10.2.0.7;local-tag=1;remote-tag=2\r\nSecurity-Client: ipsec-3gpp;x=10.2.0.7\r\n";
     world.send(CARRIER, a.invite(&format!("{extra}{forged}{content_type}"), &body));
     world.expect(CARRIER, "SIP/2.0 100 ");
     world.advance(250);
@@ -358,7 +360,13 @@ fn an_answering_point_that_calls_back_passes_the_same_way() {
     }
     assert_eq!(invite.body(), body);
     world.advance(1_500);
-    world.expect(PBX2, "INVITE sip:7310@10.4.0.40 ");
+    let second = world.expect(PBX2, "INVITE sip:7310@10.4.0.40 ");
+    // What either could have done has an address of the district's.
+    for (at, invite) in [(PBX, invite), (PBX2, second)] {
+        world.send(at, invite.answer("488 Not Acceptable Here", "t", "", &sdp(OFFER_IP, 4000, "")));
+    }
+    let refused = world.expect(CARRIER, "SIP/2.0 488 ");
+    assert!(refused.body().is_empty() && !refused.headers().contains("Content-Type"), "{}", refused.text());
     world.event(|event| matches!(event, Event::Offered(offer) if offer.emergency));
     assert_eq!(world.core.counters().emergency_calls, 0, "nobody has called for help");
 }
@@ -396,11 +404,58 @@ fn a_call_back_follows_the_telephone_that_it_calls() {
     assert_eq!(invite.get("Priority"), "psap-callback");
 }
 
+/// RFC 7090 §4: the mark alone opens no way past the relay.
+#[test]
+fn a_description_that_cannot_be_read_crosses_in_the_call_back_of_a_peer_that_is_believed() {
+    let broken = sdp(OFFER_IP, 4000, "").replace("v=0", "v=9");
+    let unreadable = ("Content-Type: application/sdp\r\n", broken.as_str());
+    for believed in [false, true] {
+        let calls_back = |(kind, body): (&str, &str)| {
+            let mut config = config();
+            config.peers[1].trusts_identity = believed;
+            let mut world = World::with(config);
+            let mut a = Ua::caller(CARRIER, "7310");
+            world.send(CARRIER, a.invite(&format!("Priority: psap-callback\r\n{kind}"), body));
+            world
+        };
+        let mut world = calls_back(unreadable);
+        match believed {
+            false => assert!(world.expect(CARRIER, "SIP/2.0 488 ").headers().contains("Warning")),
+            true => assert_eq!(world.expect(PBX, "INVITE ").body(), broken),
+        }
+        let mut world = calls_back(("", &sdp(ANSWER_IP, 5000, "")));
+        world.expect(CARRIER, "SIP/2.0 100 ");
+        let invite = world.expect(PBX, "INVITE ");
+        let fields = format!("Contact: <sip:l@{PBX}>\r\n{}", unreadable.0);
+        world.send(PBX, invite.answer("200 OK", "l", &fields, &broken));
+        match believed {
+            false => assert_eq!(world.expect(CARRIER, "SIP/2.0 502 ").body(), ""),
+            true => assert_eq!(world.expect(CARRIER, "SIP/2.0 200 ").body(), broken),
+        }
+    }
+}
+
 /// A call-back that the PBX's telephone, L, has answered.
 pub fn called_back(world: World) -> Talk {
     let mut r = Ua::caller(CARRIER, "7310");
     r.local = "<sip:psap@10.2.0.20>;tag=psap".to_owned();
     Talk::by(world, r, "Priority: psap-callback\r\n")
+}
+
+#[test]
+fn a_change_of_a_call_back_shows_no_description_before_it_is_answered() {
+    let Talk { mut world, mut r, .. } = called_back(World::new());
+    let contact = r.contact();
+    world.send(CARRIER, r.request("INVITE", &contact, &sdp(ANSWER_IP, 5002, "")));
+    world.expect(CARRIER, "SIP/2.0 100 ");
+    let reinvite = world.expect(PBX, "INVITE ");
+    world.send(PBX, reinvite.answer("183 Session Progress", "", "", &sdp(OFFER_IP, 4002, "")));
+    let progress = world.expect(CARRIER, "SIP/2.0 183 ");
+    assert!(
+        progress.body().is_empty() && !progress.headers().contains("Content-Type"),
+        "{}",
+        progress.text()
+    );
 }
 
 /// RFC 7090 §4 says nothing against it: the front desk passes it on to who called for help.
@@ -416,6 +471,26 @@ fn a_call_back_is_transferred_as_any_call_and_has_no_timer_of_ours() {
     talk.world.advance(7_200_000);
     talk.hang_up();
 
+    // Nobody is believed for being transferred, and whoever is called sees of nobody more than in any call.
+    for (refer_to, at) in [("<sip:7355@10.1.0.10>", PBX), ("<sip:8605550199@10.2.0.20;x=10.1.0.10>", CARRIER)]
+    {
+        let mut r = Ua::caller(CARRIER, "7310");
+        r.local = "<sip:8605550100;verstat=TN-Validation-Passed@10.2.0.20>;tag=psap".to_owned();
+        let forged = "P-Asserted-Identity: <sip:7300@district.example>\r\nPrivacy: user\r\n";
+        let mut talk = Talk::by(World::new(), r, &format!("Priority: psap-callback\r\n{forged}"));
+        talk.refer(refer_to, "Referred-By: <sip:7310@10.1.0.10;x=10.1.0.10>\r\n");
+        talk.world.expect(PBX, "SIP/2.0 202 ");
+        talk.notified("SIP/2.0 100 Trying", "active");
+        let invite = talk.world.expect(at, "INVITE ");
+        let text = invite.text();
+        assert!(!text.contains("P-Asserted-Identity") && !text.contains("verstat"), "{text}");
+        if at == CARRIER {
+            assert!(invite.get("From").contains("<sip:anonymous@anonymous.invalid>"), "{text}");
+            assert_eq!(invite.get("Referred-By"), "<sip:7310@10.0.0.1>");
+            assert!(!text.contains("10.1.0."), "{text}");
+        }
+    }
+
     // Whoever is busy is called once.
     let mut talk = called_back(World::new());
     talk.referred("<sip:7355@10.1.0.10>");
@@ -424,6 +499,30 @@ fn a_call_back_is_transferred_as_any_call_and_has_no_timer_of_ours() {
     talk.world.expect(PBX, "ACK ");
     talk.notified("SIP/2.0 486 Busy Here", "terminated");
     talk.hang_up();
+}
+
+/// The word of whoever marked it is not that of whoever takes its place.
+#[test]
+fn a_call_back_that_changes_hands_is_believed_no_more_than_before() {
+    let mut config = config();
+    config.peers[1].may_refer = true;
+    let Talk { mut world, mut r, mut l } = called_back(World::with(config));
+    let fields = format!("{}Refer-To: <sip:7355@10.1.0.10>\r\nRefer-Sub: false\r\n", r.contact());
+    world.send(CARRIER, r.request("REFER", &fields, ""));
+    world.expect(CARRIER, "SIP/2.0 202 ");
+    let invite = world.expect(PBX, "INVITE sip:7355@");
+    let mut t = Ua::callee(PBX, &invite, "t");
+    world.send(PBX, invite.answer("200 OK", "t", &t.contact(), &sdp(TARGET_IP, 4400, "")));
+    let reinvite = world.expect(PBX, "INVITE sip:line@");
+    world.send(PBX, reinvite.answer("200 OK", "", &l.contact(), &sdp(OFFER_IP, 4000, "")));
+    world.take_all(PBX);
+    for (from, forged) in [(&mut t, "X-Consent: 1\r\n"), (&mut l, "X-Earmark-Line: 1\r\n")] {
+        world.send(PBX, from.request("INFO", forged, ""));
+        let info = world.expect(PBX, "INFO ");
+        assert!(!info.text().contains("X-"), "{}", info.text());
+        world.send(PBX, info.answer("200 OK", "", "", ""));
+        world.expect(PBX, "SIP/2.0 200 ");
+    }
 }
 
 #[test]

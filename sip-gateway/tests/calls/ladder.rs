@@ -64,6 +64,34 @@ fn a_call_has_every_message_of_both_legs_in_order() {
 }
 
 #[test]
+fn a_description_is_seen_under_any_type_and_no_other_body_is_taken_for_one() {
+    let parts = "--b\r\nContent-Type: text/plain\r\n\r\nhello\r\n--b--\r\n".to_owned();
+    for (kind, body, sdp) in [
+        ("", sdp(OFFER_IP, 4000, ""), " sdp"),
+        ("application/", sdp(OFFER_IP, 4000, ""), " sdp"),
+        ("text/plain", "v=0".to_owned(), ""),
+        ("multipart/mixed;boundary=b", parts, ""),
+    ] {
+        let mut world = World::new();
+        let mut a = Ua::caller(PBX, "100");
+        let invite = a.invite("", &body).replace("Content-Type: application/sdp\r\n", "");
+        world.send(PBX, invite.replace("Content-Length", &format!("Content-Type: {kind}\r\nContent-Length")));
+        world.core.tell_ladders();
+        world.advance(0);
+        world.input(sip_gateway::Input::Undeliverable { to: addr(STRANGER) });
+        assert_eq!(
+            lines(&world),
+            [
+                format!("A from pbx: INVITE sip:<callee> (INVITE){sdp}"),
+                "A to pbx: 100 Trying (INVITE)".to_owned(),
+                format!("B to carrier: INVITE sip:<callee> (INVITE){sdp}"),
+            ],
+            "{kind}"
+        );
+    }
+}
+
+#[test]
 fn the_end_is_told_two_seconds_after_it_and_no_rung_twice_in_vain() {
     let mut up = Up::new();
     up.world.advance(1_999);

@@ -111,7 +111,7 @@ fn the_hub_is_told_of_the_limit_and_the_core_sheds_beyond_twice_of_it() {
     for number in 0..68 {
         let (answer, event) = invite(number, "100");
         let Some(Event::Offered(offer)) = event else { panic!("not offered") };
-        assert_eq!((answer, offer.excess), (100, (number >= 2).then_some(Excess::Calls)));
+        assert_eq!((answer, offer.excess), (100, (number >= 2).then_some(Excess::Capacity)));
     }
     assert_eq!(invite(68, "100"), (503, None));
     for (number, user) in [(69, "911"), (70, DISPATCH)] {

@@ -51,8 +51,17 @@ fn a_body_keeps_its_type_whatever_host_that_names() {
 /// Whatever a lenient reader takes for a description has our addresses.
 #[test]
 fn a_description_under_a_spoilt_type_is_one() {
-    let spoilt =
-        ["application/sdp;", "application/sdp,,", "Application / SDP ;;=", "application/sdp x", "", "sdp"];
+    let spoilt = [
+        "application/sdp;",
+        "application/sdp,,",
+        "Application / SDP ;;=",
+        "application/sdp x",
+        "",
+        "sdp",
+        "application/",
+        "/sdp",
+        "text/ ;x",
+    ];
     for spoilt in spoilt {
         let mut world = World::new();
         let mut a = Ua::caller(PBX, "100");

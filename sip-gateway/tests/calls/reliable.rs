@@ -100,6 +100,18 @@ fn both_legs_have_their_own_rseq_and_rack() {
     world.assert_clean();
 }
 
+/// RFC 6337 §2.2.
+#[test]
+fn an_answer_that_was_certain_is_not_said_again_under_any_type() {
+    for kind in ["application/sdp", "application/sdp;;", ""] {
+        let (mut world, _, invite) = acknowledged(TAKES_PART);
+        let ok = invite.answer("200 OK", "t", &contact("t"), &sdp(ANSWER_IP, 5000, ""));
+        world.send(CARRIER, ok.replace("application/sdp", kind));
+        let ok = world.expect(PBX, "SIP/2.0 200 ");
+        assert!(ok.body().is_empty() && !ok.headers().contains("Content-Type"), "{}", ok.text());
+    }
+}
+
 #[test]
 fn it_is_repeated_with_doubling_intervals_until_its_prack() {
     let (mut world, mut a, invite) = with_offer(TAKES_PART);

@@ -88,7 +88,7 @@ impl Call {
         if target.emergency {
             self.calls_emergency = Some(leg);
         } else {
-            self.calls_emergency.take_if(|called| *called == leg);
+            self.emergency_no_longer_called(leg);
         }
         if !self.answered {
             self.callee.clone_from(&target.user);

@@ -7,13 +7,13 @@ use consent::Leg;
 use super::super::glare::retry_later;
 use super::super::identity::FarEnd;
 use super::super::offering::{own_ip, request_subscriber};
-use super::super::session::{self, Found, Numbered, Ours};
+use super::super::session::{self, Found, Ours};
 use super::super::{Acceptance, Call, CallTimer, EndedBy, Event, Fork, Role};
 use super::{
     Arriving, Borrowed, Invited, JOINING_MS, Leaving, Loan, Newcomer, RETRY_MS, Reinvite, Said, Stage, Taker,
     Target, Transfer,
 };
-use crate::core::{Again, DialogPlace, Environment, Path};
+use crate::core::{Again, DialogPlace, Environment};
 use crate::dialog::{Dialog, sequence_of};
 use crate::digest::credentials_of;
 use crate::transaction::{Report, T1_MS, TxId};
@@ -21,14 +21,7 @@ use crate::wire::{Headers, Method, Request, Response, name};
 use crate::{Change, End};
 
 /// What T's message may tell R of T besides its description.
-const SHOWN: [&str; 6] = [
-    name::CONTENT_TYPE,
-    "Content-Encoding",
-    "Content-Disposition",
-    name::P_ASSERTED_IDENTITY,
-    name::REMOTE_PARTY_ID,
-    name::PRIVACY,
-];
+const SHOWN: [&str; 3] = [name::P_ASSERTED_IDENTITY, name::REMOTE_PARTY_ID, name::PRIVACY];
 
 /// T's coming, once R has accepted it.
 struct Join {
@@ -76,7 +69,7 @@ impl Call {
         self.keep_timer(env, stays, &mut sent);
         self.learn(env, leg, &headers, said_from.to.ip());
         let border = self.border(env, (leg, said_from.peer), &headers, &path);
-        for field in SHOWN {
+        for field in name::OF_A_BODY.into_iter().chain(SHOWN) {
             border.cross_all(&headers, field, &mut sent.headers);
         }
         if let Some(found) = &offer {
@@ -88,30 +81,18 @@ impl Call {
             sent.body = found.replaced(&body, &offer);
             offer
         });
-        let sent = Box::new(self.send_reinvite(env, (sent, path), offer, Role::Join));
+        let sent = Box::new(Reinvite { asked: self.ask(env, path, sent, Role::Join), offer });
         if let Some(Transfer { stage: Stage::Joining { reinvite, .. }, .. }) = self.transfer.as_deref_mut() {
             *reinvite = Some(sent);
         }
         self.arm(env, CallTimer::Transfer, left_ms);
     }
 
-    /// Sends a re-INVITE.
-    pub(super) fn send_reinvite(
-        &self,
-        env: &mut Environment,
-        (mut sent, path): (Request, Path),
-        offer: Option<Numbered>,
-        role: Role,
-    ) -> Reinvite {
-        let (client, branch) = self.send_own(env, path, &mut sent, role);
-        Reinvite { client, sent, path, branch, heard: false, offer }
-    }
-
     /// The leg that stays, if this re-INVITE to it waits for an answer.
     pub(in super::super) fn remaining(&self, client: TxId) -> Option<Leg> {
         let transfer = self.transfer.as_ref()?;
         match &transfer.stage {
-            Stage::Joining { reinvite: Some(reinvite), .. } if reinvite.client == client => {
+            Stage::Joining { reinvite: Some(reinvite), .. } if reinvite.asked.is(client) => {
                 Some(transfer.leg.other())
             }
             _ => None,
@@ -137,7 +118,9 @@ impl Call {
             return self.on_stray_response(env, client, response);
         };
         match response.status {
-            100..=199 => reinvite.heard = true,
+            100..=199 => {
+                reinvite.asked.hear();
+            }
             200..=299 => self.join(env, response),
             491 => {
                 self.forget_reinvite();
@@ -182,14 +165,14 @@ impl Call {
             Some(Stage::Joining { reinvite, .. }) => reinvite.as_deref(),
             _ => None,
         };
-        pending.is_some_and(|reinvite| reinvite.client == client) || self.awaits_restoration(client)
+        pending.is_some_and(|reinvite| reinvite.asked.is(client)) || self.awaits_restoration(client)
     }
 
     /// Our re-INVITE to R was challenged and has been sent again.
     pub(in super::super) fn joins_again(&mut self, again: Again) {
         match self.transfer.as_deref_mut() {
             Some(Transfer { stage: Stage::Joining { reinvite: Some(reinvite), .. }, .. }) => {
-                reinvite.sent_again(again);
+                reinvite.asked.sent_again(again);
             }
             _ => self.restores_again(again),
         }
@@ -197,7 +180,7 @@ impl Call {
 
     fn pending_reinvite(&mut self, client: TxId) -> Option<&mut Reinvite> {
         match &mut self.transfer.as_mut()?.stage {
-            Stage::Joining { reinvite: Some(reinvite), .. } if reinvite.client == client => Some(reinvite),
+            Stage::Joining { reinvite: Some(reinvite), .. } if reinvite.asked.is(client) => Some(reinvite),
             _ => None,
         }
     }
@@ -262,7 +245,7 @@ impl Call {
             }
             Newcomer::Lent(borrowed) => {
                 let Borrowed { lent, reinvite } = *borrowed;
-                let asked = (reinvite.client, &reinvite.sent);
+                let asked = (reinvite.asked.client(), reinvite.asked.request());
                 self.acknowledge_newcomer(env, (join.new, leg), asked, &response.headers, body);
                 self.acknowledge_reinvite(env, (join.new, join.stays), &join.reinvite, Bytes::new());
                 env.emit(Event::Linked { call: self.id, with: lent.of });
@@ -394,7 +377,7 @@ impl Call {
             self.tell(env, told);
             return Bytes::new();
         }
-        let path = self.dialog(join.new, leg).map_or(join.reinvite.path, |dialog| dialog.path);
+        let path = self.dialog(join.new, leg).map_or(join.reinvite.asked.path(), |dialog| dialog.path);
         let source = self.heard_from[stays.index()];
         self.learn_media(env, stays, &found.media(source));
         let ours = (own_ip(env, &path), &*self.hosts[stays.index()]);
@@ -423,15 +406,16 @@ impl Call {
         let by = self.end_in(join.new, join.stays);
         let mut reply = self.reply(env, &taker.invite, &path, &tag, &accepted, by);
         self.answer_timer(env, join.leg, &taker.invite, &mut reply);
+        let asked = &join.reinvite.asked;
         let acceptance = Acceptance {
             from: join.leg,
             sequence: sequence_of(&taker.invite.headers).unwrap_or_default(),
-            other_sequence: sequence_of(&join.reinvite.sent.headers).unwrap_or_default(),
+            other_sequence: sequence_of(&asked.request().headers).unwrap_or_default(),
             server: taker.server,
-            client: join.reinvite.client,
+            client: asked.client(),
             response: reply,
             interval_ms: T1_MS,
-            credentials: credentials_of(&join.reinvite.sent.headers),
+            credentials: credentials_of(&asked.request().headers),
             settled: false,
         };
         self.accept(env, acceptance);
@@ -451,7 +435,7 @@ impl Call {
         ack.headers.push(name::MAX_FORWARDS, "70");
         ack.headers.append(&credentials_of(&invite.headers));
         if !body.is_empty() {
-            for field in [name::CONTENT_TYPE, "Content-Encoding", "Content-Disposition"] {
+            for field in name::OF_A_BODY {
                 ack.headers.copy(answer, field);
             }
         }
@@ -469,7 +453,8 @@ impl Call {
     ) {
         let mut answer = Headers::new();
         answer.push(name::CONTENT_TYPE, "application/sdp");
-        self.acknowledge_newcomer(env, place, (reinvite.client, &reinvite.sent), &answer, body);
+        let asked = (reinvite.asked.client(), reinvite.asked.request());
+        self.acknowledge_newcomer(env, place, asked, &answer, body);
     }
 
     /// ACK to a 2xx of a re-INVITE that nobody waits for any more.

@@ -22,7 +22,7 @@ use super::super::identity::FarEnd;
 use super::super::session::Ours;
 use super::super::session_timer::{self, Timing};
 use super::super::{Call, CallTimer, EndedBy, Event, Owner, Phase, Role, TIMER_C_MS};
-use super::{Borrowed, Invited, Newcomer, RETRY_MS, Said, Stage, Target, Transfer};
+use super::{Borrowed, Invited, Newcomer, RETRY_MS, Reinvite, Said, Stage, Target, Transfer};
 use crate::core::{Again, DialogPlace, Environment};
 use crate::dialog::{Dialog, sequence_of};
 use crate::transaction::TxId;
@@ -135,12 +135,12 @@ impl Call {
             return self.fail_transfer(env, &Response::new(503));
         };
         let Some(dialog) = self.dialog(fork, leg) else { return };
-        let mut begun = Self::request_in(env, dialog, Method::INVITE);
+        let (mut sent, path) = Self::request_in(env, dialog, Method::INVITE);
         lent.dialog.local_seq = dialog.local_seq;
         if !self.is_emergency() {
-            session_timer::ask(env.config.session_timer, &mut begun.0.headers);
+            session_timer::ask(env.config.session_timer, &mut sent.headers);
         }
-        let reinvite = self.send_reinvite(env, begun, None, Role::Lent);
+        let reinvite = Reinvite { asked: self.ask(env, path, sent, Role::Lent), offer: None };
         if let Some(transfer) = &mut self.transfer {
             let borrowed = Box::new(Borrowed { lent, reinvite });
             transfer.stage = Stage::Inviting(Invited::Lent { borrowed, fork });
@@ -153,7 +153,7 @@ impl Call {
         if let Some(borrowed) = self.transfer.as_mut().and_then(|transfer| transfer.borrowed()) {
             let sequence = sequence_of(&again.request.headers).unwrap_or_default();
             borrowed.lent.dialog.local_seq = borrowed.lent.dialog.local_seq.max(sequence);
-            borrowed.reinvite.sent_again(again);
+            borrowed.reinvite.asked.sent_again(again);
         }
     }
 
@@ -165,7 +165,7 @@ impl Call {
         response: Response,
     ) {
         let borrowed = self.transfer.as_mut().and_then(|transfer| transfer.borrowed());
-        if borrowed.is_none_or(|borrowed| borrowed.reinvite.client != client) {
+        if borrowed.is_none_or(|borrowed| !borrowed.reinvite.asked.is(client)) {
             return self.on_returned_response(env, client, &response);
         }
         let Some(transfer) = &mut self.transfer else { return };
@@ -183,7 +183,7 @@ impl Call {
                 self.begin_joining(env, Newcomer::Lent(borrowed), said);
             }
             Stage::Inviting(Invited::Lent { mut borrowed, fork }) if response.status < 200 => {
-                borrowed.reinvite.heard = true;
+                borrowed.reinvite.asked.hear();
                 transfer.stage = Stage::Inviting(Invited::Lent { borrowed, fork });
             }
             Stage::Inviting(Invited::Lent { borrowed, .. }) => {

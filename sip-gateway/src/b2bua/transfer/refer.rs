@@ -170,9 +170,11 @@ impl Call {
         let (theirs, ours) = (Place { host: &host, secure }, Place { host: &own_host, secure });
         let user = self.hunt.route.as_ref().and_then(|route| route.user.clone());
         let user = user.or_else(|| env.emergency_number(&target.uri));
-        let emergency = target.emergency || self.is_emergency();
-        let named = Border { emergency, ..self.border_to_target(env, leg, path)? };
-        let shown = Border { emergency, ..self.border_to_target(env, leg.other(), path)? };
+        let border = |leg| {
+            let border = self.border_to_target(env, leg, path)?;
+            Some(Border { whole: border.whole || target.emergency, ..border })
+        };
+        let (named, shown) = (border(leg)?, border(leg.other())?);
         let uri = named.cleared_uri(uri_at(&target.uri, theirs, user.as_deref()));
         let stays = self.answered.and_then(|fork| self.dialog(fork, leg.other()))?.remote.clone();
         let leaves = self.answered.and_then(|fork| self.dialog(fork, leg))?.remote.clone();
@@ -185,7 +187,7 @@ impl Call {
         headers.push(name::CSEQ, format!("{} INVITE", env.generator.sequence()));
         headers.push(name::CONTACT, env.contact(path, sips::is_sips(&uri)));
         headers.push(name::ALLOW, super::super::ALLOW);
-        if !emergency {
+        if !target.emergency && !self.is_emergency() {
             session_timer::ask(env.config.session_timer, headers);
             awareness::offer(headers);
         }

@@ -3,9 +3,8 @@
 use bytes::Bytes;
 use consent::Leg;
 
-use super::super::calling::cancel_of;
 use super::super::{Call, Event, session};
-use super::{Invited, Leaving, Loan, Newcomer, Reinvite, Said, Stage, Taker};
+use super::{Invited, Leaving, Loan, Newcomer, Said, Stage, Taker};
 use crate::core::Environment;
 use crate::sdp::RecordLine;
 use crate::wire::{Headers, Response};
@@ -27,9 +26,9 @@ impl Call {
             Stage::Borrowing { .. } | Stage::Deciding => {}
             Stage::Announced { taker, said } => self.refuse_taker(env, leg, &taker, &said, failure),
             Stage::Inviting(Invited::Called) => self.give_up_hunt(env, None),
-            Stage::Inviting(Invited::Lent { borrowed, .. }) => {
-                cancel(env, &borrowed.reinvite);
-                let pending = Some(borrowed.reinvite.client);
+            Stage::Inviting(Invited::Lent { mut borrowed, .. }) => {
+                borrowed.reinvite.asked.cancel(env);
+                let pending = Some(borrowed.reinvite.asked.client());
                 env.loans.push_back(Loan::Back { lent: borrowed.lent, pending });
             }
             Stage::Joining { newcomer, said, reinvite } => {
@@ -85,12 +84,5 @@ impl Call {
         let tag = tag.as_deref().unwrap_or(&self.tag);
         let reply = self.reply(env, &taker.invite, &self.back, tag, &Response::new(status), None);
         env.respond(taker.server, &reply);
-    }
-}
-
-/// CANCEL of a re-INVITE, if it has been heard of (§9.1).
-pub(super) fn cancel(env: &mut Environment, reinvite: &Reinvite) {
-    if reinvite.heard {
-        env.cancel(reinvite.client, reinvite.path, cancel_of(&reinvite.sent), reinvite.branch.clone());
     }
 }

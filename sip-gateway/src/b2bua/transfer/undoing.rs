@@ -20,7 +20,6 @@ use consent::Leg;
 use super::super::session::{self, Numbered};
 use super::super::{Call, CallTimer, EndedBy, Role};
 use super::Reinvite;
-use super::releasing::cancel;
 use crate::End;
 use crate::core::{Again, Environment};
 use crate::transaction::{T1_64_MS, TxId};
@@ -44,8 +43,8 @@ enum State {
 
 impl Call {
     /// The transfer is given up while R has yet to answer.
-    pub(super) fn undo(&mut self, env: &mut Environment, leg: Leg, reinvite: Reinvite) {
-        cancel(env, &reinvite);
+    pub(super) fn undo(&mut self, env: &mut Environment, leg: Leg, mut reinvite: Reinvite) {
+        reinvite.asked.cancel(env);
         self.undoing = Some(Undoing { leg, reinvite, state: State::Withdrawn });
         self.arm(env, CallTimer::Undoing, T1_64_MS);
     }
@@ -63,7 +62,7 @@ impl Call {
     }
 
     pub(super) fn undoes(&self, client: TxId) -> bool {
-        self.undoing.as_ref().is_some_and(|undoing| undoing.reinvite.client == client)
+        self.undoing.as_ref().is_some_and(|undoing| undoing.reinvite.asked.is(client))
     }
 
     /// Whether the re-INVITE that restores what was waits for an answer.
@@ -74,7 +73,7 @@ impl Call {
     /// That re-INVITE was challenged and has been sent again.
     pub(super) fn restores_again(&mut self, again: Again) {
         if let Some(undoing) = &mut self.undoing {
-            undoing.reinvite.sent_again(again);
+            undoing.reinvite.asked.sent_again(again);
         }
     }
 
@@ -82,8 +81,8 @@ impl Call {
         let Some(undoing) = &mut self.undoing else { return };
         match (response.status, undoing.state) {
             (100..=199, State::Withdrawn) => {
-                if !std::mem::replace(&mut undoing.reinvite.heard, true) {
-                    cancel(env, &undoing.reinvite);
+                if undoing.reinvite.asked.hear() {
+                    undoing.reinvite.asked.cancel(env);
                 }
             }
             (100..=199, _) => {}
@@ -138,7 +137,7 @@ impl Call {
         sent.headers.push(name::CONTENT_TYPE, "application/sdp");
         let offer = self.session.again(leg, former);
         sent.body = offer.octets().clone();
-        let reinvite = self.send_reinvite(env, (sent, path), Some(offer), Role::Join);
+        let reinvite = Reinvite { asked: self.ask(env, path, sent, Role::Join), offer: Some(offer) };
         self.undoing = Some(Undoing { leg, reinvite, state: State::Restoring });
         self.arm(env, CallTimer::Undoing, T1_64_MS);
     }
@@ -150,7 +149,7 @@ impl Call {
         }
         // §9.1: given up for good; it would wait for ever.
         let (transactions, mut ports) = env.split();
-        transactions.abandon(&mut ports, undoing.reinvite.client);
+        transactions.abandon(&mut ports, undoing.reinvite.asked.client());
     }
 
     fn forget_undoing(&mut self, env: &mut Environment) {
@@ -162,7 +161,7 @@ impl Call {
     pub(in super::super) fn abandon_undoing(&mut self, env: &mut Environment) {
         self.disarm(env, CallTimer::Undoing);
         if let Some(undoing) = self.undoing.take() {
-            self.orphans.push(undoing.reinvite.client);
+            self.orphans.push(undoing.reinvite.asked.client());
         }
     }
 }

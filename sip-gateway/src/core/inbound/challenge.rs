@@ -4,7 +4,8 @@
 //! |---|---|
 //! | ACK, CANCEL | never: they cannot be sent again |
 //! | BYE, INFO, NOTIFY, OPTIONS, PRACK | never: they add nothing to a call, and a call must be able to end |
-//! | of an emergency form, an answering point's call-back, or inside an emergency call | never |
+//! | REFER | until its credentials are good: it calls somebody else |
+//! | of an emergency form, an answering point's call-back, or inside either's call | never |
 //! | anything else, inside a dialog or not | until its credentials are good |
 //!
 //! A challenge takes no transaction (§8.2.7): the client repeats what is lost, and its ACK is dropped.
@@ -12,6 +13,7 @@
 use super::{Arrival, Core};
 use crate::dialog::DialogId;
 use crate::digest::Verdict;
+use crate::emergency::Urgency;
 use crate::wire::{Method, Response, name};
 
 impl Core {
@@ -41,11 +43,9 @@ impl Core {
         match arrival.request.method {
             Method::ACK | Method::CANCEL => true,
             Method::BYE | Method::INFO | Method::NOTIFY | Method::OPTIONS | Method::PRACK => true,
+            Method::REFER => false,
             _ if arrival.has_to_tag() => self.is_inside_emergency(arrival),
-            _ => {
-                self.env.is_emergency(&arrival.request.uri)
-                    || self.env.calls_back(arrival.origin.peer, &arrival.request)
-            }
+            _ => self.env.urgency(arrival.origin.peer, &arrival.request) != Urgency::None,
         }
     }
 

@@ -64,7 +64,8 @@ async fn serve(reply: impl Fn(&str, RecordType) -> Reply + Send + Sync + 'static
 
 async fn resolved(server: SocketAddr, question: Question) -> Result<Answer, Unanswered> {
     let (inputs, mut received) = mpsc::channel(1);
-    Resolver::new(vec![server], inputs).resolve(PeerId(7), question.clone());
+    Resolver::new(vec![server], inputs, tokio::runtime::Handle::current())
+        .resolve(PeerId(7), question.clone());
     match timeout(DEADLINE, received.recv()).await.unwrap().unwrap() {
         Input::Resolved { peer: PeerId(7), question: about, answer } if about == question => answer,
         other => panic!("{other:?}"),
