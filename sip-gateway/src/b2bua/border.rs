@@ -171,7 +171,8 @@ impl Border {
 
     fn crossed<'a>(&self, name: &str, value: &'a str) -> Option<Cow<'a, str>> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
-        if is_one_of(name, &name::OF_A_BODY) {
+        // A boundary may be made of a host's name, and without it the body cannot be read.
+        if is(name::CONTENT_TYPE) && MediaType::leading(value).is_some() {
             return Some(Cow::Borrowed(value));
         }
         if is(name::PRIVACY) && !self.trusted {

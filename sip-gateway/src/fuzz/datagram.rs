@@ -4,7 +4,7 @@ use crate::Limits;
 use crate::b2bua::{Border, Place, address_at, copy_end_to_end, uri_at};
 use crate::topology::Hosts;
 use crate::wire::{
-    Headers, MediaType, Message, Method, NameAddr, ParseError, Reason, Request, Uri, Via, name,
+    Field, Headers, MediaType, Message, Method, NameAddr, ParseError, Reason, Request, Uri, Via, name,
     parse_datagram, stamp_source,
 };
 
@@ -83,16 +83,16 @@ fn passes(message: &Message) {
     }
 }
 
-/// What crosses names no host of the sender's, but for what is signed or says of a body what it is.
+/// What crosses names no host of the sender's, but for what is signed and the type by which a body is read.
 fn hides(message: &Message, hosts: &Hosts) {
     let border = Border::of_strangers(message.headers(), hosts.clone(), THERE.host);
     let mut crossed = Headers::new();
     copy_end_to_end(message.headers(), &mut crossed, &border);
-    let as_it_is = |name: &str| {
-        let mut known = ["Identity", "Date"].into_iter().chain(name::OF_A_BODY);
-        known.any(|known| name.eq_ignore_ascii_case(known))
+    let is_type = |field: &Field<'_>| {
+        field.name.eq_ignore_ascii_case(name::CONTENT_TYPE) && MediaType::leading(field.value).is_some()
     };
-    for field in crossed.iter().filter(|field| !as_it_is(field.name)) {
+    let is_kept = |field: &Field<'_>| matches!(field.name, "Identity" | "Date") || is_type(field);
+    for field in crossed.iter().filter(|field| !is_kept(field)) {
         assert!(!hosts.appear_in(field.value), "{}: {}", field.name, field.value.escape_default());
     }
 }

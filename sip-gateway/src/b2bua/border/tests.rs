@@ -134,6 +134,13 @@ fn what_names_the_senders_side_is_left_out_or_said_without_it() {
             "\"at 10.1.0.10\" <sip:7310@x;y=10.1.0.10>;cid=\"1@pbx.example.org\"",
             Some("<sip:7310@gw>"),
         ),
+        (
+            "Content-Type",
+            "multipart/mixed;boundary=\"10.1.0.10\"",
+            Some("multipart/mixed;boundary=\"10.1.0.10\""),
+        ),
+        ("Content-Type", "1@10.1.0.10>", None),
+        ("Content-ID", "<place@10.1.0.10>", None),
         ("Reply-To", "<sip:10.1.0.10@x>", None),
         ("Reply-To", "<mailto:ann@pbx.example.org>", None),
     ] {
