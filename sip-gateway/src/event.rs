@@ -292,6 +292,8 @@ pub enum Change {
     NewParty {
         /// Who it now says it is.
         identity: Identity,
+        /// The user that was called to reach it, if that may still be there.
+        called: Option<String>,
     },
     /// Somebody else is there, by a transfer (REFER, Replaces).
     Replaced {

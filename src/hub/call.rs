@@ -443,10 +443,11 @@ impl Call {
                 let epoch = self.epoch.raise();
                 self.tell(now, Event::Doubt { leg, epoch }, out);
             }
-            Change::NewParty { identity } => {
+            Change::NewParty { identity, called } => {
                 // Where a trusted peer asserts nobody, From is known though it may be what it was when the dialog
                 // began (RFC 3261 §12.2.1.1): within a dialog no name brings a call to a dispatch line.
-                let names: Vec<Name<'_>> = names(&identity).collect();
+                let called = called.as_deref().map(Name::known);
+                let names: Vec<Name<'_>> = called.into_iter().chain(names(&identity)).collect();
                 let side = self.sides[leg.index()];
                 let newcomer = Newcomer { side, names: &names, emergency: false, same_dialog: true };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);

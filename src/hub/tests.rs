@@ -418,8 +418,10 @@ fn the_epoch_is_raised_before_a_new_party_is_known_to_anybody() {
     hub.on_gateway(at(0), Event::Offered(Box::new(offer(Side::Public, "7427310"))));
     let epoch = shared_epoch(&drain(&mut hub));
     let before = epoch.current();
-    let change =
-        Change::NewParty { identity: Identity { from: "7427399".to_owned(), ..Identity::default() } };
+    let change = Change::NewParty {
+        identity: Identity { from: "7427399".to_owned(), ..Identity::default() },
+        called: None,
+    };
     hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change });
     assert!(epoch.current() > before);
 }
@@ -435,7 +437,7 @@ fn a_dispatch_recording_stops_when_the_call_leaves_the_line_and_goes_on_among_di
         let identity = named(Some(user), DISPATCH);
         hub.on_gateway(
             at(9),
-            Event::Changed { call: CALL, leg: Leg::B, change: Change::NewParty { identity } },
+            Event::Changed { call: CALL, leg: Leg::B, change: Change::NewParty { identity, called: None } },
         );
         assert_eq!(permit.covers(CALL, epoch.current()), !stops, "{user}: whatever is told to whom");
         let closed = drain(&mut hub)
@@ -801,21 +803,23 @@ fn a_dispatch_line_is_kept_by_whom_a_trusted_peer_names_and_not_by_what_a_teleph
         assert_eq!(decided(&drain(&mut hub)), reasons, "{case}");
     }
     // The same in the dialog of whoever was there.
-    for (asserted, from, trusted, stays) in [
-        (None, "7427331", true, true),
-        (None, "7427331", false, false),
-        (None, "7427310", true, false),
-        (Some("7427310"), "7427331", true, false),
-        (Some(DISPATCH), "7427310", true, true),
-        (Some(DISPATCH), "7427310", false, false),
+    for (called, asserted, from, trusted, stays) in [
+        (None, None, "7427331", true, true),
+        (None, None, "7427331", false, false),
+        (None, None, "7427310", true, false),
+        (None, Some("7427310"), "7427331", true, false),
+        (None, Some(DISPATCH), "7427310", true, true),
+        (None, Some(DISPATCH), "7427310", false, false),
+        (Some(DISPATCH), Some("331"), "7427331", true, true),
+        (Some(DISPATCH), None, "7427331", false, true),
     ] {
         let mut hub = hub();
         connect(&mut hub, offer(Side::Public, DISPATCH));
         let identity = Identity { trusted, ..named(asserted, from) };
-        let change = Change::NewParty { identity };
+        let change = Change::NewParty { identity, called: called.map(str::to_owned) };
         hub.on_gateway(at(9), Event::Changed { call: CALL, leg: Leg::B, change });
         let reasons = if stays { vec![] } else { vec![consent::Reason::LeftLine] };
-        assert_eq!(decided(&drain(&mut hub)), reasons, "{asserted:?} {from} {trusted}");
+        assert_eq!(decided(&drain(&mut hub)), reasons, "{called:?} {asserted:?} {from} {trusted}");
     }
 }
 

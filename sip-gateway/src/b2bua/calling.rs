@@ -524,8 +524,10 @@ impl Call {
             return;
         }
         let trusted = self.far_peer(leg).is_some_and(|peer| env.trusts_identity(peer));
-        let identity = self.far_ends[leg.index()].identity(headers, trusted);
-        env.emit(Event::Changed { call: self.id, leg, change: Change::NewParty { identity } });
+        let far_end = &self.far_ends[leg.index()];
+        let identity = far_end.identity(headers, trusted);
+        let change = Change::NewParty { identity, called: far_end.dialled().map(str::to_owned) };
+        env.emit(Event::Changed { call: self.id, leg, change });
     }
 }
 

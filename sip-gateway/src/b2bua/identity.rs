@@ -87,9 +87,11 @@ fn asserted(headers: &Headers) -> Vec<String> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FarEnd {
     asserted: Vec<String>,
-    /// The user of From, or of the To that it answered, which the caller's telephone wrote.
+    /// The user of From, or of the To that it answered.
     address: String,
-    /// Whom we dialled to reach it; nobody, if it called, or has said since that it is somebody else.
+    /// Whether `address` is that To: the caller's telephone wrote it, so it says nothing of who is here.
+    answered: bool,
+    /// Whom we dialled to reach it; nobody, if it called, or has shown since that somebody else may be here.
     called: Option<String>,
     contact: Option<String>,
     focus: bool,
@@ -100,12 +102,12 @@ impl FarEnd {
     pub(crate) fn calling(headers: &Headers, address: &str) -> Self {
         let (contact, focus) = contact(headers);
         let (asserted, address) = (asserted(headers), subscriber_of(address));
-        Self { asserted, address, called: None, contact, focus }
+        Self { asserted, address, answered: false, called: None, contact, focus }
     }
 
     /// The far end that answered with this response to what we sent, as the one `called`, to `address`.
     pub(crate) fn called(headers: &Headers, address: &str, called: String) -> Self {
-        Self { called: Some(called), ..Self::calling(headers, address) }
+        Self { answered: true, called: Some(called), ..Self::calling(headers, address) }
     }
 
     /// Whom we dialled to reach it, if that may still be there.
@@ -117,43 +119,77 @@ impl FarEnd {
     pub(crate) fn identity(&self, headers: &Headers, trusted: bool) -> Identity {
         Identity {
             asserted: if trusted { self.asserted.clone() } else { Vec::new() },
-            from: self.called.as_ref().unwrap_or(&self.address).clone(),
+            from: self.name().to_owned(),
             trusted,
             privacy: Privacy::of(headers).withholds_sender(),
         }
     }
 
+    /// By which it is known without an assertion; empty if it is not.
+    fn name(&self) -> &str {
+        match &self.called {
+            Some(called) => called,
+            None if self.answered => "",
+            None => &self.address,
+        }
+    }
+
     /// Takes in a later message of this far end; `from` is its From, if it is a request. Says whether it
-    /// shows somebody else: only other asserted identities (first ones, unless the address known already is
-    /// among them), another From or Contact user, Replaces, or a conference's focus.
+    /// shows somebody else: other asserted identities (first ones, unless the name known already is among
+    /// them), another From or Contact user, Replaces, or a conference's focus.
     pub(crate) fn observe(&mut self, headers: &Headers, from: Option<&str>) -> bool {
-        let mut renamed = false;
-        let asserted = asserted(headers);
-        if !asserted.is_empty() {
-            let known = if self.asserted.is_empty() {
-                std::slice::from_ref(&self.address)
-            } else {
-                self.asserted.as_slice()
-            };
-            renamed |= !known.iter().any(|known| asserted.iter().any(|user| is_same(known, user)));
-            self.asserted = asserted;
+        let moved = headers.contains(name::REPLACES) || headers.contains(name::REFERRED_BY);
+        let mut renamed = self.assert(asserted(headers));
+        if let Some(user) = from.map(subscriber_of)
+            && !is_same(&self.address, &user)
+        {
+            renamed = true;
+            (self.address, self.answered) = (user, false);
         }
-        if let Some(user) = from.map(subscriber_of) {
-            renamed |= !is_same(&self.address, &user);
-            self.address = user;
-        }
-        if renamed {
-            self.called = None;
-        }
-        let mut changed = renamed || headers.contains(name::REPLACES) || headers.contains(name::REFERRED_BY);
         let (contact, focus) = contact(headers);
+        let (mut elsewhere, mut focused) = (false, false);
         if let Some(user) = contact {
             let known = self.contact.replace(user.clone());
-            changed |= !known.is_some_and(|known| is_same(&known, &user)) || (focus && !self.focus);
+            elsewhere = !known.is_some_and(|known| is_same(&known, &user));
+            focused = focus && !self.focus;
             self.focus = focus;
+            // Of a number or extension it is another telephone's; `asterisk` or a token is anybody's.
+            renamed |= elsewhere && is_number(&user) && !is_same(self.name(), &user);
         }
-        changed
+        if renamed || moved {
+            self.called = None;
+        }
+        renamed || moved || elsewhere || focused
     }
+
+    /// Takes in asserted identities; whether they are somebody else's. Of the two that RFC 3325 §9.1 allows, one
+    /// may be a main number that many share: nobody is new only where one message says no more than the other.
+    fn assert(&mut self, shown: Vec<String>) -> bool {
+        if shown.is_empty() {
+            return false;
+        }
+        let name = [self.name().to_owned()];
+        let known = if self.asserted.is_empty() { &name[..] } else { &self.asserted };
+        let says_no_more = |one: &[String], than: &[String]| {
+            one.iter().all(|user| than.iter().any(|other| is_same(user, other)))
+        };
+        if says_no_more(&shown, known) {
+            if self.asserted.is_empty() {
+                self.asserted = shown;
+            }
+            return false;
+        }
+        let more = says_no_more(known, &shown);
+        self.asserted = shown;
+        !more
+    }
+}
+
+/// Whether a user is a telephone's number or extension.
+fn is_number(user: &str) -> bool {
+    let plain = before_params(user);
+    let digits = plain.strip_prefix('+').unwrap_or(plain);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'.'))
 }
 
 /// Whether two users are one: telephones write one number with and without its `+`, and with parameters, of
@@ -277,16 +313,21 @@ mod tests {
 
     /// RFC 3325 §9.1.
     #[test]
-    fn of_several_identities_one_that_was_known_makes_nobody_new() {
+    fn of_several_identities_all_of_one_message_are_known_or_somebody_is_new() {
         let asserted = |value: &str| headers(&[("P-Asserted-Identity", value)]);
         let known = || FarEnd::calling(&asserted("<sip:desk1@pbx>, <tel:+18607427331>"), "<sip:desk1@pbx>");
         for (shown, somebody_new) in [
             ("<tel:+18607427331>", false),
-            ("<sip:desk2@pbx>, <tel:+18607427331>", false),
+            ("<sip:desk1@pbx>, <tel:+18607427331>, <sip:desk2@pbx>", false),
+            // A main number is everybody's.
+            ("<sip:desk2@pbx>, <tel:+18607427331>", true),
             ("<sip:desk2@pbx>, <tel:+18607427332>", true),
         ] {
             assert_eq!(known().observe(&asserted(shown), None), somebody_new, "{shown}");
         }
+        let mut drifting = known();
+        assert!(!drifting.observe(&asserted("<tel:+18607427331>"), None));
+        assert!(drifting.observe(&asserted("<sip:desk2@pbx>, <tel:+18607427331>"), None), "step by step");
         let many = (0..9).map(|number| format!("<sip:desk{number}@pbx>")).collect::<Vec<_>>().join(",");
         assert_eq!(known().identity(&headers(&[]), true).asserted, ["desk1", "+18607427331"]);
         assert_eq!(identity(&asserted(&many), true).asserted.len(), MAX_ASSERTED);
@@ -299,15 +340,21 @@ mod tests {
         let to = "<sip:7332@pbx>;tag=1";
         let first = || FarEnd::called(&headers(&[("Contact", "<sip:line1@pbx>")]), to, "7310".to_owned());
         let from = |far: &FarEnd| (far.dialled().map(str::to_owned), far.identity(&headers(&[]), true).from);
-        for (fields, sender, dialled, shown) in [
+        for (fields, sender, somebody_new, shown) in [
             ([("Contact", "<sip:line2@pbx>")], to, true, "7310"),
-            ([("P-Asserted-Identity", "<sip:7332@pbx>")], to, true, "7310"),
-            ([("P-Asserted-Identity", "<sip:7399@pbx>")], to, false, "7332"),
-            ([("Contact", "<sip:line1@pbx>")], "<sip:7399@pbx>", false, "7399"),
+            ([("Contact", "<sip:line1@pbx>;isfocus")], to, true, "7310"),
+            ([("Contact", "<sip:7310@pbx>")], to, true, "7310"),
+            ([("Contact", "<sip:7355@pbx>")], to, true, ""),
+            ([("Referred-By", "<sip:7310@pbx>")], to, true, ""),
+            ([("P-Asserted-Identity", "<sip:7310@pbx>")], to, false, "7310"),
+            ([("P-Asserted-Identity", "<sip:7332@pbx>")], to, true, ""),
+            ([("P-Asserted-Identity", "<sip:7399@pbx>")], to, true, ""),
+            ([("Contact", "<sip:line1@pbx>")], "<sip:7399@pbx>", true, "7399"),
         ] {
             let mut far = first();
-            far.observe(&headers(&fields), Some(sender));
-            assert_eq!(from(&far), (dialled.then(|| "7310".to_owned()), shown.to_owned()), "{fields:?}");
+            assert_eq!(far.observe(&headers(&fields), Some(sender)), somebody_new, "{fields:?}");
+            let dialled = (shown == "7310").then(|| shown.to_owned());
+            assert_eq!(from(&far), (dialled, shown.to_owned()), "{fields:?}");
         }
     }
 

@@ -98,7 +98,7 @@ impl Call {
             timings: Default::default(),
             awareness: super::awareness::Awareness::default(),
             calls_for_help: urgency == Urgency::Service,
-            mark_believed: matches!(class, Class::Emergency) && env.trusts_identity(origin.peer),
+            mark_believed: urgency == Urgency::CallBack && env.trusts_identity(origin.peer),
             hunt: Hunt::default(),
             attempts: Vec::new(),
             forks: Vec::new(),

@@ -249,8 +249,11 @@ impl Core {
             self.env.admission.refused(offer.peer, why);
             return self.refuse_for_now(&arrival, 503);
         }
-        let service = urgency == Urgency::Service;
-        let crosses_whole = service || (offer.emergency && self.env.trusts_identity(offer.peer));
+        let crosses_whole = match urgency {
+            Urgency::None => false,
+            Urgency::CallBack => self.env.trusts_identity(offer.peer),
+            Urgency::Service => true,
+        };
         match Call::offered_media(&arrival.request, arrival.origin, crosses_whole) {
             Ok(media) => offer.media = media,
             Err(response) => return self.finish(&arrival, response),

@@ -168,7 +168,7 @@ fn a_new_party_or_origin_is_told_before_it_is_passed_on() {
     reinvite(&mut up, extra, &other);
     let told = changes(&up);
     assert_eq!(told[0], (Leg::A, Change::NewOrigin));
-    let (Leg::A, Change::NewParty { identity }) = &told[1] else { panic!("{told:?}") };
+    let (Leg::A, Change::NewParty { identity, .. }) = &told[1] else { panic!("{told:?}") };
     assert_eq!(
         (identity.asserted.as_slice(), identity.from.as_str()),
         (["7399".to_owned()].as_slice(), "7331")

@@ -94,13 +94,14 @@ fn a_union_number_that_comes_to_a_dispatch_call_is_told_nowhere_and_recording_go
         emergency: false,
         parties_signalled: true,
     };
-    for change in [replaced(union, true), dialled, Change::NewParty { identity: known(union) }] {
+    for change in [replaced(union, true), dialled, Change::NewParty { identity: known(union), called: None }]
+    {
         let mut hub = hub();
         let mut outputs = connect(&mut hub, offer(Side::Public, DISPATCH));
         let epoch = shared_epoch(&outputs);
         changed(&mut hub, Leg::A, change);
         // The same person, perhaps.
-        changed(&mut hub, Leg::A, Change::NewParty { identity: known("8605550177") });
+        changed(&mut hub, Leg::A, Change::NewParty { identity: known("8605550177"), called: None });
         outputs.extend(drain(&mut hub));
         let written = written(&outputs);
         for number in [union, "7427300", "8605550177"] {

@@ -434,9 +434,10 @@ impl Call {
         let (mut ack, path) = (dialog.ack(sequence_of(&invite.headers).unwrap_or_default()), dialog.path);
         ack.headers.push(name::MAX_FORWARDS, "70");
         ack.headers.append(&credentials_of(&invite.headers));
-        if !body.is_empty() {
+        if let Some(peer) = self.far_peer(leg.other()).filter(|_| !body.is_empty()) {
+            let border = self.border(env, (leg.other(), peer), answer, &path);
             for field in name::OF_A_BODY {
-                ack.headers.copy(answer, field);
+                border.cross_all(answer, field, &mut ack.headers);
             }
         }
         ack.body = body;
