@@ -321,10 +321,17 @@ fn rules(file: &raw::File, numbering: Numbering, remarks: &mut Vec<String>) -> R
         remarks.push("lines: none is listed; every call is logged and none recorded".to_owned());
     }
     for raw in file.peers.iter().filter(|peer| peer.party_signals.as_deref() != Some("verified")) {
+        let name = &raw.name;
+        let mend = if raw.side == "public" {
+            format!(
+                "\"verified\" states that its far end is one telephone, or that it announces by UPDATE or re-INVITE \
+                 who else comes on the line: ask {name}'s operator for that in writing"
+            )
+        } else {
+            format!("check --live --peer {name} finds out whether it may be \"verified\"")
+        };
         remarks.push(format!(
-            "peer \"{0}\" has party_signals = \"none\": no consent recording is made through it; check --live \
-             --peer {0} finds out whether it may be \"verified\"",
-            raw.name
+            "peer \"{name}\" has party_signals = \"none\": no consent recording is made through it; {mend}"
         ));
     }
     RuleSet::new(RuleVersion(1), numbering, lines, numbers, settings(&file.consent)?)

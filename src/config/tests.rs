@@ -30,6 +30,19 @@ fn the_contracts_example_is_accepted() {
 }
 
 #[test]
+fn a_peer_without_party_signals_is_told_how_to_have_them() {
+    let remarks = load(&CONTRACT.replace("party_signals = \"verified\"", "")).unwrap().remarks;
+    let of_peer = |peer: &str| {
+        let begins = format!("peer \"{peer}\" has party_signals");
+        remarks.iter().find(|remark| remark.starts_with(&begins)).cloned().unwrap_or_default()
+    };
+    assert!(of_peer("pbx").contains("check --live --peer pbx"), "{remarks:?}");
+    let carrier = of_peer("carrier");
+    assert!(carrier.contains("ask carrier's operator for that in writing"), "{carrier}");
+    assert!(!carrier.contains("check --live"), "{carrier}");
+}
+
+#[test]
 fn each_fault_names_file_key_and_mend() {
     let cases = [
         ("drain_s = 30", "drain = 30", "node.drain"),

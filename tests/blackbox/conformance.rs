@@ -17,6 +17,8 @@ const C: &str = "+18607427356";
 
 /// What anything may take in which people would talk: more than the 2 s that must lie between.
 const A_WHILE: Duration = Duration::from_millis(2_500);
+/// What anything may take in which C would talk: more than the 8 s that C must be there.
+const A_TALK: Duration = Duration::from_millis(8_500);
 
 /// The PBX is not verified yet.
 fn site() -> Site {
@@ -47,8 +49,8 @@ fn up(carrier: &Phone, pbx: &Phone) -> (Call, Call) {
 }
 
 /// C talks with the outside, and then the outside hangs up.
-fn over(outgoing: &Call, incoming: &Call) {
-    std::thread::sleep(A_WHILE);
+fn over(outgoing: &Call, incoming: &Call, after: Duration) {
+    std::thread::sleep(after);
     outgoing.bye();
     incoming.ended();
 }
@@ -73,11 +75,11 @@ fn a_pbx_that_signals_passes_and_may_be_verified() {
     let site = site();
     let gateway = serve(&site);
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());
-    let run = start(&site, &["--json", "--without", "supervisor", "--without", "park"]);
+    let run = start(&site, &["--json", "--without", "listen", "--without", "break-in", "--without", "park"]);
     std::thread::sleep(Duration::from_secs(1));
 
     let (outgoing, incoming) = up(&carrier, &pbx);
-    over(&outgoing, &incoming);
+    over(&outgoing, &incoming, A_WHILE);
 
     let (outgoing, incoming) = up(&carrier, &pbx);
     incoming.hold();
@@ -92,17 +94,17 @@ fn a_pbx_that_signals_passes_and_may_be_verified() {
     third.answer();
     incoming.told("SIP/2.0 200");
     incoming.bye();
-    over(&outgoing, &third);
+    over(&outgoing, &third, A_TALK);
 
     let (outgoing, incoming) = up(&carrier, &pbx);
     let third = pbx.invite(&Invite::new(B, C).header("Replaces", &incoming.replaced()));
     third.answered();
     incoming.ended();
-    over(&outgoing, &third);
+    over(&outgoing, &third, A_TALK);
 
     let (outgoing, incoming) = up(&carrier, &pbx);
     incoming.becomes("<sip:conference@pbx.example.org>");
-    over(&outgoing, &incoming);
+    over(&outgoing, &incoming, A_TALK);
 
     let output = run.wait_with_output().expect("the run ends");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -113,10 +115,13 @@ fn a_pbx_that_signals_passes_and_may_be_verified() {
     let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap_or_default()).collect();
     assert_eq!(names, ["call", "hold", "blind-transfer", "attended-transfer", "conference"]);
     assert!(steps.iter().all(|step| step["verdict"] == "seen" && step["ladders"] == json!([])), "{run}");
-    assert_eq!((&run["passed"], &run["absent"]), (&json!(true), &json!(["supervisor", "park"])));
+    assert_eq!((&run["passed"], &run["absent"]), (&json!(true), &json!(["listen", "break-in", "park"])));
     let follows = run["follows"].as_str().expect("what follows");
-    for said in ["earmark.toml: peers[0].party_signals may be set to \"verified\"", "no supervisor, no park"]
-    {
+    for said in [
+        "earmark.toml: peers[0].party_signals may be set to \"verified\"",
+        "can do this: listen, break-in, park",
+        "repeat --step hold on a consent line",
+    ] {
         assert!(follows.contains(said), "{follows}");
     }
     assert!(told.contains("At B put the call on hold"), "it says what to do: {told}");
@@ -131,15 +136,17 @@ fn a_pbx_that_signals_passes_and_may_be_verified() {
         (actor.as_str(), action.as_str(), peer.as_str()),
         ("console", "peer.conformance-passed", "pbx")
     );
-    assert!(detail.contains("hold seen") && detail.ends_with("supervisor absent; park absent"), "{detail}");
+    assert!(
+        detail.contains("hold seen") && detail.ends_with("listen absent; break-in absent; park absent"),
+        "{detail}"
+    );
     assert!(site.run(["audit", "verify"]).status.success());
     drop(gateway);
 
-    // Once both are said to be verified, only the carrier has never shown it.
+    // Once both are said to be verified, nothing is left to say: of a carrier no run is asked.
     site.configure(&site.usual());
     let remarks = remarks(&site);
-    assert!(remarks.contains("carrier has passed no conformance run"), "{remarks}");
-    assert!(!remarks.contains("peers[0].party_signals"), "{remarks}");
+    assert!(!remarks.contains("party_signals"), "{remarks}");
 }
 
 #[test]
@@ -155,7 +162,7 @@ fn a_pbx_that_hides_a_transfer_is_found_out() {
     let (third, _threads) = Media::open(site.pbx().ip());
     third.connect(incoming.media().remote(), None);
     third.say(&sound::ladder(sound::LADDER_B_HZ, 2.0));
-    over(&outgoing, &incoming);
+    over(&outgoing, &incoming, A_WHILE);
 
     let output = run.wait_with_output().expect("the run ends");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -191,6 +198,9 @@ fn what_cannot_be_judged_is_said_to_be_so() {
     assert!(said.contains("ops.listen"), "{said}");
     let _gateway = serve(&site);
     assert_eq!(usage(&["--peer", "nobody"]).0, Some(2));
+    let (code, said) = usage(&["--peer", "carrier"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("Ask carrier's operator in writing"), "{said}");
     assert_eq!(usage(&["--peer", "pbx", "--without", "hold"]).0, Some(2));
     assert_eq!(usage(&["--step", "hold"]).0, Some(2), "which peer?");
     assert_eq!(usage(&[]).0, Some(0));
@@ -199,14 +209,16 @@ fn what_cannot_be_judged_is_said_to_be_so() {
     assert!(said.contains("no answered call of pbx ended within 1 s"), "{said}");
     assert_eq!(entered(&site)[0].1, "peer.conformance-incomplete");
 
-    // Whoever breaks it off is in the log too.
-    let run = start(&site, &[]);
-    std::thread::sleep(Duration::from_secs(1));
-    let sent = Command::new("kill").args(["-INT", &run.id().to_string()]).status();
-    assert!(sent.expect("kill runs").success());
-    let output = run.wait_with_output().expect("the run ends");
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
-    assert_eq!(entered(&site)[1].1, "peer.conformance-incomplete");
+    // Whoever breaks it off, or closes its terminal, is in the log too.
+    for (signal, row) in [("-INT", 1), ("-TERM", 2), ("-HUP", 3)] {
+        let run = start(&site, &[]);
+        std::thread::sleep(Duration::from_secs(1));
+        let sent = Command::new("kill").args([signal, &run.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+        let output = run.wait_with_output().expect("the run ends");
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(entered(&site)[row].1, "peer.conformance-incomplete");
+    }
 
     // Two calls at once, and nobody says which is meant.
     let (carrier, pbx) = (site.carrier_phone(), site.pbx_phone());

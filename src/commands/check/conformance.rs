@@ -8,14 +8,15 @@
 //! | one was hidden | `peer.conformance-failed` | must be `"none"` |
 //! | anything else | `peer.conformance-incomplete` | as before |
 
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use clap::Args;
-use consent::CallId;
+use consent::{CallId, Side};
 use serde::Serialize;
 use sip_gateway::Peer;
 use storage::{AuditFilter, AuditRow, LadderRow, Store, StoreError, Utc};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::judgement::{Judgement, Kept, Verdict, judge, offers_of};
@@ -44,7 +45,7 @@ pub(super) struct Options {
     /// Only this step; may be given several times. Only a whole run counts.
     #[arg(long = "step", value_enum, requires = "peer", value_name = "STEP")]
     steps: Vec<Step>,
-    /// State that the peer cannot do this at all (conference, supervisor, park).
+    /// State that the peer cannot do this at all (conference, listen, break-in, park).
     #[arg(long = "without", value_enum, requires = "peer", value_name = "STEP")]
     absent: Vec<Step>,
     /// Only calls with this telephone, by its number as call records show it: where others telephone meanwhile.
@@ -84,6 +85,9 @@ pub(super) struct Stepped {
     pub(super) call_ids: Vec<CallId>,
     /// The calls' SIP messages, unless all was seen.
     pub(super) ladders: Vec<LadderRow>,
+    /// Whether it was seen by offers alone; `follows` says what to do then.
+    #[serde(skip)]
+    by_offers: bool,
 }
 
 impl Options {
@@ -117,6 +121,12 @@ pub(super) async fn run(
         let file = config.file.display();
         return Err(Failure::Usage(format!("--peer {name}: {file} has no peer of that name")));
     };
+    if peer.side == Side::Public {
+        return Err(Failure::Usage(format!(
+            "--peer {name}: its side is \"public\", and the run asks for telephones of the district's behind the \
+             peer and one that is not. Ask {name}'s operator in writing"
+        )));
+    }
     let store = Store::open_existing(&config.storage.database).await?;
     let began_at = Utc(wall_now());
     let mut run = Run {
@@ -139,13 +149,39 @@ pub(super) async fn run(
     };
     faults.iter().for_each(|fault| say(&format!("fault: {fault}")));
     run.introduce(&steps);
-    tokio::select! {
-        gone = run.go(steps, &mut conformance) => gone?,
-        _ = tokio::signal::ctrl_c() => conformance.broken_off = true,
-    }
+    let broken_off =
+        broken_off().map_err(|source| Failure::Io { what: "catching signals".to_owned(), source })?;
+    let gone = tokio::select! {
+        biased;
+        () = broken_off => {
+            conformance.broken_off = true;
+            Ok(())
+        }
+        gone = run.go(steps, &mut conformance) => gone,
+    };
+    conformance.broken_off |= gone.is_err();
     conformance.conclude(config, index, peer);
-    conformance.enter(&store).await?;
+    let entered = conformance.enter(&store).await;
+    if gone.is_err() || entered.is_err() {
+        say(&conformance.follows);
+    }
+    gone?;
+    entered?;
     Ok(conformance)
+}
+
+/// Resolves when somebody breaks the run off, or closes its terminal.
+fn broken_off() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 /// A run under way.
@@ -247,6 +283,7 @@ impl Stepped {
             saw: judgement.saw,
             call_ids: calls.iter().map(|kept| kept.call.id).collect(),
             ladders: ladders.collect(),
+            by_offers: judgement.by_offers,
         }
     }
 }
@@ -276,6 +313,12 @@ impl Conformance {
         } else {
             format!("only a whole run counts, without --step: {place} stays as it is")
         };
+        if self.steps.iter().any(|stepped| stepped.by_offers) {
+            self.follows.push_str(
+                ". That the new descriptions held, the record does not say: repeat --step hold on a consent line \
+                 once the peer is verified",
+            );
+        }
     }
 
     fn statement(&self, place: &str) -> String {
@@ -283,12 +326,12 @@ impl Conformance {
         let lacks = if absent.is_empty() {
             String::new()
         } else {
-            format!(", and that it has no {}", absent.join(", no "))
+            format!(", and that nobody there can do this: {}", absent.join(", "))
         };
         format!(
             "{place} may be set to \"verified\" (then restart the service). Whoever sets it states that {} signals \
-             every hold, transfer, conference and supervisor, at every telephone behind it{lacks}. Repeat the run \
-             whenever the PBX changes",
+             every hold, transfer, conference, listener and break-in, at every telephone behind it{lacks}. Repeat \
+             the run whenever the PBX changes",
             self.peer
         )
     }
@@ -319,7 +362,7 @@ impl Conformance {
     }
 }
 
-/// What there is to say of peers that are said to signal their parties, if there is a database to tell by.
+/// What there is to say of PBXs that are said to signal their parties, if there is a database to tell by.
 pub(super) async fn remarks(config: &Config) -> Vec<String> {
     let store = match Store::open_existing(&config.storage.database).await {
         Ok(store) => store,
@@ -327,7 +370,8 @@ pub(super) async fn remarks(config: &Config) -> Vec<String> {
         Err(_) => return vec![unknown()],
     };
     let mut remarks = Vec::new();
-    for (index, peer) in config.gateway.peers.iter().enumerate().filter(|(_, peer)| peer.parties_signalled) {
+    let judged = |peer: &Peer| peer.parties_signalled && peer.side == Side::District;
+    for (index, peer) in config.gateway.peers.iter().enumerate().filter(|(_, peer)| judged(peer)) {
         match (last(&store, PASSED, peer).await, last(&store, FAILED, peer).await) {
             (Ok(passed), Ok(failed)) => remarks.extend(remark(index, peer, passed, failed)),
             _ => return vec![unknown()],
@@ -337,7 +381,7 @@ pub(super) async fn remarks(config: &Config) -> Vec<String> {
 }
 
 fn unknown() -> String {
-    "storage.database: it does not answer, so whether the peers with party_signals = \"verified\" have passed their \
+    "storage.database: it does not answer, so whether the PBXs with party_signals = \"verified\" have passed their \
      conformance run is not known"
         .to_owned()
 }
@@ -363,15 +407,14 @@ fn remark(index: usize, peer: &Peer, passed: Option<AuditRow>, failed: Option<Au
 }
 
 /// What people are to know while the run goes on: stdout is for its outcome.
-#[expect(clippy::print_stderr, reason = "what to do, and progress")]
 fn say(text: &str) {
-    eprintln!("{text}");
+    // A terminal that is gone must not end the run before its outcome is entered.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Asks somebody at the terminal.
-#[expect(clippy::print_stderr, reason = "a prompt")]
 async fn ask(prompt: &str) -> Result<String, Failure> {
-    eprint!("{prompt}");
+    let _ = write!(std::io::stderr(), "{prompt}");
     let (read, line) = tokio::sync::oneshot::channel();
     // A thread of its own, which the end of the program does not wait for.
     std::thread::spawn(move || {

@@ -4,12 +4,13 @@
 //! |---|---|
 //! | a plain call | sound from both ends; nobody who came |
 //! | hold | two offers of the peer's after the answer, both accepted, 2 s apart or more; nobody who came |
-//! | transfer, conference, supervisor, park | a party that came after the answer and stayed 2 s or more |
+//! | any other | in each call with the outside that lasts: who came last came after the answer and stayed 8 s |
 //!
 //! Offers that a plain call has already are not counted. A call through a peer that is not verified has its gate
 //! shut from the start, and then the record says of an offer that it came, not whether it holds; where the gate was
 //! open, or the parties were being asked, it says that too, and it counts. Somebody who came although nobody did
-//! makes a step unclear: then what came in another step proves nothing.
+//! makes a step unclear: then what came in another step proves nothing. So do two calls with the outside at once that
+//! nothing links, and messages that are not all kept: what is missing may be what was to be seen.
 
 use consent::{Leg, Reason};
 use jiff::Timestamp;
@@ -20,8 +21,14 @@ use super::step::{Shows, Step};
 
 /// Apart by less, two offers are one event, such as media that is led another way.
 const HOLD_MS: u32 = 2_000;
-/// Whoever is announced later before the end was kept back until it did not matter any more.
-const STAY_S: f64 = 2.0;
+/// Of the ten seconds for which C is there, two are for the announcement and for slow fingers. Where it comes later,
+/// or names somebody who was gone by then, C would have been recorded unasked.
+const STAY_S: f64 = 8.0;
+/// Whoever stays longer was there while the call was still parked (for thirty seconds): where it waited, not C.
+const PARKED_S: f64 = 30.0;
+
+/// Between a BYE and the end that it makes is only the gateway.
+const BYE_MS: u32 = 1_000;
 
 /// A call of a step, as the records have it.
 #[derive(Clone, Debug)]
@@ -50,25 +57,32 @@ pub(super) enum Verdict {
 pub(super) struct Judgement {
     pub(super) verdict: Verdict,
     pub(super) saw: String,
+    /// Whether it was seen by offers alone: that they held, no decision says.
+    pub(super) by_offers: bool,
 }
 
 impl Judgement {
     pub(super) fn new(verdict: Verdict, saw: impl Into<String>) -> Self {
-        Self { verdict, saw: saw.into() }
+        Self { verdict, saw: saw.into(), by_offers: false }
     }
 }
 
 /// Judges the calls of a step. `usual` is how many offers a plain call of this peer has after the answer.
 pub(super) fn judge(step: Step, peer: &str, calls: &[Kept], usual: usize) -> Judgement {
-    if calls.iter().all(|kept| kept.ladder.is_none()) {
+    if calls.iter().all(|kept| kept.ladder.is_none()) || !calls.iter().all(is_whole) {
         return Judgement::new(
             Verdict::Unclear,
-            "the call's SIP messages were not kept, because journal or database were behind",
+            "the call's SIP messages were not all kept: too many, or journal or database were behind",
         );
+    }
+    if are_several(calls, peer) {
+        let saw =
+            "several calls with the outside at the same time; repeat it while nobody else telephones there";
+        return Judgement::new(Verdict::Unclear, saw);
     }
     let came: Vec<Newcomer> = calls.iter().flat_map(|kept| newcomers(kept, peer)).collect();
     match step.shows() {
-        Shows::Newcomer => judge_newcomer(&came, calls, peer),
+        Shows::Newcomer => judge_newcomer(step, calls, peer),
         Shows::Nothing | Shows::Hold if !came.is_empty() => {
             let saw = format!("{}, although nobody did", listed(&came));
             Judgement::new(Verdict::Unclear, saw)
@@ -91,15 +105,75 @@ fn judge_plain(calls: &[Kept]) -> Judgement {
     Judgement::new(Verdict::Seen, "two parties from the answer to the end, and sound from both")
 }
 
-fn judge_newcomer(came: &[Newcomer], calls: &[Kept], peer: &str) -> Judgement {
-    if came.iter().any(|newcomer| newcomer.stayed_s >= STAY_S) {
-        return Judgement::new(Verdict::Seen, listed(came));
+/// Whoever comes last must be known in every call that would go on being recorded.
+fn judge_newcomer(step: Step, calls: &[Kept], peer: &str) -> Judgement {
+    let lasting = lasting(calls, peer);
+    if lasting.is_empty() {
+        let saw = format!("no call had an end that is not {peer}'s: A is not to be behind it");
+        return Judgement::new(Verdict::Unclear, saw);
     }
-    if !came.is_empty() {
-        return Judgement::new(Verdict::Hidden, format!("{}: only as the call ended", listed(came)));
+    let mut came = Vec::new();
+    for kept in &lasting {
+        let last =
+            newcomers(kept, peer).into_iter().max_by(|one, other| one.after_s.total_cmp(&other.after_s));
+        let Some(last) = last else {
+            let offers = counted(offers(kept, peer).len());
+            return Judgement::new(Verdict::Hidden, format!("nobody came at any end of {peer}'s; {offers}"));
+        };
+        came.push(last);
     }
-    let offers = offers_of(calls, peer);
-    Judgement::new(Verdict::Hidden, format!("nobody came at any end of {peer}'s; {}", counted(offers)))
+    let seen = listed(&came);
+    if let Some(late) = came.iter().find(|newcomer| newcomer.stayed_s < STAY_S) {
+        let before = format!("only {:.1} s before the end, and C is there for ten", late.stayed_s);
+        return Judgement::new(Verdict::Hidden, format!("{seen}: {before}"));
+    }
+    if step == Step::Park && came.iter().any(|newcomer| newcomer.stayed_s >= PARKED_S) {
+        let saw = format!("{seen}: before the call was fetched, unless C was there for that long; repeat it");
+        return Judgement::new(Verdict::Unclear, saw);
+    }
+    Judgement::new(Verdict::Seen, seen)
+}
+
+/// Whether all of a call's messages are kept. An INVITE with Replaces has none of its own.
+fn is_whole(kept: &Kept) -> bool {
+    match &kept.ladder {
+        Some(ladder) => ladder.left_out == 0 && reaches_the_end(&kept.call, ladder),
+        None => !kept.call.linked_calls.is_empty(),
+    }
+}
+
+/// Whether the BYE that ended the call is in its ladder: one in the middle is of a telephone that was replaced.
+pub(super) fn reaches_the_end(call: &CallRow, ladder: &LadderRow) -> bool {
+    let began = instant(&call.started_at);
+    let Some((began, ended)) = began.zip(over(call).and_then(instant)) else { return false };
+    let until_bye_ms = ended.duration_since(began).as_millis() - i128::from(BYE_MS);
+    ladder.rungs.iter().any(|rung| rung.method == "BYE" && i128::from(rung.after_ms) >= until_bye_ms)
+}
+
+/// Whether a call has an end that is not the peer's.
+fn reaches_outside(kept: &Kept, peer: &str) -> bool {
+    kept.ladder.as_ref().is_some_and(|ladder| legs(ladder, peer).len() < Leg::BOTH.len())
+}
+
+/// The calls with the outside that no other outlived by as long as C is there.
+fn lasting<'a>(calls: &'a [Kept], peer: &str) -> Vec<&'a Kept> {
+    let outside: Vec<_> = calls.iter().filter(|kept| reaches_outside(kept, peer)).collect();
+    let end = |kept: &Kept| over(&kept.call).and_then(instant);
+    let last = outside.iter().filter_map(|kept| end(kept)).max();
+    let lasts = |kept: &&Kept| {
+        let before = end(kept).zip(last).map(|(end, last)| last.duration_since(end).as_secs_f64());
+        before.is_none_or(|before_s| before_s < STAY_S)
+    };
+    outside.into_iter().filter(lasts).collect()
+}
+
+/// Whether there are two calls with the outside at the same time that nothing links.
+fn are_several(calls: &[Kept], peer: &str) -> bool {
+    let outside: Vec<_> =
+        calls.iter().filter(|kept| reaches_outside(kept, peer)).map(|kept| &kept.call).collect();
+    let several =
+        |one: &CallRow, other: &CallRow| one.id != other.id && !linked(one, other) && overlap(one, other);
+    outside.iter().any(|one| outside.iter().any(|other| several(one, other)))
 }
 
 fn judge_hold(calls: &[Kept], peer: &str, usual: usize) -> Judgement {
@@ -118,16 +192,19 @@ fn judge_hold(calls: &[Kept], peer: &str, usual: usize) -> Judgement {
     let apart_s = f64::from(apart_ms) / 1_000.0;
     match held {
         Some(_) => Judgement::new(Verdict::Seen, format!("a hold, and its end {apart_s:.1} s later")),
-        None if is_watched(kept, first) => {
+        None if offers.iter().skip(usual).any(|offer| is_watched(kept, offer)) => {
             Judgement::new(Verdict::Hidden, format!("{}, none of which was a hold", counted(offers.len())))
         }
-        None => Judgement::new(
-            Verdict::Seen,
-            format!(
-                "two new descriptions of {peer}'s, {apart_s:.1} s apart (that they hold and resume, the record \
-                 of a call that nothing is kept of does not say)"
-            ),
-        ),
+        None => Judgement {
+            by_offers: true,
+            ..Judgement::new(
+                Verdict::Seen,
+                format!(
+                    "two new descriptions of {peer}'s, {apart_s:.1} s apart (that they hold and resume, the \
+                     record of a call that nothing is kept of does not say)"
+                ),
+            )
+        },
     }
 }
 
@@ -142,7 +219,7 @@ fn is_watched(kept: &Kept, offer: &Rung) -> bool {
 
 /// The decisions by which the gate shut because the peer's end held the call.
 fn holds<'a>(kept: &'a Kept, peer: &'a str) -> impl Iterator<Item = &'a DecisionRow> {
-    let legs = legs(kept, peer);
+    let legs = kept.ladder.as_ref().map_or_else(Vec::new, |ladder| legs(ladder, peer));
     kept.decisions.iter().filter(move |decision| {
         let evidence = decision.evidence.iter().filter_map(|evidence| evidence.leg);
         decision.reason == Reason::Held && evidence.into_iter().any(|leg| legs.contains(&leg))
@@ -158,7 +235,7 @@ struct Newcomer {
 }
 
 fn newcomers(kept: &Kept, peer: &str) -> Vec<Newcomer> {
-    let legs = legs(kept, peer);
+    let legs = kept.ladder.as_ref().map_or_else(Vec::new, |ladder| legs(ladder, peer));
     let answered = kept.call.answered_at.as_deref().and_then(instant);
     let ended = kept.call.ended_at.as_deref().and_then(instant);
     let (Some(answered), Some(ended)) = (answered, ended) else { return Vec::new() };
@@ -193,11 +270,32 @@ fn counted(offers: usize) -> String {
     }
 }
 
-/// The legs at whose far end the peer is or was.
-fn legs(kept: &Kept, peer: &str) -> Vec<Leg> {
-    let rungs = kept.ladder.iter().flat_map(|ladder| &ladder.rungs);
-    let of_peer: Vec<Leg> = rungs.filter(|rung| rung.peer == peer).map(|rung| rung.leg).collect();
+/// The legs at whose far end the peer is or was: it called there, or answered. One that was tried in vain was never
+/// on the call.
+pub(super) fn legs(ladder: &LadderRow, peer: &str) -> Vec<Leg> {
+    let is_there = |rung: &&Rung| {
+        let calls_or_accepts = rung.message.starts_with("INVITE") || rung.message.starts_with('2');
+        rung.peer == peer && !rung.sent && rung.method == "INVITE" && calls_or_accepts
+    };
+    let of_peer: Vec<Leg> = ladder.rungs.iter().filter(is_there).map(|rung| rung.leg).collect();
     Leg::BOTH.into_iter().filter(|leg| of_peer.contains(leg)).collect()
+}
+
+/// Whether one of two calls came of the other.
+pub(super) fn linked(one: &CallRow, other: &CallRow) -> bool {
+    one.linked_calls.contains(&other.id) || other.linked_calls.contains(&one.id)
+}
+
+/// Whether two calls were up at the same time; instants are written so that they compare as text.
+pub(super) fn overlap(one: &CallRow, other: &CallRow) -> bool {
+    let before = |call: &CallRow, end: &CallRow| over(end).is_none_or(|end| call.started_at.as_str() < end);
+    before(one, other) && before(other, one)
+}
+
+/// When a call was over, if it is: its record is closed a little later, once its recording is sealed.
+pub(super) fn over(call: &CallRow) -> Option<&str> {
+    let ended = call.ended_at.as_deref()?;
+    Some(call.parties.iter().filter_map(|party| party.left_at.as_deref()).max().unwrap_or(ended))
 }
 
 /// The re-INVITEs and UPDATEs with an offer that came from the peer after the answer and were accepted, of the leg
@@ -228,190 +326,4 @@ fn instant(text: &str) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-
-    use consent::{CallId, Direction, GateState, LineClass, PartyConsent, RetentionTag, RuleVersion};
-    use storage::{ConsentRow, EvidenceRow, LegMediaRow, MediaRow, Outcome};
-
-    use super::*;
-
-    /// Method and seconds after the answer.
-    type Offers = &'static [(&'static str, f64)];
-
-    /// Seconds after the answer, which is 1 s after the INVITE.
-    fn at(after_s: f64) -> String {
-        let answered: Timestamp = "2026-11-22T18:00:01.000Z".parse().unwrap();
-        let at = answered + jiff::SignedDuration::from_secs_f64(after_s);
-        at.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
-    }
-
-    fn party(role: Role, ordinal: u32, joined_s: f64) -> PartyRow {
-        let consent = ConsentRow { state: PartyConsent::NotAsked, method: None, at: None };
-        let (joined_at, left_at) = (at(joined_s), Some(at(20.0)));
-        PartyRow { role, ordinal, identity: None, joined_at, left_at, consent }
-    }
-
-    /// A call of 20 s from the carrier to the PBX; each offer of the PBX's is accepted.
-    fn kept(offers: &[(&str, f64)]) -> Kept {
-        let mut rungs = Vec::new();
-        let mut rung = |after_s: f64, leg, sent, message: &str, method: &str| {
-            let after_ms = (after_s * 1_000.0) as u32;
-            let peer = if leg == Leg::A { "carrier" } else { "pbx" };
-            let position = u16::try_from(rungs.len()).unwrap();
-            let (message, method, peer) = (message.to_owned(), method.to_owned(), peer.to_owned());
-            rungs.push(Rung { position, after_ms, leg, peer, sent, message, method, sdp: true, repeats: 0 });
-        };
-        rung(0.0, Leg::A, false, "INVITE sip:<callee>", "INVITE");
-        rung(0.0, Leg::B, true, "INVITE sip:<callee>", "INVITE");
-        rung(1.0, Leg::B, false, "200 OK", "INVITE");
-        rung(1.0, Leg::A, true, "200 OK", "INVITE");
-        for (method, after_s) in offers {
-            rung(1.0 + after_s, Leg::B, false, &format!("{method} sip:<caller>"), method);
-            rung(1.1 + after_s, Leg::B, true, "200 OK", method);
-        }
-        let heard = LegMediaRow { packets: 500, ..LegMediaRow::default() };
-        let call = CallRow {
-            id: CallId(1),
-            node: "gw1".to_owned(),
-            line: None,
-            line_class: LineClass::Never,
-            direction: Direction::Inbound,
-            from: None,
-            to: None,
-            started_at: at(-1.0),
-            ringing_at: None,
-            answered_at: Some(at(0.0)),
-            ended_at: Some(at(20.0)),
-            outcome: Outcome::Answered,
-            final_status: Some(200),
-            ended_by: None,
-            end_cause: None,
-            emergency: false,
-            identity_verdict: None,
-            foreign_caller_id: false,
-            transfers: 0,
-            media: MediaRow { a: heard.clone(), b: heard },
-            recording_outcome: None,
-            basis: None,
-            parties: vec![party(Role::Caller, 0, -1.0), party(Role::Callee, 0, 0.0)],
-            recordings: Vec::new(),
-            linked_calls: Vec::new(),
-            recorded_elsewhere: Vec::new(),
-            privacy: false,
-            sip_call_ids: Vec::new(),
-            retention: RetentionTag::try_from("RT-CDR".to_owned()).unwrap(),
-        };
-        let ladder = Some(LadderRow { call_id: call.id, rungs, left_out: 0 });
-        Kept { call, ladder, decisions: Vec::new() }
-    }
-
-    fn joined(role: Role, joined_s: f64) -> Kept {
-        let mut kept = kept(&[]);
-        kept.call.parties.push(party(role, 1, joined_s));
-        kept
-    }
-
-    fn decided(mut kept: Kept, decisions: &[(Reason, f64)]) -> Kept {
-        kept.decisions = decisions.iter().map(|&(reason, after_s)| decision(reason, after_s)).collect();
-        kept
-    }
-
-    fn decision(reason: Reason, after_s: f64) -> DecisionRow {
-        DecisionRow {
-            at: at(after_s),
-            gate: GateState::Shut,
-            basis: None,
-            clause: String::new(),
-            rule_version: RuleVersion(1),
-            reason,
-            sentence: reason.sentence(),
-            parties: Vec::new(),
-            evidence: vec![EvidenceRow { at: at(after_s), leg: Some(Leg::B), what: String::new() }],
-            otherwise: String::new(),
-        }
-    }
-
-    fn verdict(step: Step, kept: Kept, usual: usize) -> Verdict {
-        judge(step, "pbx", &[kept], usual).verdict
-    }
-
-    #[test]
-    fn a_hold_is_two_accepted_offers_apart_beyond_those_of_a_plain_call() {
-        let cases: [(Offers, usize, Verdict); 7] = [
-            (&[], 0, Verdict::Hidden),
-            (&[("INVITE", 5.0)], 0, Verdict::Hidden),
-            (&[("INVITE", 5.0), ("INVITE", 10.0)], 0, Verdict::Seen),
-            (&[("UPDATE", 5.0), ("UPDATE", 10.0)], 0, Verdict::Seen),
-            (&[("INVITE", 5.0), ("INVITE", 5.5)], 0, Verdict::Hidden),
-            (&[("INVITE", 0.1), ("INVITE", 10.0)], 1, Verdict::Hidden),
-            (&[("INVITE", 0.1), ("INVITE", 5.0), ("INVITE", 10.0)], 1, Verdict::Seen),
-        ];
-        for (offers, usual, expected) in cases {
-            assert_eq!(verdict(Step::Hold, kept(offers), usual), expected, "{offers:?}");
-        }
-    }
-
-    #[test]
-    fn where_the_call_was_asked_or_kept_its_record_says_what_an_offer_was() {
-        let offers = [("INVITE", 5.0), ("INVITE", 10.0)];
-        let open = decided(kept(&offers), &[(Reason::AllAgreed, 3.0)]);
-        assert_eq!(verdict(Step::Hold, open, 0), Verdict::Hidden, "offers that did not hold");
-        let held = decided(kept(&offers), &[(Reason::AllAgreed, 3.0), (Reason::Held, 5.0)]);
-        let judged = judge(Step::Hold, "pbx", &[held], 0);
-        assert_eq!((judged.verdict, judged.saw.as_str()), (Verdict::Seen, "a hold, and its end 5.0 s later"));
-        let shut = decided(kept(&offers), &[(Reason::PartiesHidden, 0.0)]);
-        assert_eq!(verdict(Step::Hold, shut, 0), Verdict::Seen);
-        let half = decided(kept(&offers[..1]), &[(Reason::AllAgreed, 3.0), (Reason::Held, 5.0)]);
-        assert_eq!(verdict(Step::Hold, half, 0), Verdict::Hidden);
-    }
-
-    #[test]
-    fn a_newcomer_counts_at_the_peers_end_and_in_time() {
-        for step in Step::ALL.into_iter().filter(|step| step.shows() == Shows::Newcomer) {
-            let cases = [
-                (joined(Role::Callee, 5.0), Verdict::Seen),
-                (joined(Role::Caller, 5.0), Verdict::Hidden),
-                (joined(Role::Callee, 19.0), Verdict::Hidden),
-                (joined(Role::Callee, -0.5), Verdict::Hidden),
-                (kept(&[("INVITE", 5.0), ("INVITE", 10.0)]), Verdict::Hidden),
-            ];
-            for (kept, expected) in cases {
-                assert_eq!(verdict(step, kept.clone(), 0), expected, "{step:?} {:?}", kept.call.parties);
-            }
-        }
-    }
-
-    #[test]
-    fn any_call_of_a_step_may_show_the_newcomer() {
-        let calls = [kept(&[]), joined(Role::Callee, 5.0)];
-        assert_eq!(judge(Step::AttendedTransfer, "pbx", &calls, 0).verdict, Verdict::Seen);
-    }
-
-    #[test]
-    fn somebody_who_comes_although_nobody_did_makes_a_step_unclear() {
-        for step in [Step::Call, Step::Hold] {
-            assert_eq!(verdict(step, joined(Role::Callee, 5.0), 0), Verdict::Unclear);
-        }
-        assert_eq!(verdict(Step::Call, kept(&[]), 0), Verdict::Seen);
-    }
-
-    #[test]
-    fn without_sound_or_messages_nothing_is_judged() {
-        let mut silent = kept(&[]);
-        silent.call.media.b.packets = 0;
-        assert_eq!(verdict(Step::Call, silent, 0), Verdict::Unclear);
-        let mut unkept = joined(Role::Callee, 5.0);
-        unkept.ladder = None;
-        assert_eq!(verdict(Step::BlindTransfer, unkept, 0), Verdict::Unclear);
-    }
-
-    #[test]
-    fn an_offer_that_was_refused_is_none() {
-        let mut refused = kept(&[("INVITE", 5.0), ("INVITE", 10.0)]);
-        let last = refused.ladder.as_mut().unwrap().rungs.last_mut().unwrap();
-        last.message = "488 Not Acceptable Here".to_owned();
-        assert_eq!(verdict(Step::Hold, refused.clone(), 0), Verdict::Hidden);
-        assert_eq!(offers_of(&[refused], "pbx"), 1);
-    }
-}
+mod tests;

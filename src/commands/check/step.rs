@@ -17,8 +17,10 @@ pub(super) enum Step {
     AttendedTransfer,
     /// Three in one call.
     Conference,
-    /// Somebody who listens to a call, or breaks into it.
-    Supervisor,
+    /// Somebody who listens to a call and is not heard.
+    Listen,
+    /// Somebody who breaks into a call.
+    BreakIn,
     /// A call parked at one telephone and fetched at another.
     Park,
 }
@@ -36,19 +38,20 @@ pub(super) enum Shows {
 
 impl Step {
     /// All of them, in the order in which they are gone through.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Call,
         Self::Hold,
         Self::BlindTransfer,
         Self::AttendedTransfer,
         Self::Conference,
-        Self::Supervisor,
+        Self::Listen,
+        Self::BreakIn,
         Self::Park,
     ];
 
     /// Whether there are PBXs that cannot do it at all.
     pub(super) const fn may_be_absent(self) -> bool {
-        matches!(self, Self::Conference | Self::Supervisor | Self::Park)
+        matches!(self, Self::Conference | Self::Listen | Self::BreakIn | Self::Park)
     }
 
     pub(super) const fn shows(self) -> Shows {
@@ -58,7 +61,8 @@ impl Step {
             Self::BlindTransfer
             | Self::AttendedTransfer
             | Self::Conference
-            | Self::Supervisor
+            | Self::Listen
+            | Self::BreakIn
             | Self::Park => Shows::Newcomer,
         }
     }
@@ -73,23 +77,27 @@ impl Step {
             }
             Self::BlindTransfer => {
                 "Call B from A, answer, talk. At B transfer the call to C without calling C first. Answer at \
-                 C, talk for five seconds, hang up."
+                 C, talk for ten seconds after C is there, then end the call."
             }
             Self::AttendedTransfer => {
                 "Call B from A, answer, talk. At B call C, answer there, and then hand the call over. Talk \
-                 between A and C for five seconds, hang up."
+                 for ten seconds after C is there, then end the call."
             }
             Self::Conference => {
                 "Call B from A, answer, talk. At B call C, answer there, and then join all three. Talk for \
-                 five seconds, hang up everywhere."
+                 ten seconds after C is there, then hang up everywhere."
             }
-            Self::Supervisor => {
-                "Call B from A, answer, talk. Let C listen to the call, or break into it, for five seconds \
-                 while A and B talk, hang up everywhere."
+            Self::Listen => {
+                "Call B from A, answer, talk. Let C listen to the call without being heard. Talk on between A \
+                 and B for ten seconds after C is there, then hang up everywhere."
+            }
+            Self::BreakIn => {
+                "Call B from A, answer, talk. Let C break into the call, so that all three hear each other. \
+                 Talk for ten seconds after C is there, then hang up everywhere."
             }
             Self::Park => {
-                "Call B from A, answer, talk. At B park the call, fetch it at C, talk for five seconds, hang \
-                 up."
+                "Call B from A, answer, talk. At B park the call, wait thirty seconds, fetch it at C. Talk for \
+                 ten seconds after C is there, then end the call."
             }
         }
     }
@@ -101,7 +109,8 @@ impl Step {
             Self::Hold => "the call was put on hold and taken back",
             Self::BlindTransfer | Self::AttendedTransfer => "the call was transferred",
             Self::Conference => "a third party was joined to the call",
-            Self::Supervisor => "a supervisor came into the call",
+            Self::Listen => "somebody listened to the call",
+            Self::BreakIn => "somebody broke into the call",
             Self::Park => "the call was parked and fetched at another telephone",
         }
     }
@@ -109,5 +118,28 @@ impl Step {
     /// Its name, as on the command line.
     pub(super) fn name(self) -> String {
         crate::commands::calls::word(&self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_and_breaking_in_are_each_gone_through_or_stated_to_be_absent() {
+        for (step, name) in [(Step::Listen, "listen"), (Step::BreakIn, "break-in")] {
+            assert_eq!((step.name().as_str(), Step::from_str(name, false)), (name, Ok(step)));
+            assert!(Step::ALL.contains(&step) && step.may_be_absent() && step.shows() == Shows::Newcomer);
+        }
+        assert!(Step::Listen.instruction().contains("without being heard"));
+        assert!(!Step::Listen.instruction().contains("break into"));
+    }
+
+    #[test]
+    fn wherever_somebody_comes_the_call_goes_on_for_ten_seconds() {
+        for step in Step::ALL {
+            let talks = step.instruction().contains("ten seconds after C is there");
+            assert_eq!(talks, step.shows() == Shows::Newcomer, "{step:?}");
+        }
     }
 }

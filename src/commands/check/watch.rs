@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use sip_gateway::Peer;
 use storage::{CallFilter, CallRow, LadderRow, Store, StoreError};
 
-use super::judgement::Kept;
+use super::judgement::{Kept, legs, linked, over, overlap, reaches_the_end};
 use crate::commands::calls;
 use crate::wall_now;
 
@@ -40,10 +40,8 @@ pub(super) struct Watch<'a> {
     peer: &'a Peer,
     numbering: &'a Numbering,
     telephone: Option<&'a str>,
-    /// Calls that began earlier are of an earlier step.
+    /// Calls that began earlier were not made for the step.
     since: Wall,
-    /// Calls that ended earlier were not made for the step.
-    ended_since: Wall,
     /// Calls known not to be the peer's.
     foreign: BTreeSet<CallId>,
 }
@@ -55,13 +53,12 @@ impl<'a> Watch<'a> {
         numbering: &'a Numbering,
         telephone: Option<&'a str>,
     ) -> Self {
-        let now = wall_now();
-        Self { store, peer, numbering, telephone, since: now, ended_since: now, foreign: BTreeSet::new() }
+        Self { store, peer, numbering, telephone, since: wall_now(), foreign: BTreeSet::new() }
     }
 
-    /// Somebody says that the next step begins now: what has ended by now is none of its calls.
+    /// Somebody says that the next step begins now: what has begun by now is none of its calls.
     pub(super) fn begin(&mut self) {
-        self.ended_since = wall_now();
+        self.since = wall_now();
     }
 
     /// Looks once. What it returns as a step's calls, it never returns again.
@@ -96,9 +93,7 @@ impl<'a> Watch<'a> {
     /// The first call of the peer's that has ended.
     async fn first(&mut self, answered: &[CallRow]) -> Result<Option<CallId>, StoreError> {
         for call in answered {
-            let ended = over(call).and_then(wall);
-            let too_old = ended.is_none_or(|ended| ended < self.ended_since);
-            if too_old || self.foreign.contains(&call.id) || !self.is_with(call) {
+            if call.ended_at.is_none() || self.foreign.contains(&call.id) || !self.is_with(call) {
                 continue;
             }
             let ladder = calls::ladder_of(self.store, call).await?;
@@ -106,7 +101,7 @@ impl<'a> Watch<'a> {
                 continue;
             }
             let is_of_peer = match &ladder {
-                Some(ladder) => ladder.rungs.iter().any(|rung| rung.peer == self.peer.name),
+                Some(ladder) => !legs(ladder, &self.peer.name).is_empty(),
                 // Without a ladder all that is known is the side; an INVITE with Replaces has none of its own.
                 None => call.linked_calls.is_empty() && touches(call, self.peer.side),
             };
@@ -126,11 +121,8 @@ impl<'a> Watch<'a> {
                 .iter()
                 .filter(|call| !found.iter().any(|known| known.id == call.id))
                 .filter(|call| {
-                    let linked = |known: &&&CallRow| {
-                        known.linked_calls.contains(&call.id) || call.linked_calls.contains(&known.id)
-                    };
                     let same = self.telephone.is_some() && self.is_with(call);
-                    found.iter().any(|known| linked(&known) || (same && overlap(known, call)))
+                    found.iter().any(|known| linked(known, call) || (same && overlap(known, call)))
                 })
                 .collect();
             if more.is_empty() {
@@ -150,7 +142,7 @@ impl<'a> Watch<'a> {
             if other
                 && calls.iter().any(|known| overlap(known, call))
                 && let Some(ladder) = calls::ladder_of(self.store, call).await?
-                && ladder.rungs.iter().any(|rung| rung.peer == self.peer.name)
+                && !legs(&ladder, &self.peer.name).is_empty()
             {
                 return Ok(true);
             }
@@ -173,7 +165,7 @@ impl<'a> Watch<'a> {
 fn is_settled(call: &CallRow, ladder: Option<&LadderRow>) -> bool {
     let Some(ended) = call.ended_at.as_deref().and_then(wall) else { return false };
     let since_s = (wall_now().0 - ended.0) / 1_000_000;
-    let hung_up = ladder.is_some_and(|ladder| ladder.rungs.iter().any(|rung| rung.method == "BYE"));
+    let hung_up = ladder.is_some_and(|ladder| reaches_the_end(call, ladder));
     let has_none = ladder.is_none() && !call.linked_calls.is_empty();
     since_s >= LADDER_S || (since_s >= TOLD_S && (hung_up || has_none))
 }
@@ -183,18 +175,63 @@ fn touches(call: &CallRow, side: Side) -> bool {
     side == Side::District || call.direction != Direction::Internal
 }
 
-/// Whether two calls were up at the same time; instants are written so that they compare as text.
-fn overlap(one: &CallRow, other: &CallRow) -> bool {
-    let before = |call: &CallRow, end: &CallRow| over(end).is_none_or(|end| call.started_at.as_str() < end);
-    before(one, other) && before(other, one)
-}
-
-/// When a call was over, if it is: its record is closed a little later, once its recording is sealed.
-fn over(call: &CallRow) -> Option<&str> {
-    let ended = call.ended_at.as_deref()?;
-    Some(call.parties.iter().filter_map(|party| party.left_at.as_deref()).max().unwrap_or(ended))
-}
-
 fn wall(text: &str) -> Option<Wall> {
     text.parse::<Timestamp>().ok().map(|at| Wall(at.as_microsecond()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::path::Path;
+
+    use consent::{LineClass, RetentionTag};
+    use storage::journal::{JournalId, JournalPosition};
+    use storage::{CallStarted, Entry, Stamped};
+
+    use super::*;
+    use crate::config::Config;
+
+    /// An answered call that goes on.
+    async fn deliver(store: &Store, started_at: Wall) {
+        let call = CallId(1);
+        let started = CallStarted {
+            call,
+            node: "gw1".to_owned(),
+            line: None,
+            line_class: LineClass::Never,
+            retention: RetentionTag::try_from("RT-CDR".to_owned()).unwrap(),
+            direction: Direction::Inbound,
+            from: None,
+            to: None,
+            privacy: false,
+            emergency: false,
+            identity_verdict: None,
+            foreign_caller_id: false,
+            sip_call_id: String::new(),
+            linked_calls: Vec::new(),
+        };
+        let entries = [Entry::CallStarted(Box::new(started)), Entry::CallAnswered { call }];
+        let numbered: Vec<_> = (1..)
+            .zip(entries)
+            .map(|(seq, entry)| {
+                (JournalPosition { journal: JournalId(1), seq }, Stamped { at: started_at, entry })
+            })
+            .collect();
+        store.deliver(&numbered).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_began_before_a_step_is_none_of_its_calls() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = format!("sqlite:{}", folder.path().join("earmark.db").display());
+        let store = Store::open(&database).await.unwrap();
+        let contract = include_str!("../../../tests/contract.toml");
+        let config = Config::parse(Path::new("/etc/earmark/earmark.toml"), contract).unwrap();
+        let mut watch = Watch::new(&store, &config.gateway.peers[0], config.rules.numbering(), None);
+        deliver(&store, wall_now()).await;
+        assert!(matches!(watch.look().await.unwrap(), Found::Nothing { going_on: 1 }));
+        watch.begin();
+        assert!(matches!(watch.look().await.unwrap(), Found::Nothing { going_on: 0 }));
+    }
 }
