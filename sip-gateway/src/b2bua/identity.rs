@@ -89,8 +89,9 @@ pub(crate) struct FarEnd {
     asserted: Vec<String>,
     /// The user of From, or of the To that it answered.
     address: String,
-    /// Whether `address` is that To: the caller's telephone wrote it, so it says nothing of who is here.
-    answered: bool,
+    /// Whether `address` says nothing of who is here: it is that To, which the caller's telephone wrote, or another
+    /// telephone has come since.
+    stale: bool,
     /// Whom we dialled to reach it; nobody, if it called, or has shown since that somebody else may be here.
     called: Option<String>,
     contact: Option<String>,
@@ -102,12 +103,12 @@ impl FarEnd {
     pub(crate) fn calling(headers: &Headers, address: &str) -> Self {
         let (contact, focus) = contact(headers);
         let (asserted, address) = (asserted(headers), subscriber_of(address));
-        Self { asserted, address, answered: false, called: None, contact, focus }
+        Self { asserted, address, stale: false, called: None, contact, focus }
     }
 
     /// The far end that answered with this response to what we sent, as the one `called`, to `address`.
     pub(crate) fn called(headers: &Headers, address: &str, called: String) -> Self {
-        Self { answered: true, called: Some(called), ..Self::calling(headers, address) }
+        Self { stale: true, called: Some(called), ..Self::calling(headers, address) }
     }
 
     /// Whom we dialled to reach it, if that may still be there.
@@ -129,7 +130,7 @@ impl FarEnd {
     fn name(&self) -> &str {
         match &self.called {
             Some(called) => called,
-            None if self.answered => "",
+            None if self.stale => "",
             None => &self.address,
         }
     }
@@ -138,13 +139,15 @@ impl FarEnd {
     /// shows somebody else: other asserted identities (first ones, unless the name known already is among
     /// them), another From or Contact user, Replaces, or a conference's focus.
     pub(crate) fn observe(&mut self, headers: &Headers, from: Option<&str>) -> bool {
-        let moved = headers.contains(name::REPLACES) || headers.contains(name::REFERRED_BY);
-        let mut renamed = self.assert(asserted(headers));
+        let mut moved = headers.contains(name::REPLACES) || headers.contains(name::REFERRED_BY);
+        let shown = asserted(headers);
+        let silent = shown.is_empty();
+        let mut renamed = self.assert(shown);
         if let Some(user) = from.map(subscriber_of)
             && !is_same(&self.address, &user)
         {
             renamed = true;
-            (self.address, self.answered) = (user, false);
+            (self.address, self.stale) = (user, false);
         }
         let (contact, focus) = contact(headers);
         let (mut elsewhere, mut focused) = (false, false);
@@ -154,16 +157,22 @@ impl FarEnd {
             focused = focus && !self.focus;
             self.focus = focus;
             // Of a number or extension it is another telephone's; `asterisk` or a token is anybody's.
-            renamed |= elsewhere && is_number(&user) && !is_same(self.name(), &user);
+            moved |= elsewhere && is_number(&user) && !is_extension_of(&user, self.name());
         }
         if renamed || moved {
             self.called = None;
+        }
+        if moved && silent {
+            // What was said of whoever was there before.
+            self.asserted.clear();
+            self.stale |= !renamed;
         }
         renamed || moved || elsewhere || focused
     }
 
     /// Takes in asserted identities; whether they are somebody else's. Of the two that RFC 3325 §9.1 allows, one
-    /// may be a main number that many share: nobody is new only where one message says no more than the other.
+    /// may be a main number that many share: nobody is new only where no more is said than before, or, at first, than
+    /// the name known already.
     fn assert(&mut self, shown: Vec<String>) -> bool {
         if shown.is_empty() {
             return false;
@@ -179,10 +188,16 @@ impl FarEnd {
             }
             return false;
         }
-        let more = says_no_more(known, &shown);
+        let first = self.asserted.is_empty() && says_no_more(known, &shown);
         self.asserted = shown;
-        !more
+        !first
     }
+}
+
+/// Whether a user is this number, or what its PBX dials for it.
+fn is_extension_of(user: &str, number: &str) -> bool {
+    let extension = before_params(user);
+    is_same(number, user) || (extension.len() >= 3 && before_params(number).ends_with(extension))
 }
 
 /// Whether a user is a telephone's number or extension.
@@ -318,7 +333,7 @@ mod tests {
         let known = || FarEnd::calling(&asserted("<sip:desk1@pbx>, <tel:+18607427331>"), "<sip:desk1@pbx>");
         for (shown, somebody_new) in [
             ("<tel:+18607427331>", false),
-            ("<sip:desk1@pbx>, <tel:+18607427331>, <sip:desk2@pbx>", false),
+            ("<sip:desk1@pbx>, <tel:+18607427331>, <sip:desk2@pbx>", true),
             // A main number is everybody's.
             ("<sip:desk2@pbx>, <tel:+18607427331>", true),
             ("<sip:desk2@pbx>, <tel:+18607427332>", true),
@@ -344,6 +359,7 @@ mod tests {
             ([("Contact", "<sip:line2@pbx>")], to, true, "7310"),
             ([("Contact", "<sip:line1@pbx>;isfocus")], to, true, "7310"),
             ([("Contact", "<sip:7310@pbx>")], to, true, "7310"),
+            ([("Contact", "<sip:310@pbx>")], to, true, "7310"),
             ([("Contact", "<sip:7355@pbx>")], to, true, ""),
             ([("Referred-By", "<sip:7310@pbx>")], to, true, ""),
             ([("P-Asserted-Identity", "<sip:7310@pbx>")], to, false, "7310"),
@@ -355,6 +371,26 @@ mod tests {
             assert_eq!(far.observe(&headers(&fields), Some(sender)), somebody_new, "{fields:?}");
             let dialled = (shown == "7310").then(|| shown.to_owned());
             assert_eq!(from(&far), (dialled, shown.to_owned()), "{fields:?}");
+        }
+    }
+
+    /// An identity that is not said again is not that of the telephone that has come.
+    #[test]
+    fn another_telephone_leaves_nothing_of_whom_was_there() {
+        let asserted = [("P-Asserted-Identity", "<sip:7310@pbx>"), ("Contact", "<sip:7310@pbx>")];
+        let from = "<sip:7310@pbx>;tag=1";
+        let calling = || FarEnd::calling(&headers(&asserted), from);
+        let called = || FarEnd::called(&headers(&asserted), from, "7310".to_owned());
+        for mut far in [calling(), called(), FarEnd::calling(&headers(&asserted[1..]), from)] {
+            assert!(far.observe(&headers(&[("Contact", "<sip:7355@pbx>")]), Some(from)));
+            let shown = far.identity(&headers(&[]), true);
+            assert_eq!((shown.asserted, shown.from.as_str(), far.dialled()), (vec![], "", None));
+            assert!(!far.observe(&headers(&[("Contact", "<sip:7355@pbx>")]), Some(from)), "a refresh");
+        }
+        let again = [("P-Asserted-Identity", "<sip:7310@pbx>"), ("Contact", "<sip:7355@pbx>")];
+        for mut far in [calling(), called()] {
+            assert!(far.observe(&headers(&again), Some(from)));
+            assert_eq!(far.identity(&headers(&[]), true).asserted, ["7310"]);
         }
     }
 
