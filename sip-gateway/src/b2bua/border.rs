@@ -28,7 +28,7 @@ use consent::Leg;
 
 use super::Call;
 use super::offering::{Place, address_at, escaped, uri_at};
-use super::privacy::{Privacy, left_over};
+use super::privacy::{Privacy, known_or_hidden, left_over};
 use crate::core::{Environment, Path};
 use crate::topology::{Hosts, is_nowhere};
 use crate::wire::{
@@ -175,8 +175,14 @@ impl Border {
         if is(name::CONTENT_TYPE) && MediaType::leading(value).is_some() {
             return Some(Cow::Borrowed(value));
         }
-        if is(name::PRIVACY) && !self.trusted {
-            return left_over(value).map(Cow::Owned);
+        if is(name::PRIVACY) {
+            let value = if self.shows(value) {
+                Cow::Owned(known_or_hidden(value, |value| self.shows(value)))
+            } else {
+                Cow::Borrowed(value)
+            };
+            let left = if self.trusted { Some(value) } else { left_over(&value).map(Cow::Owned) };
+            return left.filter(|left| !left.is_empty());
         }
         if is(name::WARNING) {
             return joined(split_list(value).filter_map(|warning| self.warning(warning))).map(Cow::Owned);

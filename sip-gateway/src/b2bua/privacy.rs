@@ -56,6 +56,14 @@ pub(super) fn left_over(value: &str) -> Option<String> {
     (!only_critical).then(|| left.join(";"))
 }
 
+/// A Privacy without the unknown values that show what is not to be shown. The known ones stay whatever they look
+/// like: without them whoever comes next would show more.
+pub(super) fn known_or_hidden(value: &str, shows: impl Fn(&str) -> bool) -> String {
+    let is_known = |value: &str| KNOWN.iter().any(|known| value.eq_ignore_ascii_case(known));
+    let kept: Vec<&str> = values(value).filter(|value| is_known(value) || !shows(value)).collect();
+    kept.join(";")
+}
+
 /// The 500 of RFC 3323 §5 to a request that insists on what nobody here knows.
 pub(crate) fn refusal(headers: &Headers) -> Option<Response> {
     let known = |value: &str| KNOWN.iter().any(|known| value.eq_ignore_ascii_case(known));

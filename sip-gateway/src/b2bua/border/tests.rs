@@ -141,11 +141,14 @@ fn what_names_the_senders_side_is_left_out_or_said_without_it() {
         ),
         ("Content-Type", "1@10.1.0.10>", None),
         ("Content-ID", "<place@10.1.0.10>", None),
+        ("Privacy", "id;x=10.1.0.10;y", Some("id;y")),
+        ("Privacy", "10.1.0.10", None),
         ("Reply-To", "<sip:10.1.0.10@x>", None),
         ("Reply-To", "<mailto:ann@pbx.example.org>", None),
     ] {
         assert_eq!(crossed(&open, field, said).as_deref(), seen, "{field}: {said}");
     }
+    assert_eq!(crossed(&border(true, false, "none"), "Privacy", "user;x=10.1.0.10;y").as_deref(), Some("y"));
     assert_eq!(open.phrase(486, "Busy at 10.1.0.10"), "Busy Here");
     assert_eq!(open.phrase(486, "Busy by choice"), "Busy by choice");
     assert_eq!(
