@@ -446,8 +446,7 @@ impl Call {
             Change::NewParty { identity, called } => {
                 // Where a trusted peer asserts nobody, From is known though it may be what it was when the dialog
                 // began (RFC 3261 §12.2.1.1): within a dialog no name brings a call to a dispatch line.
-                let called = called.as_deref().map(Name::known);
-                let names: Vec<Name<'_>> = called.into_iter().chain(names(&identity)).collect();
+                let names = names_at(called.as_deref(), &identity);
                 let side = self.sides[leg.index()];
                 let newcomer = Newcomer { side, names: &names, emergency: false, same_dialog: true };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);
@@ -458,8 +457,7 @@ impl Call {
                 self.sides[leg.index()] = side;
                 self.emergency |= emergency;
                 self.emergency_no_longer_called(leg);
-                let called = called.as_deref().map(Name::known);
-                let names: Vec<Name<'_>> = called.into_iter().chain(names(&identity)).collect();
+                let names = names_at(called.as_deref(), &identity);
                 let newcomer = Newcomer { side, names: &names, emergency, same_dialog: false };
                 self.on_newcomer(now, leg, &identity, &newcomer, out);
             }
@@ -647,6 +645,11 @@ fn names(identity: &Identity) -> impl Iterator<Item = Name<'_>> {
         false => Name::said(&identity.from),
     };
     identity.asserted.iter().map(|user| vouched(identity, user)).chain([from])
+}
+
+/// The names of a far end, before all the one that we called to reach it, if it may still be there.
+fn names_at<'a>(called: Option<&'a str>, identity: &'a Identity) -> Vec<Name<'a>> {
+    called.map(Name::known).into_iter().chain(names(identity)).collect()
 }
 
 /// A name by the word of this far end's peer.

@@ -114,6 +114,13 @@ impl Site {
         self.folder.path()
     }
 
+    /// Writes what a program of this name reads from a file in the folder; the file's path.
+    pub(crate) fn write_pem(&self, name: &str, kind: &str, text: &str) -> String {
+        let path = self.folder().join(format!("{name}-{kind}.pem"));
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.folder().join("data")
     }

@@ -32,11 +32,7 @@ impl Linphone {
         ca: &Authority,
         own: &Issued,
     ) -> Self {
-        let write = |kind: &str, text: &str| {
-            let path = site.folder().join(format!("{name}-{kind}.pem"));
-            std::fs::write(&path, text).expect("a file");
-            path.display().to_string()
-        };
+        let write = |kind: &str, text: &str| site.write_pem(name, kind, text);
         // Its Mbed TLS knows no addresses among the names of a certificate; that a CA signed it is checked.
         let more = format!(
             "verify_server_cn=0\nroot_ca={}\nclient_cert_chain={}\nclient_cert_key={}\n",

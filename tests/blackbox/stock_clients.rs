@@ -158,11 +158,7 @@ impl<'a> Baresip<'a> {
         ca: &Authority,
         own: &Issued,
     ) -> Self {
-        let write = |kind: &str, text: &str| {
-            let path = site.folder().join(format!("{name}-{kind}.pem"));
-            std::fs::write(&path, text).expect("a file");
-            path.display().to_string()
-        };
+        let write = |kind: &str, text: &str| site.write_pem(name, kind, text);
         let (own, ca) = (write("own", &format!("{}{}", own.certificate, own.key)), write("ca", &ca.pem));
         let more = format!("sip_certificate {own}\nsip_cafile {ca}\n");
         Self::start_with(site, name, address, base_hz, &more, ";transport=tls")

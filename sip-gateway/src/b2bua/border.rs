@@ -12,12 +12,12 @@
 //! | Warning | its text; in our name where it names an address of the sender's side |
 //! | Reason | its protocol and cause; its text unless it names an address of the sender's side |
 //! | a field that tells of the user (RFC 5379 §5), where `user` privacy is asked for | to a trusted peer |
-//! | what says of a body what it is | as it is: without it the body, which goes on, is not what it was |
+//! | Content-Type | as it is, if a body can be read by it: without it the body, which goes on, is not what it was |
 //! | everything else | as it is, unless it names an address of the sender's side: then not at all |
 //!
 //! An address of which no part can cross is left out. In an emergency call everything crosses, in a call-back only
-//! from a peer that is trusted with identities. Left out: the
-//! bodies of other types than SDP and sipfrag, which pass byte for byte.
+//! from a peer that is trusted with identities. Left out: the bodies of other types than SDP and sipfrag, which pass
+//! byte for byte.
 
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -7,7 +7,7 @@
 //! | `id` | asserted identities are left out | as received |
 //! | `history`, `header` | History-Info becomes anonymous | as received |
 //! | `none` | nothing, whatever else is asked | as received |
-//! | any other | goes on for whoever knows it; with `critical` the request gets 500 | the same |
+//! | any other | goes on for whoever knows it, unless it names an address of the sender's side; with `critical` the request gets 500 | the same |
 //!
 //! What is done is struck from Privacy (RFC 3323 §5), but for `id`, by which later elements and telephones
 //! know that the number is withheld. In an emergency call nothing is withheld and nothing refused.

@@ -38,6 +38,13 @@ pub(super) struct Kept {
     pub(super) decisions: Vec<DecisionRow>,
 }
 
+impl Kept {
+    /// The legs at whose far end the peer is or was; none without a ladder.
+    fn legs(&self, peer: &str) -> Vec<Leg> {
+        self.ladder.as_ref().map_or_else(Vec::new, |ladder| legs(ladder, peer))
+    }
+}
+
 /// How a step came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -219,7 +226,7 @@ fn is_watched(kept: &Kept, offer: &Rung) -> bool {
 
 /// The decisions by which the gate shut because the peer's end held the call.
 fn holds<'a>(kept: &'a Kept, peer: &'a str) -> impl Iterator<Item = &'a DecisionRow> {
-    let legs = kept.ladder.as_ref().map_or_else(Vec::new, |ladder| legs(ladder, peer));
+    let legs = kept.legs(peer);
     kept.decisions.iter().filter(move |decision| {
         let evidence = decision.evidence.iter().filter_map(|evidence| evidence.leg);
         decision.reason == Reason::Held && evidence.into_iter().any(|leg| legs.contains(&leg))
@@ -235,7 +242,7 @@ struct Newcomer {
 }
 
 fn newcomers(kept: &Kept, peer: &str) -> Vec<Newcomer> {
-    let legs = kept.ladder.as_ref().map_or_else(Vec::new, |ladder| legs(ladder, peer));
+    let legs = kept.legs(peer);
     let answered = kept.call.answered_at.as_deref().and_then(instant);
     let ended = kept.call.ended_at.as_deref().and_then(instant);
     let (Some(answered), Some(ended)) = (answered, ended) else { return Vec::new() };
